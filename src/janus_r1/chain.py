@@ -1,0 +1,170 @@
+"""The one record that sampling writes and SFT, RL, evaluation and serving read.
+
+A :class:`Chain` is a prompt, its rounds (a draft and the verdict on it), which round is final, and
+the settings and seed that reproduce it. On disk it is a folder: ``chain.json`` and a PNG a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from janus_r1.errors import UserError
+from janus_r1.files import read_json, write_atomically, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How chains are sampled. The same settings, prompts and weights reproduce them exactly."""
+
+    rounds: int = 3
+    """Largest number of drafts (T in the paper)."""
+    guidance: float = 3.0
+    """Classifier-free guidance weight of drafts; 1 turns it off. The paper uses 5."""
+    temperature: float = 1.0
+    top_k: int = 0
+    """Image ids to sample from, 0 for all. The paper uses 4096."""
+    top_p: float = 1.0
+    text_temperature: float = 1.0
+    """Of the reason; the verdict word too. 0 takes the likeliest."""
+    text_top_k: int = 50
+    max_reason_tokens: int = 80
+    history: Literal["full", "last"] = "full"
+    """Earlier rounds kept in context: all of them (paper) or only the last (released checkpoint)."""
+    final: Literal["last", "best"] = "last"
+    """Final round: the last drawn, or the one with the highest p_yes."""
+    early_stop: bool = True
+    """Stop a chain at its first Yes."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for values that cannot be meant."""
+        _require(self.rounds >= 1, "rounds must be at least 1")
+        _require(self.guidance >= 1, "guidance must be at least 1 (1 turns it off)")
+        _require(self.temperature >= 0 and self.text_temperature >= 0, "temperatures must not be negative")
+        _require(0 < self.top_p <= 1, "top_p must be in (0, 1]")
+        _require(self.top_k >= 0 and self.text_top_k >= 0, "top_k must not be negative (0 keeps all)")
+        _require(self.max_reason_tokens >= 1, "max_reason_tokens must be at least 1")
+        _require(self.history in ("full", "last"), "history must be full or last")
+        _require(self.final in ("last", "best"), "final must be last or best")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``Yes``/``No`` with a reason. ``p_yes`` = P(Yes) / (P(Yes) + P(No)) at the first answer token."""
+
+    accepted: bool
+    text: str
+    p_yes: float
+    ids: tuple[int, ...] = ()
+    """Sampled tokens, the end-of-sequence token included when it was sampled."""
+    logprobs: tuple[float, ...] = ()
+    """Of ``ids`` under the distribution they were sampled from; the word's is over {Yes, No}."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One draft and the verdict on it."""
+
+    ids: tuple[int, ...]
+    pixels: np.ndarray
+    """uint8 [H, W, 3]."""
+    verdict: Verdict
+    logprobs: tuple[float, ...] = ()
+    """Of ``ids`` under the guided distribution they were sampled from."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    prompt: str
+    rounds: tuple[Round, ...]
+    final: int
+    """Index into ``rounds``."""
+    settings: Settings
+    row: int = 0
+    """Position in its batch of prompts x samples; with ``settings.seed`` it fixes the random numbers."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """The final draft, uint8 [H, W, 3]."""
+        return self.rounds[self.final].pixels
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the model said Yes to its final draft."""
+        return self.rounds[self.final].verdict.accepted
+
+    @property
+    def tokens(self) -> int:
+        """Tokens sampled over all rounds: image ids and verdict text."""
+        return sum(len(r.ids) + len(r.verdict.ids) for r in self.rounds)
+
+    def save(self, folder: str | Path, also: Callable[[Path], None] | None = None) -> None:
+        """Write ``chain.json`` and ``round_N.png``; the folder appears whole or not at all.
+
+        ``also`` may write further files (a contact sheet) into the folder before it appears.
+        """
+
+        def write(temporary: Path) -> None:
+            temporary.mkdir()
+            for index, item in enumerate(self.rounds):
+                Image.fromarray(item.pixels).save(temporary / f"round_{index + 1}.png")
+            write_json(temporary / "chain.json", self.as_dict())
+            if also:
+                also(temporary)
+
+        write_atomically(Path(folder), write)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, without pixels."""
+        rounds = [
+            {"image": f"round_{i + 1}.png", "ids": r.ids, "logprobs": r.logprobs, "verdict": asdict(r.verdict)}
+            for i, r in enumerate(self.rounds)
+        ]
+        return {
+            "format": FORMAT,
+            "prompt": self.prompt,
+            "final": self.final,
+            "row": self.row,
+            "settings": asdict(self.settings),
+            "rounds": rounds,
+        }
+
+
+def load_chain(folder: str | Path) -> Chain:
+    """Read a chain that :meth:`Chain.save` wrote.
+
+    Raises:
+        UserError: if a file is missing or broken, or was written by a newer format.
+    """
+    folder = Path(folder)
+    record = read_json(folder / "chain.json")
+    if record.get("format") != FORMAT:
+        raise UserError(f"{folder} holds a chain of format {record.get('format')}; this version reads {FORMAT}")
+    try:
+        known = {field.name for field in fields(Settings)}
+        settings = Settings(**{k: v for k, v in record["settings"].items() if k in known})
+        rounds = tuple(_load_round(folder, item) for item in record["rounds"])
+        return Chain(record["prompt"], rounds, record["final"], settings, record["row"])
+    except (KeyError, TypeError, OSError) as error:
+        raise UserError(f"{folder} does not hold a whole chain: {error}") from None
+
+
+def _load_round(folder: Path, item: dict[str, Any]) -> Round:
+    verdict = dict(item["verdict"])
+    verdict["ids"], verdict["logprobs"] = tuple(verdict["ids"]), tuple(verdict["logprobs"])
+    with Image.open(folder / item["image"]) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return Round(tuple(item["ids"]), pixels, Verdict(**verdict), tuple(item["logprobs"]))

@@ -1,0 +1,114 @@
+"""One thin wrapper around transformers' Janus modules: the eight things the rest of the code needs.
+
+Shapes: B rows, L positions, D hidden width, S ids an image, V text vocabulary, K image codes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import JanusForConditionalGeneration, PreTrainedTokenizerBase
+
+from janus_r1.layout import Drawn, Layout, Row, Seen, Text
+from janus_r1.model import vq
+
+
+class Janus(nn.Module):
+    """Embeds text, seen images and drawn images; runs the language model; reads both heads."""
+
+    def __init__(self, core: JanusForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.core = core
+        self.tokenizer = tokenizer
+        self.image_tokens = core.config.vision_config.num_image_tokens
+        self.image_size = int(core.config.vision_config.image_size)
+        self.layout = Layout(tokenizer, self.image_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        return self.core.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.core.dtype
+
+    # --------------------------------------------------------------------------------- embedding
+
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """Text ids [...] -> [..., D]."""
+        return self.core.model.language_model.embed_tokens(ids)
+
+    def embed_drawn(self, ids: torch.Tensor) -> torch.Tensor:
+        """VQ ids [...] -> [..., D]."""
+        return self.core.prepare_embeddings_for_image_generation(ids)
+
+    def embed_seen(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Pixels in [-1, 1] -> SigLIP features through the aligner, [B, S, D]."""
+        return self.core.model.get_image_features(pixels_BCHW.to(self.dtype)).pooler_output
+
+    # --------------------------------------------------------------------------- language and heads
+
+    def hidden(self, embeddings_BLD: torch.Tensor) -> torch.Tensor:
+        """Final hidden states [B, L, D] of right-padded rows, without a cache."""
+        return self.core.model.language_model(inputs_embeds=embeddings_BLD, use_cache=False).last_hidden_state
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.core.lm_head(hidden)
+
+    def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.core.model.generation_head(hidden)
+
+    # -------------------------------------------------------------------------------------- pixels
+
+    def encode_image(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Pixels in [-1, 1] -> VQ ids [B, S], in float32 whatever the model's dtype."""
+        return vq.encode(self.core.model.vqmodel, pixels_BCHW)
+
+    def decode_image(self, ids_BS: torch.Tensor) -> np.ndarray:
+        """VQ ids [B, S] -> uint8 [B, H, W, 3]."""
+        return to_uint8(vq.decode(self.core.model.vqmodel, ids_BS))
+
+    # ---------------------------------------------------------------------------------------- rows
+
+    def embed_rows(self, rows: list[Row]) -> torch.Tensor:
+        """Rows of segments -> right-padded embeddings [B, L, D]; every encoder runs once."""
+        segments = [segment for row in rows for segment in row]
+        text = [i for s in segments if isinstance(s, Text) for i in s.ids]
+        drawn = [i for s in segments if isinstance(s, Drawn) for i in s.ids]
+        seen = [s.pixels for s in segments if isinstance(s, Seen)]
+        parts = [self.embed_text(torch.tensor(text, dtype=torch.long, device=self.device))]
+        if drawn:
+            parts.append(self.embed_drawn(torch.tensor(drawn, device=self.device)).to(parts[0].dtype))
+        if seen:
+            features = self.embed_seen(from_uint8(np.stack(seen)).to(self.device))
+            parts.append(features.flatten(0, 1).to(parts[0].dtype))
+        parts.append(torch.zeros_like(parts[0][:1]))  # what padding points at
+        order = _gather_order(rows, len(text), len(drawn), sum(len(p) for p in parts) - 1)
+        return torch.nn.functional.embedding(order.to(self.device), torch.cat(parts))
+
+
+def _gather_order(rows: list[Row], num_text: int, num_drawn: int, padding: int) -> torch.Tensor:
+    """Index [B, L] into the concatenation of text, drawn and seen embeddings."""
+    cursor = {Text: 0, Drawn: num_text, Seen: num_text + num_drawn}
+    longest = max(sum(len(s) for s in row) for row in rows)
+    order = np.full((len(rows), longest), padding, dtype=np.int64)
+    for b, row in enumerate(rows):
+        position = 0
+        for segment in row:
+            start = cursor[type(segment)]
+            order[b, position : position + len(segment)] = np.arange(start, start + len(segment))
+            cursor[type(segment)] = start + len(segment)
+            position += len(segment)
+    return torch.from_numpy(order)
+
+
+def from_uint8(images: np.ndarray) -> torch.Tensor:
+    """uint8 [B, H, W, 3] -> pixels in [-1, 1], [B, 3, H, W]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(pixels_BCHW: torch.Tensor) -> np.ndarray:
+    """Pixels about in [-1, 1] -> uint8 [B, H, W, 3], clipped and truncated as DeepSeek does."""
+    scaled = ((pixels_BCHW.float().clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,262 @@
+"""The training loop of every stage: steps, log, checkpoints, resume.
+
+A stage is a :class:`Stage`: it makes the batch of a step from the step's number alone, turns it
+into a loss, and owns its optimizers. All randomness of a step is seeded by (seed, step), so a
+checkpoint holds no generator state and a resumed run equals an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from janus_r1.errors import UserError
+from janus_r1.files import read_json, write_atomically, write_json
+
+
+class Stage(Protocol):
+    """What a training stage provides to the loop."""
+
+    module: nn.Module  # everything that is checkpointed: weights and buffers
+    optimizers: Sequence[torch.optim.Optimizer]
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step; a pure function of the recipe and ``step``."""
+
+    def loss(self, module: nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """The scalar to minimise, and figures to log."""
+
+    def after_step(self, step: int) -> None:
+        """Called after the optimizers, without gradients (codebook upkeep, for example)."""
+
+    def preview(self, step: int) -> Any | None:
+        """A picture for the log, uint8 [H, W, 3], or None."""
+
+
+@dataclass
+class RunOptions:
+    """How a run is carried out. Every stage's recipe has these keys under ``run``."""
+
+    out: str = "runs/unnamed"
+    """Folder for checkpoints, logs and the result."""
+    steps: int = 1000
+    """Optimizer steps."""
+    seed: int = 0
+    """Everything random follows from it."""
+    warmup: int = 50
+    """Steps of linear learning-rate warm-up."""
+    cooldown: float = 0.5
+    """Last share of the run over which the learning rate falls linearly."""
+    final_lr: float = 0.02
+    """Learning rate at the end, as a share of the peak."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    precision: str = "bf16"
+    """bf16 (autocast over float32 master weights) or no (float32)."""
+    log_every: int = 20
+    save_every: int = 200
+    preview_every: int = 500
+    threads: int = 0
+    """CPU threads; 0 leaves torch's default."""
+
+
+def lr_share(step: int, options: RunOptions) -> float:
+    """Trapezoid: linear warm-up, plateau, linear cool-down to ``final_lr``."""
+    rise = (step + 1) / max(1, options.warmup)
+    left = (options.steps - step) / max(1.0, options.steps * options.cooldown)
+    return max(options.final_lr, min(1.0, rise, left))
+
+
+def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
+    """Train ``stage`` to ``options.steps``; returns the run's folder.
+
+    Raises:
+        UserError: if the folder already holds a run and ``resume`` is false, if its recipe differs,
+            or if the loss stops being a number.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    out = Path(options.out)
+    accelerator = Accelerator(mixed_precision=options.precision)
+    start = _begin(out, stage, recipe, resume)
+    prepared = accelerator.prepare(stage.module, *stage.optimizers)
+    module, optimizers = prepared[0], prepared[1:]
+    peaks = [[group["lr"] for group in o.param_groups] for o in stage.optimizers]
+    if start:
+        _load_optimizers(out, stage)
+    log = _Log(out, start, options)
+    for step in range(start, options.steps):
+        torch.manual_seed(options.seed * 1_000_003 + step)
+        _set_lr(stage.optimizers, peaks, lr_share(step, options))
+        loss, figures = stage.loss(module, stage.batch(step), step)
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)
+        _stop_if_broken(loss, norm, step, out)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        stage.after_step(step)
+        log.step(step, float(loss.detach()), float(norm), figures)
+        if (step + 1) % options.preview_every == 0 or step + 1 == options.steps:
+            log.picture(step, stage.preview(step))
+        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+            log.flush()
+            if accelerator.is_main_process:
+                _save(out, stage, step + 1, log.seconds)
+    log.close()
+    return out
+
+
+def _set_lr(optimizers: Sequence[torch.optim.Optimizer], peaks: list[list[float]], share: float) -> None:
+    for optimizer, values in zip(optimizers, peaks, strict=True):
+        for group, peak in zip(optimizer.param_groups, values, strict=True):
+            group["lr"] = peak * share
+
+
+def _stop_if_broken(loss: torch.Tensor, norm: torch.Tensor, step: int, out: Path) -> None:
+    if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
+        raise UserError(
+            f"step {step}: the loss or its gradient is not a number; lower the learning rate and "
+            f"--resume from the last checkpoint in {out}"
+        )
+
+
+# ------------------------------------------------------------------------- checkpoints and resume
+
+
+def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
+    """Prepare the run's folder; returns the step to start from, weights already loaded."""
+    resolved = asdict(recipe) if is_dataclass(recipe) and not isinstance(recipe, type) else dict(recipe)
+    if not resume:
+        if (out / "checkpoint").exists():
+            raise UserError(f"{out} already holds a run: pass --resume to continue it, or another --run.out")
+        write_json(out / "recipe.json", resolved)
+        write_json(out / "environment.json", environment())
+        return 0
+    if not (out / "checkpoint").exists():
+        write_json(out / "recipe.json", resolved)
+        return 0
+    before = read_json(out / "recipe.json")
+    changed = [key for key in resolved if key != "run" and before.get(key) != json.loads(json.dumps(resolved[key]))]
+    if changed:
+        raise UserError(f"cannot resume {out}: the recipe changed in {', '.join(changed)}")
+    weights = load_file(out / "checkpoint" / "model.safetensors")
+    stage.module.load_state_dict(weights, strict=True)
+    return int(read_json(out / "checkpoint" / "state.json")["step"])
+
+
+def _load_optimizers(out: Path, stage: Stage) -> None:
+    states = torch.load(out / "checkpoint" / "optimizers.pt", weights_only=True)
+    for optimizer, state in zip(stage.optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+
+
+def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        weights = {name: value.contiguous() for name, value in stage.module.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        torch.save([optimizer.state_dict() for optimizer in stage.optimizers], folder / "optimizers.pt")
+        write_json(folder / "state.json", {"step": step, "seconds": seconds})
+
+    write_atomically(out / "checkpoint", write)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit: what a result needs beside its recipe."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    packages = ("janus-r1", "torch", "transformers", "accelerate")
+    return {
+        "versions": {name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "commit": commit.stdout.strip() or None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except Exception:  # an uninstalled checkout has no metadata
+        return None
+
+
+# --------------------------------------------------------------------------------------------- log
+
+
+class _Log:
+    """One line a few steps on the terminal, metrics.jsonl, and TensorBoard where it is installed."""
+
+    def __init__(self, out: Path, start: int, options: RunOptions) -> None:
+        self.options, self.start = options, start
+        self.path = out / "metrics.jsonl"
+        self.before = 0.0
+        if start:
+            self.before = float(read_json(out / "checkpoint" / "state.json")["seconds"])
+            _forget_after(self.path, start)
+        self.began = time.monotonic()
+        self.file = self.path.open("a", encoding="utf-8")
+        self.writer = _tensorboard(out / "tensorboard", start)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def step(self, step: int, loss: float, norm: float, figures: dict[str, float]) -> None:
+        row = {"step": step, "loss": loss, "grad_norm": norm, **figures}
+        self.file.write(json.dumps(row) + "\n")
+        if (step + 1) % self.options.log_every and step + 1 != self.options.steps:
+            return
+        if self.writer:
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, step)
+        pace = (time.monotonic() - self.began) / (step + 1 - self.start)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+        left = pace * (self.options.steps - step - 1)
+        print(f"step {step + 1}/{self.options.steps}  {shown}  {pace:.2f} s/step  {left / 60:.1f} min left", flush=True)
+
+    def picture(self, step: int, pixels: Any | None) -> None:
+        if pixels is not None and self.writer:
+            self.writer.add_image("chains", pixels, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        if self.writer:
+            self.writer.close()
+
+
+def _forget_after(path: Path, start: int) -> None:
+    """Drop lines of steps that a killed run logged beyond its last checkpoint."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < start:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:  # the line the kill cut in half
+            break
+    write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8") and None)
+
+
+def _tensorboard(folder: Path, start: int) -> Any | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=start or None)

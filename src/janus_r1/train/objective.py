@@ -1,0 +1,68 @@
+"""Next-token losses of rows of segments: only positions that are learnt reach a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from janus_r1.layout import Drawn, Row, Text
+from janus_r1.model.janus import Janus
+
+
+@dataclass
+class Targets:
+    """Flat positions (b * L + l) whose hidden state predicts a learnt token, and that token."""
+
+    image_at: torch.Tensor
+    image_ids: torch.Tensor
+    text_at: torch.Tensor
+    text_ids: torch.Tensor
+    text_weights: torch.Tensor
+
+
+def targets(rows: list[Row]) -> Targets:
+    """Collect the learnt tokens of ``rows``; the token at position p is predicted from p - 1."""
+    longest = max(sum(len(s) for s in row) for row in rows)
+    image_at, image_ids, text_at, text_ids, weights = [], [], [], [], []
+    for b, row in enumerate(rows):
+        position = b * longest
+        for segment in row:
+            before = range(position - 1, position - 1 + len(segment))
+            if isinstance(segment, Drawn) and segment.learn:
+                image_at += before
+                image_ids += segment.ids
+            elif isinstance(segment, Text) and segment.learn:
+                text_at += before
+                text_ids += segment.ids
+                weights += segment.weights or (1.0,) * len(segment)
+            position += len(segment)
+    return Targets(
+        *(torch.tensor(values, dtype=torch.long) for values in (image_at, image_ids, text_at, text_ids)),
+        torch.tensor(weights, dtype=torch.float32),
+    )
+
+
+class NextToken(nn.Module):
+    """Janus with its two cross-entropies; the module that optimizers and accelerate see."""
+
+    def __init__(self, janus: Janus) -> None:
+        super().__init__()
+        self.janus = janus
+
+    def forward(self, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(image loss, text loss): means over learnt tokens, the text one weighted; 0 where none."""
+        wanted = targets(rows)
+        hidden = self.janus.hidden(self.janus.embed_rows(rows)).flatten(0, 1)
+        image = text = hidden.sum() * 0.0  # keeps every parameter in the graph, as DDP wants
+        if len(wanted.image_at):
+            logits = self.janus.image_logits(hidden.index_select(0, wanted.image_at.to(hidden.device)))
+            image = F.cross_entropy(logits.float(), wanted.image_ids.to(hidden.device))
+        if len(wanted.text_at):
+            logits = self.janus.text_logits(hidden.index_select(0, wanted.text_at.to(hidden.device)))
+            loss = F.cross_entropy(logits.float(), wanted.text_ids.to(hidden.device), reduction="none")
+            weights = wanted.text_weights.to(hidden.device)
+            text = (loss * weights).sum() / weights.sum()
+        return image, text

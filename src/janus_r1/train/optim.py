@@ -1,0 +1,41 @@
+"""Which weights are trained, and by which optimizer."""
+
+from __future__ import annotations
+
+import torch
+
+from janus_r1.model.janus import Janus
+from janus_r1.train.muon import Muon
+
+# Tables and heads: their rows are looked up or scored one by one, so Muon does not suit them.
+_TABLES = ("embed_tokens", "generation_embeddings", "lm_head", "vision_head", "embeddings")
+
+
+def freeze(janus: Janus, vision: bool) -> None:
+    """The VQ tokenizer never trains with the language model; SigLIP only in pretraining."""
+    janus.core.model.vqmodel.requires_grad_(False)
+    janus.core.model.vqmodel.eval()
+    janus.core.model.vision_model.requires_grad_(not vision)
+
+
+def muon_and_adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """For training from scratch: Muon for hidden matrices, AdamW for tables, norms and biases."""
+    matrices, others = [], []
+    for name, parameter in janus.named_parameters():
+        if parameter.requires_grad:
+            hidden = parameter.ndim == 2 and not any(table in name for table in _TABLES)
+            (matrices if hidden else others).append(parameter)
+    return [
+        Muon(matrices, lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0),
+    ]
+
+
+def adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """For finetuning, with the paper's settings (Table 5); no decay of norms and biases."""
+    trained = [p for p in janus.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-6)]

@@ -1,0 +1,129 @@
+"""Stage 1 of a from-scratch model: draw from captions, describe and answer questions about images.
+
+Stands in for Janus-Pro's own pretraining. Every step sees fresh scenes, so nothing is memorised;
+images are encoded by the trained tokenizer as they are rendered.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from janus_r1.errors import UserError
+from janus_r1.layout import REGENERATE, SELF_CHECK, Row
+from janus_r1.model.janus import Janus, from_uint8
+from janus_r1.model.loading import save
+from janus_r1.model.presets import random_model, tiny_config
+from janus_r1.model.tokenizer import train_tokenizer
+from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.objective import NextToken
+from janus_r1.train.optim import freeze, muon_and_adamw
+from janus_r1.world.prompts import Prompt, train_prompts
+from janus_r1.world.questions import ask
+from janus_r1.world.render import render
+from janus_r1.world.scene import Scene, sample_scene
+from janus_r1.world.verify import verify
+
+
+@dataclass
+class PretrainRecipe:
+    """Recipe of ``janus-r1 train pretrain``."""
+
+    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/base", steps=6000))
+    vq: str = "runs/vq/vq"
+    """Folder of the trained image tokenizer."""
+    draw_rows: int = 80
+    """Caption -> image rows a step."""
+    see_rows: int = 24
+    """Question rows a step."""
+    text_weight: float = 0.3
+    """Weight of the text loss beside the image loss."""
+    caption_dropout: float = 0.1
+    """Share of drawing rows whose prompt is replaced by pads, for guidance."""
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    vocab_size: int = 640
+    hidden: int = 256
+    layers: int = 5
+    intermediate: int = 640
+
+
+def tokenizer_corpus(count: int = 6000, seed: int = 0) -> list[str]:
+    """Texts of the world: prompts, answers, reasons, and the fixed strings of the layout."""
+    rng = random.Random(seed)
+    texts = []
+    for prompt in itertools.islice(train_prompts(rng), count):
+        scene = sample_scene(prompt.description, rng)
+        question, answer = ask(scene, prompt, rng)
+        other = next(train_prompts(rng))
+        reason = verify(render(scene), other.description).reason
+        texts += [f": {prompt.text}\n\n", f"\n{question}\n\n", f" {answer}", f"No, {reason}.", f"Yes, {reason}."]
+    return texts + [SELF_CHECK, REGENERATE, "Yes, the image matches the prompt."] * 50
+
+
+class PretrainStage:
+    def __init__(self, recipe: PretrainRecipe) -> None:
+        self.recipe = recipe
+        try:
+            tokenizer = JanusVQVAE.from_pretrained(recipe.vq)
+        except OSError:
+            raise UserError(f"no image tokenizer in {recipe.vq}: run janus-r1 train vq first, or set vq") from None
+        words = train_tokenizer(tokenizer_corpus(), recipe.vocab_size)
+        config = tiny_config(
+            len(words), tokenizer.config.num_embeddings, recipe.hidden, recipe.layers, recipe.intermediate
+        )
+        core = random_model(config, recipe.run.seed)
+        core.model.vqmodel.load_state_dict(tokenizer.state_dict())
+        self.janus = Janus(core, words)
+        freeze(self.janus, vision=False)
+        self.module = NextToken(self.janus)
+        self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
+
+    def batch(self, step: int) -> list[Row]:
+        rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
+        return [*self._draw_rows(rng), *self._see_rows(rng)]
+
+    def _draw_rows(self, rng: random.Random) -> list[Row]:
+        prompts, scenes = _scenes(self.recipe.draw_rows, rng)
+        images = from_uint8(np.stack([render(scene) for scene in scenes]))
+        ids = self.janus.encode_image(images.to(self.janus.device)).tolist()
+        dropped = [rng.random() < self.recipe.caption_dropout for _ in prompts]
+        return [
+            self.janus.layout.draw(p.text, tuple(i), drop) for p, i, drop in zip(prompts, ids, dropped, strict=True)
+        ]
+
+    def _see_rows(self, rng: random.Random) -> list[Row]:
+        rows = []
+        for prompt, scene in zip(*_scenes(self.recipe.see_rows, rng), strict=True):
+            question, answer = ask(scene, prompt, rng)
+            rows.append(self.janus.layout.question(render(scene), question, answer))
+        return rows
+
+    def loss(self, module, batch: list[Row], step: int):
+        image, text = module(batch)
+        figures = {"image_loss": float(image.detach()), "text_loss": float(text.detach())}
+        return image + self.recipe.text_weight * text, figures
+
+    def after_step(self, step: int) -> None: ...
+
+    def preview(self, step: int) -> None:
+        return None
+
+
+def _scenes(count: int, rng: random.Random) -> tuple[list[Prompt], list[Scene]]:
+    prompts = list(itertools.islice(train_prompts(rng), count))
+    return prompts, [sample_scene(prompt.description, rng) for prompt in prompts]
+
+
+def pretrain(recipe: PretrainRecipe, resume: bool = False) -> Path:
+    """Train the base model; ``<out>/model`` then holds it in transformers' layout."""
+    stage = PretrainStage(recipe)
+    out = run(stage, recipe, recipe.run, resume)
+    save(stage.janus, out / "model", torch.bfloat16)
+    return out / "model"

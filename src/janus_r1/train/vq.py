@@ -1,0 +1,176 @@
+"""Stage 0: the image tokenizer of a from-scratch model, trained on random scenes of the world.
+
+Straight-through vector quantisation on the unit sphere. Codes are running means of the latents
+they attract (no gradient); codes that attract none are moved to latents that are badly coded.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from janus_r1.model import vq
+from janus_r1.model.janus import from_uint8, to_uint8
+from janus_r1.model.presets import tiny_vq_config
+from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.muon import Muon
+from janus_r1.world.render import render
+from janus_r1.world.scene import random_description, sample_scene
+
+
+@dataclass
+class VqRecipe:
+    """Recipe of ``janus-r1 train vq``."""
+
+    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/vq", steps=4500))
+    batch: int = 16
+    """Images a step."""
+    lr: float = 2e-3
+    codes: int = 2048
+    """Size of the codebook."""
+    continuous_steps: int = 200
+    """First steps without quantisation: the codebook starts from latents that already mean something."""
+    commitment: float = 0.25
+    object_weight: float = 4.0
+    """Extra weight of pixels that differ from the image's median: small objects, not the background."""
+    decay: float = 0.98
+    """Of the running means that are the codes."""
+    revive_until: float = 0.8
+    """Share of the run during which unused codes are moved."""
+
+
+class VqTrainer(nn.Module):
+    """The tokenizer with the running statistics of its codes."""
+
+    def __init__(self, model: JanusVQVAE, codes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.model.quantize.embedding.weight.requires_grad_(False)
+        dim = model.config.embed_dim
+        self.register_buffer("usage", torch.ones(codes))
+        self.register_buffer("total", torch.zeros(codes, dim))
+        self.register_buffer("ready", torch.zeros(()))
+
+    def forward(self, pixels_BCHW: torch.Tensor, quantise: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Reconstruction, latents [B, g, g, D] and ids [B, g * g] (empty when not quantising)."""
+        z = vq.latents(self.model, pixels_BCHW)
+        if not quantise:
+            return vq.decode_latents(self.model, z), z, torch.empty(0, dtype=torch.long)
+        codebook = vq.unit_codebook(self.model)
+        ids = vq.nearest_codes(z.detach(), codebook)
+        straight_through = z + (codebook[ids].view_as(z) - z).detach()
+        return vq.decode_latents(self.model, straight_through), z, ids
+
+
+class VqStage:
+    def __init__(self, recipe: VqRecipe) -> None:
+        self.recipe = recipe
+        torch.manual_seed(recipe.run.seed)
+        model = JanusVQVAE(tiny_vq_config(recipe.codes))
+        model.train()
+        self.module = VqTrainer(model, recipe.codes)
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        self.optimizers = [
+            Muon([p for p in trained if p.ndim >= 2], lr=recipe.lr),
+            torch.optim.AdamW([p for p in trained if p.ndim < 2], lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        self.latents = self.ids = torch.empty(0)
+
+    def batch(self, step: int) -> torch.Tensor:
+        return random_pixels(self.recipe.batch, seed=self.recipe.run.seed * 1_000_003 + step)
+
+    def loss(self, module, batch: torch.Tensor, step: int):
+        quantise = step >= self.recipe.continuous_steps
+        if quantise and not self.module.ready:
+            self._start_codebook(step)
+        drawn, z, self.ids = module(batch, quantise)
+        self.latents = z.detach()
+        error = drawn.float() - batch
+        weight = object_weight(batch, self.recipe.object_weight)
+        reconstruction = (weight * (error.abs() + error.square())).mean()
+        if not quantise:
+            return reconstruction, {"reconstruction": float(reconstruction.detach())}
+        codes = vq.unit_codebook(self.module.model)[self.ids].view_as(z)
+        distance = (z - codes).square().sum(-1).mean()
+        figures = {
+            "reconstruction": float(reconstruction.detach()),
+            "commitment": float(distance.detach()),
+            "codes_used": float((self.module.usage > 0.01).sum()),
+        }
+        return reconstruction + self.recipe.commitment * distance, figures
+
+    @torch.no_grad()
+    def _start_codebook(self, step: int) -> None:
+        """Codes = latents of fresh images, a little spread."""
+        pixels = random_pixels(self.recipe.codes // 16, seed=self.recipe.run.seed * 1_000_003 - 1 - step)
+        z = vq.latents(self.module.model, pixels).flatten(0, 2)
+        chosen = z[torch.randperm(len(z))[: self.recipe.codes]]
+        codes = F.normalize(chosen + 0.02 * torch.randn_like(chosen), dim=-1)
+        self._set_codes(codes)
+        self.module.total.copy_(codes)
+        self.module.ready.fill_(1.0)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        if self.ids.numel() == 0:
+            return
+        ids, z = self.ids.flatten(), self.latents.flatten(0, 2)
+        keep = self.recipe.decay
+        hits = torch.bincount(ids, minlength=self.recipe.codes).float()
+        sums = torch.zeros_like(self.module.total).index_add_(0, ids, z)
+        self.module.usage.mul_(keep).add_(hits, alpha=1 - keep)
+        self.module.total.mul_(keep).add_(sums, alpha=1 - keep)
+        if step % 10 == 0 and step < self.recipe.revive_until * self.recipe.run.steps:
+            self._revive(ids, z)
+        self._set_codes(F.normalize(self.module.total, dim=-1))
+
+    def _revive(self, ids: torch.Tensor, z: torch.Tensor) -> None:
+        """Move codes that nothing chose lately to latents that their own code describes badly."""
+        dead = self.module.usage < 0.03
+        if not dead.any():
+            return
+        badness = (1 - (z * vq.unit_codebook(self.module.model)[ids]).sum(-1)).clamp(min=1e-6)
+        chosen = torch.multinomial(badness, int(dead.sum()), replacement=True)
+        self.module.total[dead] = 0.3 * z[chosen]
+        self.module.usage[dead] = 0.3
+
+    def _set_codes(self, codes: torch.Tensor) -> None:
+        self.module.model.quantize.embedding.weight.copy_(codes)
+
+    @torch.no_grad()
+    def preview(self, step: int) -> np.ndarray:
+        """Originals above reconstructions."""
+        pixels = random_pixels(16, seed=7)
+        ids = vq.encode(self.module.model, pixels)
+        rows = [to_uint8(pixels), to_uint8(vq.decode(self.module.model, ids))]
+        return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+
+
+def random_pixels(count: int, seed: int) -> torch.Tensor:
+    """Training scenes as pixels in [-1, 1]: [count, 3, 64, 64]."""
+    rng = random.Random(seed)
+    images = [render(sample_scene(random_description(rng), rng)) for _ in range(count)]
+    return from_uint8(np.stack(images))
+
+
+def object_weight(pixels_BCHW: torch.Tensor, extra: float) -> torch.Tensor:
+    """Weights of mean 1 that favour pixels unlike the image's median colour."""
+    median = pixels_BCHW.flatten(2).median(-1).values[..., None, None]
+    differs = (pixels_BCHW - median).abs().amax(1, keepdim=True) > 0.15
+    weight = 1 + extra * differs.float()
+    return weight / weight.mean()
+
+
+def train_vq(recipe: VqRecipe, resume: bool = False) -> Path:
+    """Train the tokenizer; ``<out>/vq`` then holds it in transformers' layout."""
+    stage = VqStage(recipe)
+    out = run(stage, recipe, recipe.run, resume)
+    stage.module.model.save_pretrained(out / "vq")
+    return out / "vq"

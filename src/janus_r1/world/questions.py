@@ -1,0 +1,75 @@
+"""Questions about a picture and their true answers: what the seeing side is pretrained on."""
+
+from __future__ import annotations
+
+import random
+
+from janus_r1.world.prompts import OPENINGS, Prompt, alterations, phrase
+from janus_r1.world.scene import RELATIONS, Description, Scene, SceneObject, Slot, holds
+
+WORDS = ("no", "one", "two", "three", "four")
+
+
+def describe(scene: Scene) -> str:
+    """Every object in reading order and the background."""
+    ordered = sorted(scene.objects, key=lambda o: (round(o.centre[1] / 8), o.centre[0]))
+    phrases = [phrase(Slot(o.shape, o.colour, o.size)) for o in ordered]
+    listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    return f"{listed} on a {scene.background} background"
+
+
+def ask(scene: Scene, prompt: Prompt, rng: random.Random) -> tuple[str, str]:
+    """A random question about ``scene``, a rendering of ``prompt``, with its answer."""
+    kind = rng.random()
+    if kind < 0.40:
+        return "Describe the image.", describe(scene)
+    if kind < 0.75:
+        return _match(prompt, rng)
+    if kind < 0.85:
+        return _relation(scene, rng)
+    if kind < 0.92:
+        return "How many objects are there?", WORDS[len(scene.objects)]
+    return _attribute(scene, rng)
+
+
+def _match(prompt: Prompt, rng: random.Random) -> tuple[str, str]:
+    """Does the picture match its own prompt, or one that was changed in a single fact?"""
+    if rng.random() < 0.5:
+        return f"Does this image match: {prompt.text}?", "Yes"
+    changed = rng.choice(list(alterations(prompt).values()))
+    return f"Does this image match: {state(changed, rng)}?", "No"
+
+
+def state(description: Description, rng: random.Random) -> str:
+    """A plain wording of any description."""
+    slots = description.slots
+    if description.relations:
+        parts = [f"{phrase(slots[a])} {relation} {phrase(slots[b])}" for a, relation, b in description.relations]
+        return rng.choice(OPENINGS) + ", and ".join(parts)
+    return rng.choice(OPENINGS) + " and ".join(phrase(slot) for slot in slots)
+
+
+def _unique(scene: Scene, attribute: str, rng: random.Random) -> SceneObject | None:
+    values = [getattr(o, attribute) for o in scene.objects]
+    single = [o for o in scene.objects if values.count(getattr(o, attribute)) == 1]
+    return rng.choice(single) if single else None
+
+
+def _attribute(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    if rng.random() < 0.5 and (item := _unique(scene, "shape", rng)):
+        return f"What colour is the {item.shape}?", item.colour
+    if item := _unique(scene, "colour", rng):
+        return f"What shape is {item.colour}?", item.shape
+    return "How many objects are there?", WORDS[len(scene.objects)]
+
+
+def _relation(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    shapes = [o.shape for o in scene.objects]
+    single = [o for o in scene.objects if shapes.count(o.shape) == 1]
+    if len(single) < 2:
+        return _attribute(scene, rng)
+    a, b = rng.sample(single, 2)
+    for relation in RELATIONS:
+        if holds(relation, a.centre, b.centre):
+            return f"Where is the {a.shape} from the {b.shape}?", relation
+    return _attribute(scene, rng)

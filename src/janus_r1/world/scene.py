@@ -1,0 +1,174 @@
+"""Scenes of the world ``shapes`` and the descriptions they may satisfy.
+
+A :class:`Scene` is a fully determined picture: objects with a shape, a colour, a size and a place.
+A :class:`Description` is what a prompt says: some attributes are stated, others are left open.
+:func:`sample_scene` draws a scene that fulfils a description, varying everything left open.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+IMAGE_SIZE = 64
+SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "heart", "ring")
+COLOURS = {
+    "red": (225, 30, 40),
+    "orange": (255, 140, 0),
+    "yellow": (250, 235, 50),
+    "green": (30, 170, 50),
+    "cyan": (60, 220, 235),
+    "blue": (40, 80, 245),
+    "purple": (140, 40, 180),
+    "pink": (255, 140, 195),
+    "brown": (140, 80, 30),
+    "white": (250, 250, 250),
+}
+BACKGROUNDS = {"black": (10, 10, 12), "grey": (100, 104, 108), "navy": (16, 20, 72)}
+SIZES = {"small": 16, "large": 24}  # side of the bounding square, pixels
+RELATIONS = ("left of", "right of", "above", "below")
+
+STEP = 4  # objects are placed on a lattice of 4 pixels: jitter that a small codebook can still carry
+GAP = 4  # smallest empty distance between two bounding squares
+RENDER_MARGIN = 8  # related objects are drawn at least this much clearer than the verifier demands
+
+# One colour a shape that never meets it in training: the "counterfactual" split is made of these.
+HELD_OUT = frozenset(
+    zip(SHAPES, ("purple", "orange", "cyan", "brown", "blue", "pink", "green", "yellow"), strict=True)
+)
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object. ``x`` and ``y`` are the upper left corner of its bounding square, in pixels."""
+
+    shape: str
+    colour: str
+    size: str
+    x: int
+    y: int
+
+    @property
+    def side(self) -> int:
+        return SIZES[self.size]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.side / 2, self.y + self.side / 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    background: str
+    objects: tuple[SceneObject, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One described object; ``None`` means that the prompt leaves the attribute open."""
+
+    shape: str | None = None
+    colour: str | None = None
+    size: str | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a prompt states: its objects, and relations ``(subject, relation, other)`` between them.
+
+    ``alike`` marks counted groups ("three circles"), which are drawn in one colour and size.
+    """
+
+    slots: tuple[Slot, ...]
+    relations: tuple[tuple[int, str, int], ...] = field(default=())
+    alike: bool = False
+
+
+def holds(relation: str, a: tuple[float, float], b: tuple[float, float], margin: float = 4.0) -> bool:
+    """Whether centre ``a`` stands in ``relation`` to centre ``b``; y grows downwards.
+
+    The four relations exclude each other: the named direction must dominate the other axis.
+    """
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    along, across = {
+        "left of": (dx, dy),
+        "right of": (-dx, dy),
+        "above": (dy, dx),
+        "below": (-dy, dx),
+    }[relation]
+    return along >= margin and along > abs(across)
+
+
+def _clear(a: SceneObject, b: SceneObject) -> bool:
+    return (
+        a.x + a.side + GAP <= b.x
+        or b.x + b.side + GAP <= a.x
+        or a.y + a.side + GAP <= b.y
+        or b.y + b.side + GAP <= a.y
+    )
+
+
+def _related(relation: str, a: SceneObject, b: SceneObject) -> bool:
+    """As :func:`holds`, with the margin the renderer keeps so that no picture is a borderline case."""
+    (ax, ay), (bx, by) = a.centre, b.centre
+    across = abs(by - ay) if relation in ("left of", "right of") else abs(bx - ax)
+    along = abs(bx - ax) if relation in ("left of", "right of") else abs(by - ay)
+    return holds(relation, a.centre, b.centre) and along >= across + RENDER_MARGIN
+
+
+def _fill(slot: Slot, rng: random.Random, size_weights: tuple[float, float], allow_held_out: bool) -> Slot:
+    """Choose every attribute that the slot leaves open."""
+    while True:
+        shape = slot.shape or rng.choice(SHAPES)
+        colour = slot.colour or rng.choice(tuple(COLOURS))
+        stated = slot.shape is not None and slot.colour is not None
+        if stated or allow_held_out or (shape, colour) not in HELD_OUT:
+            size = slot.size or rng.choices(tuple(SIZES), size_weights)[0]
+            return Slot(shape, colour, size)
+
+
+def _place(slots: list[Slot], relations, rng: random.Random) -> list[SceneObject] | None:
+    """Put the objects down one by one; ``None`` when a placement runs into a corner."""
+    placed: list[SceneObject] = []
+    for index, slot in enumerate(slots):
+        for _ in range(40):
+            last = IMAGE_SIZE - SIZES[slot.size]
+            x, y = (rng.randrange(0, last + 1, STEP) for _ in range(2))
+            candidate = SceneObject(slot.shape, slot.colour, slot.size, x, y)
+            everyone = [*placed, candidate]
+            if all(_clear(candidate, other) for other in placed) and all(
+                _related(name, everyone[a], everyone[b])
+                for a, name, b in relations
+                if index in (a, b) and max(a, b) == index
+            ):
+                placed.append(candidate)
+                break
+        else:
+            return None
+    return placed
+
+
+def sample_scene(description: Description, rng: random.Random, allow_held_out: bool = False) -> Scene:
+    """A random scene that fulfils ``description``.
+
+    Raises:
+        ValueError: when no placement exists, which means that the description contradicts itself.
+    """
+    large_share = 0.5 if len(description.slots) <= 2 else 0.25
+    for _ in range(200):
+        if description.alike:
+            first = _fill(description.slots[0], rng, (1 - large_share, large_share), allow_held_out)
+            filled = [first] * len(description.slots)
+        else:
+            weights = (1 - large_share, large_share)
+            filled = [_fill(slot, rng, weights, allow_held_out) for slot in description.slots]
+        placed = _place(filled, description.relations, rng)
+        if placed is not None:
+            return Scene(rng.choice(tuple(BACKGROUNDS)), tuple(placed))
+        large_share /= 2
+    raise ValueError(f"no scene satisfies {description}: are its relations contradictory?")
+
+
+def random_description(rng: random.Random) -> Description:
+    """Nothing but a number of objects: used where any scene will do (the image tokenizer)."""
+    return Description(tuple(Slot() for _ in range(rng.choice((1, 2, 2, 3, 4)))))

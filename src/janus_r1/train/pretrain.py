@@ -48,13 +48,15 @@ class PretrainRecipe:
     """Share of drawing rows whose prompt is replaced by pads, for guidance."""
     lr: float = 3e-3
     weight_decay: float = 0.01
+    compile: bool = False
+    """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
     vocab_size: int = 640
     hidden: int = 256
     layers: int = 5
     intermediate: int = 640
 
 
-def tokenizer_corpus(count: int = 6000, seed: int = 0) -> list[str]:
+def tokenizer_corpus(count: int = 2500, seed: int = 0) -> list[str]:
     """Texts of the world: prompts, answers, reasons, and the fixed strings of the layout."""
     rng = random.Random(seed)
     texts = []
@@ -80,6 +82,9 @@ class PretrainStage:
         )
         core = random_model(config, recipe.run.seed)
         core.model.vqmodel.load_state_dict(tokenizer.state_dict())
+        core.set_attn_implementation("eager")  # on a CPU, twice as fast backwards as the fused kernel
+        if recipe.compile:
+            core.model.language_model.compile()
         self.janus = Janus(core, words)
         freeze(self.janus, vision=False)
         self.module = NextToken(self.janus)

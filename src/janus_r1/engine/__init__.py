@@ -1,0 +1,7 @@
+"""The KV-cached decoder: open, feed, draw, say, keep.
+
+``weights``  the language model's matrices, fused, as views that share memory with transformers'
+``cache``    preallocated keys and values; every row has its own length
+``sampling`` guidance, filtering and inverse-CDF sampling with random numbers that belong to a row
+``decoder``  the verbs
+"""

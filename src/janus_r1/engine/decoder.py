@@ -1,0 +1,276 @@
+"""The decoder's verbs. Nothing is prefilled twice: a stream only grows, finished rows leave it.
+
+Shapes: B rows of a stream, R cached rows (2 B under guidance: conditional rows, then unconditional),
+T new tokens, D hidden width, H heads, E head width, S cached positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from janus_r1.engine import sampling
+from janus_r1.engine.cache import Cache
+from janus_r1.engine.weights import LayerWeights, layer_weights
+from janus_r1.layout import Row, Text
+from janus_r1.model.janus import Janus
+
+
+@dataclass
+class Stream:
+    """A batch of growing sequences. ``last`` [R, D] is what the next token is predicted from."""
+
+    cache: Cache
+    last: torch.Tensor
+    guided: bool
+
+    @property
+    def rows(self) -> int:
+        return self.cache.rows // 2 if self.guided else self.cache.rows
+
+    @property
+    def lengths(self) -> list[int]:
+        return self.cache.lengths[: self.rows]
+
+
+@dataclass
+class Said:
+    """What :meth:`Decoder.say` sampled: per row the tokens, their log-probs, and P(first allowed)."""
+
+    ids: list[tuple[int, ...]]
+    logprobs: list[tuple[float, ...]]
+    first_probs: torch.Tensor
+    """[B, len(allowed_first)]: the first token's distribution over what it was allowed to be."""
+
+
+class Decoder:
+    """Decodes one model. The last token of a draw or a say is not fed: the next feed starts with it."""
+
+    def __init__(self, model: Janus) -> None:
+        self.model = model
+        language = model.core.model.language_model
+        self.layers = layer_weights(language)
+        self.norm = language.norm.weight
+        self.eps = language.config.rms_norm_eps
+        self.heads = language.config.num_attention_heads
+        self.kv_heads = language.config.num_key_value_heads
+        self.width = language.layers[0].self_attn.head_dim
+        self.rotary = language.rotary_emb
+        self.limit = language.config.max_position_embeddings
+        with torch.inference_mode():
+            codes = torch.arange(model.core.config.vq_config.num_embeddings, device=model.device)
+            self.drawn_table = model.embed_drawn(codes)  # every id embedded once: [K, D]
+            self.cos, self.sin = self._rotation(torch.arange(self.limit, device=model.device))
+
+    # --------------------------------------------------------------------------------------- verbs
+
+    @torch.inference_mode()
+    def open(self, rows: list[Text], unconditional: list[Text] | None = None) -> Stream:
+        """A stream of prompts; equal prompts are computed once and copied.
+
+        With ``unconditional`` rows the stream is guided: both halves move in lockstep.
+        """
+        wanted = [row.ids for row in [*rows, *(unconditional or [])]]
+        distinct = list(dict.fromkeys(wanted))
+        room = max(len(ids) for ids in distinct) + self.model.image_tokens
+        like = self.layers[0].qkv
+        cache = Cache(len(self.layers), len(distinct), self.kv_heads, self.width, room, like)
+        stream = Stream(cache, torch.empty(0), guided=False)
+        self.feed(stream, [(Text(ids),) for ids in distinct])
+        place = {ids: i for i, ids in enumerate(distinct)}
+        order = [place[ids] for ids in wanted]
+        if order != list(range(len(distinct))):
+            cache.select(order)
+            stream.last = stream.last[order]
+        stream.guided = unconditional is not None
+        return stream
+
+    @torch.inference_mode()
+    def fork(self, stream: Stream) -> Stream:
+        """An independent, unguided copy of a stream's conditional rows."""
+        rows = list(range(stream.rows))
+        return Stream(stream.cache.copy(rows), stream.last[rows], guided=False)
+
+    @torch.inference_mode()
+    def feed(self, stream: Stream, rows: list[Row]) -> None:
+        """Append segments to every row; rows may differ in length. Guided halves get the same."""
+        embeddings = self.model.embed_rows(rows)
+        counts = [sum(len(segment) for segment in row) for row in rows]
+        if stream.guided:
+            embeddings, counts = embeddings.repeat(2, 1, 1), counts * 2
+        hidden = self._forward(stream.cache, embeddings, counts)
+        ends = torch.tensor(counts, device=hidden.device) - 1
+        stream.last = hidden[torch.arange(len(counts), device=hidden.device), ends]
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        stream: Stream,
+        uniform: torch.Tensor,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample one whole image a row: ids [B, image_tokens] and their log-probs.
+
+        ``uniform`` [B, image_tokens] are the random numbers. Log-probs are of the distribution that
+        was sampled from: guided, tempered, filtered.
+        """
+        tokens = self.model.image_tokens
+        stream.cache.reserve(tokens)
+        uniform = uniform.to(self.model.device)
+        ids, logprobs = [], []
+        for index in range(tokens):
+            logits = self.model.image_logits(stream.last)
+            if stream.guided:
+                logits = sampling.guided(*logits.float().chunk(2), guidance)
+            allowed = sampling.restrict(logits, temperature, top_k, top_p)
+            chosen, logprob = sampling.sample(allowed, uniform[:, index])
+            ids.append(chosen)
+            logprobs.append(logprob)
+            if index + 1 < tokens:
+                self._append(stream, self.drawn_table[chosen])
+        return torch.stack(ids, 1), torch.stack(logprobs, 1)
+
+    @torch.inference_mode()
+    def say(
+        self,
+        stream: Stream,
+        uniform: torch.Tensor,
+        allowed_first: tuple[int, ...],
+        temperature: float = 1.0,
+        top_k: int = 0,
+    ) -> Said:
+        """Sample text until the end-of-sequence token, at most ``uniform.shape[1]`` tokens.
+
+        The first token is one of ``allowed_first`` and scored over these alone.
+        """
+        eos = self.model.layout.special.eos
+        uniform = uniform.to(self.model.device)
+        allowed = torch.tensor(allowed_first, device=self.model.device)
+        first = self.model.text_logits(stream.last)[:, allowed].float()
+        choice, logprob = sampling.sample(sampling.restrict(first, temperature, 0, 1.0), uniform[:, 0])
+        chosen = allowed[choice]
+        ids, logprobs = [chosen], [logprob]
+        running = torch.ones_like(chosen, dtype=torch.bool)
+        for index in range(1, uniform.shape[1]):
+            running &= chosen != eos
+            still = running.tolist()
+            if not any(still):
+                break
+            self._append(stream, self.model.embed_text(chosen), still)
+            logits = sampling.restrict(self.model.text_logits(stream.last), temperature, top_k, 1.0)
+            chosen, logprob = sampling.sample(logits, uniform[:, index])
+            ids.append(chosen)
+            logprobs.append(logprob)
+        return _until_eos(torch.stack(ids, 1), torch.stack(logprobs, 1), eos, first.softmax(-1))
+
+    @torch.inference_mode()
+    def keep(self, stream: Stream, rows: list[int]) -> None:
+        """Drop all rows but these, in both halves of a guided stream."""
+        kept = [*rows, *(row + stream.rows for row in rows)] if stream.guided else rows
+        stream.last = stream.last[kept]
+        stream.cache.select(kept)
+
+    def rewind(self, stream: Stream, lengths: list[int]) -> None:
+        """Forget everything beyond ``lengths`` (one a row); a feed must follow."""
+        stream.cache.lengths = lengths * 2 if stream.guided else list(lengths)
+
+    # ----------------------------------------------------------------------------- one forward pass
+
+    def _append(self, stream: Stream, embeddings_BD: torch.Tensor, running: list[bool] | None = None) -> None:
+        """Feed one token a row; rows that are not ``running`` stay as they are."""
+        if stream.guided:
+            embeddings_BD = embeddings_BD.repeat(2, 1)
+        counts = [1] * len(embeddings_BD) if running is None else [int(r) for r in running]
+        stream.last = self._forward(stream.cache, embeddings_BD.unsqueeze(1), counts)[:, 0]
+
+    def _forward(self, cache: Cache, x_RTD: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        """Final hidden states [R, T, D]; keys and values are appended, ``counts`` tokens a row."""
+        new = x_RTD.shape[1]
+        cache.reserve(new)
+        longest = max(cache.lengths) + new
+        if longest > self.limit:
+            raise ValueError(f"a chain of {longest} tokens exceeds the model's {self.limit} positions")
+        place = _Placement.of(cache.lengths, new, x_RTD.device)
+        cos, sin = self.cos[place.positions].unsqueeze(2), self.sin[place.positions].unsqueeze(2)
+        x = x_RTD.to(self.norm.dtype)
+        for index, layer in enumerate(self.layers):
+            x = x + self._attend(cache, index, layer, self._rms(x, layer.norm1), place, cos, sin)
+            gate, up = F.linear(self._rms(x, layer.norm2), layer.gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, layer.down)
+        cache.lengths = [length + count for length, count in zip(cache.lengths, counts, strict=True)]
+        return self._rms(x, self.norm)
+
+    def _attend(
+        self, cache: Cache, index: int, layer: LayerWeights, x: torch.Tensor, place: _Placement, cos, sin
+    ) -> torch.Tensor:
+        rows, new, _ = x.shape
+        qkv = F.linear(x, layer.qkv).view(rows, new, self.heads + 2 * self.kv_heads, self.width)
+        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
+        half = self.width // 2
+        qk = qk * cos + torch.cat((-qk[..., half:], qk[..., :half]), dim=-1) * sin
+        q, k = qk.split((self.heads, self.kv_heads), dim=2)
+        keys, values = cache.keys[index], cache.values[index]
+        place.write(keys, k)
+        place.write(values, v)
+        attended = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            keys[:, :, : place.end],
+            values[:, :, : place.end],
+            attn_mask=place.mask,
+            is_causal=place.causal,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return F.linear(attended.transpose(1, 2).reshape(rows, new, -1), layer.out)
+
+    def _rms(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+
+    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        like = self.layers[0].qkv[:1, :1]
+        cos, sin = self.rotary(like, positions.unsqueeze(0))
+        return cos[0], sin[0]
+
+
+@dataclass
+class _Placement:
+    """Where the new tokens of every row go, and what they may attend to."""
+
+    positions: torch.Tensor  # [R, T]
+    end: int  # keys and values are read up to here
+    mask: torch.Tensor | None  # bool [R, 1, T, end], None when rows are level
+    causal: bool
+    start: int | None  # common first position when rows are level
+
+    @classmethod
+    def of(cls, lengths: list[int], new: int, device: torch.device) -> _Placement:
+        end = max(lengths) + new
+        level = min(lengths) == max(lengths)
+        first = torch.tensor(lengths, device=device).unsqueeze(1)
+        positions = first + torch.arange(new, device=device)
+        if level and (new == 1 or lengths[0] == 0):
+            return cls(positions, end, None, causal=new > 1, start=lengths[0])
+        mask = torch.arange(end, device=device) <= positions.unsqueeze(-1)
+        return cls(positions, end, mask.unsqueeze(1), causal=False, start=lengths[0] if level else None)
+
+    def write(self, cache_RHSE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
+        new_RHTE = new_RTHE.transpose(1, 2)
+        if self.start is not None:
+            cache_RHSE[:, :, self.start : self.start + new_RHTE.shape[2]] = new_RHTE
+        else:
+            index = self.positions[:, None, :, None].expand(new_RHTE.shape)
+            cache_RHSE.scatter_(2, index, new_RHTE)
+
+
+def _until_eos(ids: torch.Tensor, logprobs: torch.Tensor, eos: int, first_probs: torch.Tensor) -> Said:
+    """Cut every row behind its end-of-sequence token."""
+    texts, scores = [], []
+    for row, row_logprobs in zip(ids.tolist(), logprobs.tolist(), strict=True):
+        end = row.index(eos) + 1 if eos in row else len(row)
+        texts.append(tuple(row[:end]))
+        scores.append(tuple(row_logprobs[:end]))
+    return Said(texts, scores, first_probs)

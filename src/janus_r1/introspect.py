@@ -1,0 +1,154 @@
+"""Draw, judge, redraw: the paper's algorithm over a batch of prompts.
+
+Every row draws; the model looks at its own drawing and says Yes or No and why; rows that said Yes
+leave, the others go on with all of that in their context, for at most ``settings.rounds`` drafts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from janus_r1.chain import Chain, Round, Settings, Verdict
+from janus_r1.engine.decoder import Decoder, Stream
+from janus_r1.engine.sampling import DRAW, SAY, uniforms
+from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.model.janus import Janus
+
+
+def introspect(
+    model: Janus,
+    prompts: list[str],
+    settings: Settings,
+    *,
+    max_batch: int = 64,
+    on_progress: Callable[[int], None] | None = None,
+    first_row: int = 0,
+) -> list[Chain]:
+    """One chain per prompt, in order. A row's random numbers follow from the seed and its index.
+
+    Raises:
+        UserError: for an empty prompt; nothing has been drawn then.
+    """
+    laid_out = [model.layout.prompt(prompt) for prompt in prompts]
+    decoder = Decoder(model)
+    chains: list[Chain] = []
+    for start in range(0, len(prompts), max_batch):
+        part = slice(start, start + max_batch)
+        rows = range(first_row + start, first_row + start + len(prompts[part]))
+        chains += _Batch(decoder, prompts[part], laid_out[part], list(rows), settings).run()
+        if on_progress:
+            on_progress(len(chains))
+    return chains
+
+
+def judge(model: Janus, images: list[np.ndarray], prompts: list[str], settings: Settings) -> list[Verdict]:
+    """Verdicts on given images (uint8 [H, W, 3] of the model's size), as the chain would judge them."""
+    decoder = Decoder(model)
+    stream = decoder.open([model.layout.prompt(prompt) for prompt in prompts])
+    decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in images])
+    return _say_verdicts(decoder, stream, settings, list(range(len(images))), round_index=0)
+
+
+class _Batch:
+    """The rows of one batch while they are being drawn, judged and redrawn."""
+
+    def __init__(
+        self, decoder: Decoder, prompts: list[str], laid_out: list[Text], rows: list[int], settings: Settings
+    ) -> None:
+        self.decoder, self.model, self.layout = decoder, decoder.model, decoder.model.layout
+        self.prompts, self.laid_out, self.rows, self.settings = prompts, laid_out, rows, settings
+        self.rounds: list[list[Round]] = [[] for _ in prompts]
+        self.active = list(range(len(prompts)))  # positions in ``rounds`` of the streams' rows
+        guided = settings.guidance > 1
+        unconditional = [self.layout.unconditional(prompt) for prompt in laid_out] if guided else None
+        self.drawing = decoder.open(laid_out, unconditional)
+        self.seeing = decoder.fork(self.drawing)
+
+    def run(self) -> list[Chain]:
+        for index in range(self.settings.rounds):
+            self._draw_and_judge(index)
+            if index + 1 < self.settings.rounds:
+                self._keep_unsatisfied()
+            if not self.active:
+                break
+            if index + 1 < self.settings.rounds:
+                self._lead_into_redraw()
+        return [self._chain(position) for position in range(len(self.prompts))]
+
+    def _draw_and_judge(self, index: int) -> None:
+        s = self.settings
+        rows = [self.rows[position] for position in self.active]
+        uniform = uniforms(s.seed, rows, index, DRAW, self.model.image_tokens)
+        ids, logprobs = self.decoder.draw(self.drawing, uniform, s.guidance, s.temperature, s.top_k, s.top_p)
+        images = self.model.decode_image(ids)
+        self.decoder.feed(self.seeing, [self._look(p, image) for p, image in zip(self.active, images, strict=True)])
+        verdicts = _say_verdicts(self.decoder, self.seeing, s, rows, index)
+        drawn = zip(self.active, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
+        for position, row_ids, image, verdict, row_logprobs in drawn:
+            self.rounds[position].append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs)))
+
+    def _look(self, position: int, image: np.ndarray) -> Row:
+        """What the seeing stream is fed for a new draft, after what it holds already."""
+        seen = (Seen(image, self.model.image_tokens), self.layout.self_check)
+        if not self.rounds[position] or self.settings.history == "last":
+            return seen
+        verdict = self.rounds[position][-1].verdict
+        return Text(self._closed(verdict)[len(verdict.ids) - 1 :]), self.layout.regenerate, *seen
+
+    def _closed(self, verdict: Verdict) -> tuple[int, ...]:
+        """The verdict's tokens with the end-of-sequence token, also where it was cut short."""
+        eos = self.layout.special.eos
+        return verdict.ids if verdict.ids[-1] == eos else (*verdict.ids, eos)
+
+    def _keep_unsatisfied(self) -> None:
+        if not self.settings.early_stop:
+            return
+        going = [i for i, p in enumerate(self.active) if not self.rounds[p][-1].verdict.accepted]
+        if len(going) < len(self.active):
+            self.active = [self.active[i] for i in going]
+            if going:
+                self.decoder.keep(self.drawing, going)
+                self.decoder.keep(self.seeing, going)
+
+    def _lead_into_redraw(self) -> None:
+        if self.settings.history == "last":
+            lengths = [len(self.laid_out[position]) for position in self.active]
+            self.decoder.rewind(self.drawing, lengths)
+            self.decoder.rewind(self.seeing, lengths)
+        self.decoder.feed(self.drawing, [self._redraw_context(position) for position in self.active])
+
+    def _redraw_context(self, position: int) -> Row:
+        """What follows the ids that the drawing stream holds already (all but the last, or none)."""
+        last = self.rounds[position][-1]
+        unfed = last.ids if self.settings.history == "last" else last.ids[-1:]
+        return Drawn(unfed), self.layout.self_check, Text(self._closed(last.verdict)), self.layout.regenerate
+
+    def _chain(self, position: int) -> Chain:
+        rounds = tuple(self.rounds[position])
+        final = len(rounds) - 1
+        if self.settings.final == "best":
+            final = max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
+        return Chain(self.prompts[position], rounds, final, replace(self.settings), self.rows[position])
+
+
+def _say_verdicts(
+    decoder: Decoder, stream: Stream, settings: Settings, rows: list[int], round_index: int
+) -> list[Verdict]:
+    special = decoder.model.layout.special
+    uniform = uniforms(settings.seed, rows, round_index, SAY, settings.max_reason_tokens)
+    said = decoder.say(stream, uniform, (special.yes, special.no), settings.text_temperature, settings.text_top_k)
+    p_yes = said.first_probs[:, 0].tolist()
+    texts = [decoder.model.tokenizer.decode(ids, skip_special_tokens=True) for ids in said.ids]
+    return [
+        Verdict(ids[0] == special.yes, text.strip(), p, ids, logprobs)
+        for ids, logprobs, text, p in zip(said.ids, said.logprobs, texts, p_yes, strict=True)
+    ]
+
+
+def pick_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

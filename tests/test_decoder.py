@@ -1,0 +1,197 @@
+"""The cached decoder against transformers' own forward without a cache, on every stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from janus_r1.chain import Settings
+from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.sampling import DRAW, guided, restrict, sample, uniforms
+from janus_r1.introspect import introspect, judge
+from janus_r1.layout import Drawn, Seen, Text
+
+PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
+
+
+def uncached(model, row) -> torch.Tensor:
+    """Hidden states [L, D] of one row by transformers' own LlamaModel, without any cache."""
+    with torch.no_grad():
+        return model.hidden(model.embed_rows([row]))[0]
+
+
+def history(model, chain, upto: int, seeing: bool):
+    """The segments that stand before draft ``upto`` (drawing) or its verdict (seeing)."""
+    layout, row = model.layout, [model.layout.prompt(chain.prompt)]
+    for index in range(upto + 1):
+        item = chain.rounds[index]
+        if index < upto or seeing:
+            row.append(Seen(item.pixels, model.image_tokens) if seeing else Drawn(item.ids))
+            row.append(layout.self_check)
+        if index < upto:
+            ids = item.verdict.ids
+            closed = ids if ids[-1] == layout.special.eos else (*ids, layout.special.eos)
+            row += [Text(closed), layout.regenerate]
+    return row
+
+
+@pytest.mark.parametrize("mode", ["full", "last"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_chain_logprobs_equal_uncached_forward(tiny, guidance, mode):
+    """Every log-prob that the engine reported, recomputed from the whole sequence at once."""
+    settings = Settings(rounds=3, guidance=guidance, early_stop=False, max_reason_tokens=9, history=mode, seed=5)
+    for chain in introspect(tiny, PROMPTS, settings):
+        assert len(chain.rounds) == 3
+        for index, item in enumerate(chain.rounds):
+            shown = chain
+            upto = index
+            if mode == "last":  # only the previous round is in context
+                kept = chain.rounds[max(0, index - 1) : index + 1]
+                shown = type(chain)(chain.prompt, kept, 0, settings)
+                upto = len(kept) - 1
+            check_draft(tiny, shown, upto, item, settings)
+            check_verdict(tiny, shown, upto, item, settings, alone=mode == "last")
+
+
+def check_draft(model, chain, upto, item, settings):
+    rows = [(*history(model, chain, upto, seeing=False), Drawn(item.ids))]
+    prompt = rows[0][0]
+    rows.append((model.layout.unconditional(prompt), *rows[0][1:]))
+    logits = []
+    for row in rows:
+        start = sum(len(s) for s in row) - model.image_tokens
+        logits.append(model.image_logits(uncached(model, row)[start - 1 : -1]))
+    mixed = guided(*logits, settings.guidance) if settings.guidance > 1 else logits[0]
+    expected = restrict(mixed, settings.temperature, 0, 1.0).gather(-1, torch.tensor(item.ids)[:, None])[:, 0]
+    np.testing.assert_allclose(item.logprobs, expected.detach(), atol=2e-4)
+
+
+def check_verdict(model, chain, upto, item, settings, alone):
+    if alone:
+        row = [model.layout.prompt(chain.prompt), Seen(item.pixels, model.image_tokens), model.layout.self_check]
+    else:
+        row = history(model, chain, upto, seeing=True)
+    row = [*row, Text(item.verdict.ids)]
+    start = sum(len(s) for s in row) - len(item.verdict.ids)
+    logits = model.text_logits(uncached(model, tuple(row))[start - 1 : -1])
+    special = model.layout.special
+    first = logits[0, [special.yes, special.no]].softmax(-1).detach()
+    assert abs(float(first[0]) - item.verdict.p_yes) < 1e-4
+    expected = [float(first[0 if item.verdict.accepted else 1].log())]
+    rest = restrict(logits[1:], settings.text_temperature, settings.text_top_k, 1.0)
+    expected += rest.gather(-1, torch.tensor(item.verdict.ids[1:])[:, None])[:, 0].tolist()
+    np.testing.assert_allclose(item.verdict.logprobs, expected, atol=2e-4)
+
+
+def test_early_stop_rows_equal_rows_alone(tiny):
+    """Rows that leave the batch, and rows that stay, do not depend on their neighbours."""
+    settings = Settings(rounds=3, max_reason_tokens=6, seed=1)
+    prompts = [f"a {c} {s}" for c in ("red", "blue", "pink") for s in ("circle", "square", "ring")]
+    together = introspect(tiny, prompts, settings)
+    assert {len(chain.rounds) for chain in together} != {3}, "no row stopped early: the test shows nothing"
+    for row, chain in enumerate(together):
+        alone = introspect(tiny, [prompts[row]], settings, first_row=row)[0]
+        assert [r.ids for r in alone.rounds] == [r.ids for r in chain.rounds]
+        assert [r.verdict.ids for r in alone.rounds] == [r.verdict.ids for r in chain.rounds]
+
+
+def test_same_settings_same_chain_and_other_seed_other_chain(tiny):
+    first, again = (introspect(tiny, PROMPTS, Settings(seed=3)) for _ in range(2))
+    other = introspect(tiny, PROMPTS, Settings(seed=4))
+    assert [c.as_dict() for c in first] == [c.as_dict() for c in again]
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+    assert [c.rounds[0].ids for c in first] != [c.rounds[0].ids for c in other]
+
+
+def test_batches_do_not_change_chains(tiny):
+    settings = Settings(rounds=2, seed=2)
+    whole = introspect(tiny, PROMPTS, settings)
+    split = introspect(tiny, PROMPTS, settings, max_batch=1)
+    assert [[r.ids for r in c.rounds] for c in whole] == [[r.ids for r in c.rounds] for c in split]
+
+
+def test_judge_equals_the_chains_own_verdict(tiny):
+    chain = introspect(tiny, ["a red circle"], Settings(rounds=1, seed=7))[0]
+    verdict = judge(tiny, [chain.image], ["a red circle"], Settings(seed=7))[0]
+    assert verdict.text == chain.rounds[0].verdict.text
+    assert abs(verdict.p_yes - chain.rounds[0].verdict.p_yes) < 1e-5
+
+
+def test_final_best_takes_the_highest_p_yes(tiny):
+    chains = introspect(tiny, PROMPTS, Settings(rounds=3, early_stop=False, final="best"))
+    for chain in chains:
+        p = [r.verdict.p_yes for r in chain.rounds]
+        assert p[chain.final] == max(p)
+
+
+def test_greedy_image_equals_transformers_generate(tiny):
+    """Same prompt, guidance and argmax: the ids of transformers' own generate."""
+    prompts = [tiny.layout.prompt(p) for p in ("a circle and a star", "a star and a circle")]
+    assert len(prompts[0]) == len(prompts[1])
+    special = tiny.layout.special
+    ids = torch.tensor([p.ids for p in prompts])
+    tiny.core.generation_config.pad_token_id = special.pad
+    tiny.core.generation_config.bos_token_id = special.bos
+    tiny.core.generation_config.generation_kwargs = {"boi_token_id": special.begin_of_image}
+    theirs = tiny.core.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        generation_mode="image",
+        do_sample=False,
+        guidance_scale=3.0,
+    )
+    decoder = Decoder(tiny)
+    stream = decoder.open(prompts, [tiny.layout.unconditional(p) for p in prompts])
+    ours, _ = decoder.draw(stream, torch.zeros(2, tiny.image_tokens), guidance=3.0, temperature=0.0)
+    assert ours.tolist() == theirs.tolist()
+
+
+def test_sampling_follows_the_distribution():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).repeat(40_000, 1)
+    allowed = restrict(logits, 1.0, top_k=3, top_p=1.0)
+    tokens, logprobs = sample(allowed, torch.rand(40_000, generator=torch.Generator().manual_seed(0)))
+    shares = torch.bincount(tokens, minlength=4) / 40_000
+    np.testing.assert_allclose(shares, allowed[0].exp(), atol=0.01)
+    np.testing.assert_allclose(logprobs[:5], allowed[0][tokens[:5]])
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_it():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert torch.isfinite(restrict(logits, 1.0, 0, 0.7)).tolist() == [[True, True, False, False]]
+    assert torch.isfinite(restrict(logits, 0.0, 0, 1.0)).tolist() == [[True, False, False, False]]
+
+
+def test_sampling_at_the_edge_never_picks_a_forbidden_token():
+    logprobs = restrict(torch.tensor([[0.0, 0.0, 5.0, 5.0]]).repeat(2, 1), 1.0, 2, 1.0).flip(-1)
+    tokens, chosen = sample(logprobs, torch.tensor([0.0, 1.0 - 2**-24]))
+    assert torch.isfinite(chosen).all() and set(tokens.tolist()) <= {0, 1}
+
+
+def test_random_numbers_belong_to_the_row():
+    assert torch.equal(uniforms(1, [4, 9], 0, DRAW, 8)[1], uniforms(1, [9], 0, DRAW, 8)[0])
+    assert not torch.equal(uniforms(1, [9], 0, DRAW, 8), uniforms(1, [9], 1, DRAW, 8))
+
+
+def test_keep_and_fork_leave_rows_intact(tiny):
+    decoder = Decoder(tiny)
+    prompts = [tiny.layout.prompt(p) for p in PROMPTS]
+    stream = decoder.open(prompts)
+    copy = decoder.fork(stream)
+    decoder.keep(copy, [2])
+    row = (tiny.layout.self_check,)
+    decoder.feed(copy, [row])
+    decoder.feed(stream, [row] * 3)
+    torch.testing.assert_close(copy.last[0], stream.last[2])
+    torch.testing.assert_close(copy.last[0], uncached(tiny, (prompts[2], *row))[-1], atol=1e-4, rtol=1e-3)
+
+
+def test_fused_weights_are_transformers_own_memory(tiny):
+    """What training changes in place, the decoder sees; and a second decoder copies nothing."""
+    decoder = Decoder(tiny)
+    layer = tiny.core.model.language_model.layers[0]
+    with torch.no_grad():
+        layer.self_attn.k_proj.weight.fill_(7.0)
+    start = layer.self_attn.q_proj.weight.shape[0]
+    assert (decoder.layers[0].qkv[start : start + 4] == 7.0).all()
+    assert Decoder(tiny).layers[0].qkv.data_ptr() == decoder.layers[0].qkv.data_ptr()

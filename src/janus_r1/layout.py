@@ -118,6 +118,25 @@ class Layout:
         prompt = self.prompt(caption)
         return (self.unconditional(prompt) if drop_caption else prompt), Drawn(ids, learn=True)
 
+    def judge(
+        self, caption: str, earlier: list[tuple[Seen, str]], seen: Seen, verdict: str, word_weight: float | None = None
+    ) -> Row:
+        """Self-evaluation (Task II): loss on the verdict on ``seen``, after ``earlier`` rejected images."""
+        row: list[Segment] = [self.prompt(caption)]
+        for image, reason in earlier:
+            row += [image, self.self_check, self.verdict(reason), self.regenerate]
+        return (*row, seen, self.self_check, self.verdict(verdict, learn=True, word_weight=word_weight))
+
+    def redraw(
+        self, caption: str, earlier: list[tuple[Drawn, str]], ids: tuple[int, ...], drop_caption: bool = False
+    ) -> Row:
+        """Regeneration (Task III): loss on the last image's ids; only the caption is ever dropped."""
+        prompt = self.prompt(caption)
+        row: list[Segment] = [self.unconditional(prompt) if drop_caption else prompt]
+        for image, reason in earlier:
+            row += [image, self.self_check, self.verdict(reason), self.regenerate]
+        return (*row, Drawn(ids, learn=True))
+
     def _shortened(self, text: str, end: str, limit: int) -> tuple[int, ...]:
         """Tokens of ``text + end``, cut inside ``text`` when there are more than ``limit``."""
         ids = self._encode(text + end)

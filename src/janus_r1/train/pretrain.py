@@ -51,12 +51,15 @@ class PretrainRecipe:
     compile: bool = False
     """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
     vocab_size: int = 640
+    """Largest text vocabulary; the world's words need about 530."""
+    tokenizer_prompts: int = 2500
+    """Prompts whose texts the text tokenizer is trained on."""
     hidden: int = 256
     layers: int = 5
     intermediate: int = 640
 
 
-def tokenizer_corpus(count: int = 2500, seed: int = 0) -> list[str]:
+def tokenizer_corpus(count: int, seed: int = 0) -> list[str]:
     """Texts of the world: prompts, answers, reasons, and the fixed strings of the layout."""
     rng = random.Random(seed)
     texts = []
@@ -76,7 +79,7 @@ class PretrainStage:
             tokenizer = JanusVQVAE.from_pretrained(recipe.vq)
         except OSError:
             raise UserError(f"no image tokenizer in {recipe.vq}: run janus-r1 train vq first, or set vq") from None
-        words = train_tokenizer(tokenizer_corpus(), recipe.vocab_size)
+        words = train_tokenizer(tokenizer_corpus(recipe.tokenizer_prompts), recipe.vocab_size)
         config = tiny_config(
             len(words), tokenizer.config.num_embeddings, recipe.hidden, recipe.layers, recipe.intermediate
         )

@@ -2,6 +2,10 @@
 
 Straight-through vector quantisation on the unit sphere. Codes are running means of the latents
 they attract (no gradient); codes that attract none are moved to latents that are badly coded.
+
+Group normalisation lets every patch see the whole image, and a tokenizer left to itself spends
+hundreds of codes on one plain background (measured: 220 codes, 3.4 nats a patch), which the language
+model then has to predict. So equal patches are asked to have equal latents (``consistency``).
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ class VqRecipe:
     commitment: float = 0.25
     object_weight: float = 4.0
     """Extra weight of pixels that differ from the image's median: small objects, not the background."""
+    consistency: float = 1.0
+    """Weight of the distance between the latents of patches with equal pixels."""
     decay: float = 0.98
     """Of the running means that are the codes."""
     revive_until: float = 0.8
@@ -95,23 +101,26 @@ class VqStage:
         error = drawn.float() - batch
         weight = object_weight(batch, self.recipe.object_weight)
         reconstruction = (weight * (error.abs() + error.square())).mean()
+        spread = patch_spread(z, patch_groups(batch, z.shape[1]))
+        loss = reconstruction + self.recipe.consistency * spread
+        figures = {"reconstruction": float(reconstruction.detach()), "spread": float(spread.detach())}
         if not quantise:
-            return reconstruction, {"reconstruction": float(reconstruction.detach())}
+            return loss, figures
         codes = vq.unit_codebook(self.module.model)[self.ids].view_as(z)
         distance = (z - codes).square().sum(-1).mean()
-        figures = {
-            "reconstruction": float(reconstruction.detach()),
-            "commitment": float(distance.detach()),
-            "codes_used": float((self.module.usage > 0.01).sum()),
-        }
-        return reconstruction + self.recipe.commitment * distance, figures
+        figures["commitment"] = float(distance.detach())
+        figures["codes_used"] = float((self.module.usage > 0.01).sum())
+        return loss + self.recipe.commitment * distance, figures
 
     @torch.no_grad()
     def _start_codebook(self, step: int) -> None:
-        """Codes = latents of fresh images, a little spread."""
-        pixels = random_pixels(self.recipe.codes // 16, seed=self.recipe.run.seed * 1_000_003 - 1 - step)
-        z = vq.latents(self.module.model, pixels).flatten(0, 2)
-        chosen = z[torch.randperm(len(z))[: self.recipe.codes]]
+        """Codes = latents of fresh images, one for every distinct patch, a little spread."""
+        pixels = random_pixels(max(2, self.recipe.codes // 8), seed=self.recipe.run.seed * 1_000_003 - 1 - step)
+        z = vq.latents(self.module.model, pixels)
+        groups = patch_groups(pixels, z.shape[1])
+        distinct = torch.zeros(int(groups.max()) + 1, z.shape[-1]).index_copy(0, groups, z.flatten(0, 2))
+        pick = torch.arange(self.recipe.codes) % len(distinct)
+        chosen = distinct[torch.randperm(len(distinct))][pick]
         codes = F.normalize(chosen + 0.02 * torch.randn_like(chosen), dim=-1)
         self._set_codes(codes)
         self.module.total.copy_(codes)
@@ -158,6 +167,23 @@ def random_pixels(count: int, seed: int) -> torch.Tensor:
     rng = random.Random(seed)
     images = [render(sample_scene(random_description(rng), rng)) for _ in range(count)]
     return from_uint8(np.stack(images))
+
+
+def patch_groups(pixels_BCHW: torch.Tensor, grid: int) -> torch.Tensor:
+    """Number of every patch [B * grid * grid]; patches with equal pixels have the same number."""
+    side = pixels_BCHW.shape[-1] // grid
+    patches = F.unfold(pixels_BCHW, side, stride=side).transpose(1, 2).flatten(0, 1).double()
+    generator = torch.Generator().manual_seed(0)
+    key = patches @ torch.rand(patches.shape[1], dtype=torch.float64, generator=generator)
+    return torch.unique(key.round(decimals=6), return_inverse=True)[1]
+
+
+def patch_spread(latents_BHWD: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of latents to the mean of their group."""
+    z = latents_BHWD.flatten(0, 2)
+    count = torch.bincount(groups).unsqueeze(-1)
+    mean = torch.zeros(len(count), z.shape[-1]).index_add(0, groups, z) / count
+    return (z - mean[groups]).square().sum(-1).mean()
 
 
 def object_weight(pixels_BCHW: torch.Tensor, extra: float) -> torch.Tensor:

@@ -1,0 +1,59 @@
+"""``janus-r1 eval world``: success, introspection and controls on prompts not trained on."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from janus_r1.chain import Chain, Settings
+from janus_r1.commands.generate import settings_of
+from janus_r1.commands.terminal import answers_only, check_writable, load_model, print_json, progress, say
+from janus_r1.files import write_json
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = replace(settings_of(args), rounds=max(args.round_limits))
+    if args.out:
+        check_writable(Path(args.out))
+    with answers_only(args.json):
+        result = _evaluate(args, settings)
+    if args.out:
+        write_json(Path(args.out), result)
+    if args.json:
+        print_json(result)
+        return
+    from janus_r1.eval.report import print_report
+
+    print_report(result, Console())
+    if args.out:
+        say(f"wrote {args.out}")
+
+
+def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    model = load_model(args.model, args.dtype, args.device)
+    from janus_r1.eval.world import EvalOptions, evaluate_world
+    from janus_r1.train.loop import environment
+
+    options = EvalOptions(
+        split=args.split,
+        rounds=args.round_limits,
+        samples=args.samples,
+        limit=args.limit,
+        settings=settings,
+        controls=args.controls,
+        model=args.model,
+        environment=environment(),
+    )
+    with progress("sampling") as update:
+
+        def sample(prompts: list[str], settings: Settings) -> list[Chain]:
+            total = len(prompts)
+            return model.generate(
+                prompts, max_batch=args.max_batch, on_progress=lambda done: update(done, total), **asdict(settings)
+            )
+
+        return evaluate_world(sample, options)

@@ -1,0 +1,64 @@
+"""``janus-r1 judge``: does an image match a text? Yes or No, why, and how sure."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from janus_r1.chain import Verdict
+from janus_r1.commands.generate import check_prompts
+from janus_r1.commands.terminal import answers_only, load_model, print_json, say
+from janus_r1.errors import UserError
+from janus_r1.images import check_image, load_image
+from janus_r1.sheet import reason
+
+
+def run(args: argparse.Namespace) -> None:
+    texts = texts_for(args.images, args.text)
+    for path in args.images:
+        check_image(path)
+    with answers_only(args.json):
+        model = load_model(args.model, args.dtype, args.device)
+        size = model.model.image_size
+        pixels = [load_image(path, size, warn=lambda text: say(f"janus-r1: warning: {text}")) for path in args.images]
+        verdicts = model.judge(pixels, texts, text_temperature=args.text_temperature, seed=args.seed)
+    items = [_item(*entry) for entry in zip(args.images, texts, verdicts, strict=True)]
+    if args.json:
+        print_json({"model": args.model, "seed": args.seed, "verdicts": items})
+    else:
+        _show(items)
+
+
+def texts_for(images: list[str], texts: list[str]) -> list[str]:
+    """One text for all images, or one an image.
+
+    Raises:
+        UserError: if they cannot be paired, or a text is empty.
+    """
+    check_prompts(texts)
+    if len(texts) not in (1, len(images)):
+        raise UserError(f"{len(images)} images and {len(texts)} texts: pass one --text for all, or one an image")
+    return texts * len(images) if len(texts) == 1 else texts
+
+
+def _item(path: str, text: str, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "image": path,
+        "text": text,
+        "accepted": verdict.accepted,
+        "p_yes": round(verdict.p_yes, 4),
+        "verdict": verdict.text,
+    }
+
+
+def _show(items: list[dict[str, Any]]) -> None:
+    table = Table("image", "text", "verdict", "p_yes", "why", box=None, padding=(0, 2, 0, 0))
+    for item in items:
+        word = "[green]Yes[/green]" if item["accepted"] else "[red]No[/red]"
+        why = escape(reason(item["verdict"]))
+        table.add_row(escape(item["image"]), escape(item["text"]), word, f"{item['p_yes']:.2f}", why)
+    Console(highlight=False).print(table)

@@ -1,0 +1,249 @@
+"""Every option of ``janus-r1`` and the texts of its help; imports nothing but argparse."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from janus_r1.errors import UserError
+
+DESCRIPTION = """\
+A unified multimodal model that draws, judges its own drawing, and redraws until it is satisfied."""
+
+EXAMPLES = """\
+examples:
+  janus-r1 generate "a red circle left of a blue square"
+  janus-r1 judge drawing.png --text "three green stars"
+  janus-r1 data splits
+  janus-r1 train sft --config recipes/tiny/sft.yaml --run.steps 500
+  janus-r1 eval world --split held_out --limit 50
+
+janus-r1 COMMAND --help says more about each."""
+
+GENERATE_EXAMPLES = """\
+examples:
+  janus-r1 generate "a red circle left of a blue square"
+  janus-r1 generate "two stars" "a pink heart above a cross" --rounds 5 --final best
+  janus-r1 generate --file prompts.txt --samples 8 --out outputs/run1 --json > run1.json
+
+The folder --out then holds sheet.png (everything at a glance), chains.json (the index) and one
+folder a chain with its drafts, its verdicts and a sheet of its own."""
+
+JUDGE_EXAMPLES = """\
+examples:
+  janus-r1 judge drawing.png --text "three green stars"
+  janus-r1 judge a.png b.png --text "a red ring" --text "a blue ring" --json"""
+
+TRAIN_EXAMPLES = """\
+examples:
+  janus-r1 train vq --config recipes/tiny/vq.yaml
+  janus-r1 train pretrain --config recipes/tiny/pretrain.yaml --run.steps 500 --run.out runs/short
+  janus-r1 train sft --config recipes/tiny/sft.yaml --resume"""
+
+RECIPE_EXAMPLES = """\
+examples:
+  janus-r1 {command} --config recipes/tiny/{file}.yaml
+  janus-r1 {command} --config recipes/tiny/{file}.yaml --{first} runs/mine
+  janus-r1 {command} --config recipes/tiny/{file}.yaml --resume
+
+recipe keys (in the YAML file, or on the command line, which wins):
+{keys}"""
+
+SPLITS_EXAMPLES = """\
+examples:
+  janus-r1 data splits
+  janus-r1 data splits --examples 10 --json"""
+
+EVAL_EXAMPLES = """\
+examples:
+  janus-r1 eval world --limit 50 --no-controls
+  janus-r1 eval world --model runs/sft/model --split dense --rounds 1,3 --out results/dense.json
+  janus-r1 eval world --split held_out --json > held_out.json"""
+
+Recipe = tuple[str, str, str]  # module, recipe class, function(recipe, resume) -> Path
+
+STAGES: dict[str, tuple[Recipe, str]] = {
+    "vq": (("janus_r1.train.vq", "VqRecipe", "train_vq"), "Train the image tokenizer of a from-scratch model."),
+    "pretrain": (("janus_r1.train.pretrain", "PretrainRecipe", "pretrain"), "Train a base model from nothing."),
+    "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw."),
+}
+BUILD: Recipe = ("janus_r1.data.build", "BuildRecipe", "build")
+
+
+class Parser(argparse.ArgumentParser):
+    """One-line errors instead of a usage text; options are never abbreviated.
+
+    With ``recipe`` the help lists the recipe's keys, read from the source when help is asked for.
+    """
+
+    def __init__(self, recipe: Recipe | None = None, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **options)
+        self.recipe = recipe
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def format_help(self) -> str:
+        if self.recipe:
+            from janus_r1.recipe import help_of
+
+            keys = help_of(*self.recipe[:2])
+            first = keys.split("--", 1)[1].split()[0]
+            command = self.prog.split(" ", 1)[1]
+            file = command.split()[-1].replace("build", "candidates")
+            self.epilog = RECIPE_EXAMPLES.format(command=command, file=file, first=first, keys=keys)
+        return super().format_help()
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows defaults where there is one to show."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, argparse.SUPPRESS) or action.nargs == 0
+        return action.help if silent or not action.option_strings else f"{action.help} (default: %(default)s)"
+
+
+# --------------------------------------------------------------------------------------- parsers
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="janus-r1", description=DESCRIPTION, epilog=EXAMPLES)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_generate(commands)
+    _add_judge(commands)
+    train = commands.add_parser("train", help="train a stage", description="Train a stage.", epilog=TRAIN_EXAMPLES)
+    stages = train.add_subparsers(metavar="STAGE", required=True)
+    for name, (recipe, summary) in STAGES.items():
+        _add_recipe(stages, name, recipe, summary)
+    about = "prompts and training data"
+    data = commands.add_parser("data", help=about, description=f"{about.capitalize()}.", epilog=SPLITS_EXAMPLES)
+    actions = data.add_subparsers(metavar="ACTION", required=True)
+    _add_recipe(actions, "build", BUILD, "Draw and judge many candidates, the raw material of SFT.")
+    _add_splits(actions)
+    about = "measure a model"
+    measure = commands.add_parser("eval", help=about, description=f"{about.capitalize()}.", epilog=EVAL_EXAMPLES)
+    _add_eval_world(measure.add_subparsers(metavar="BENCHMARK", required=True))
+    return parser
+
+
+def _add(commands: Any, name: str, module: str, summary: str, examples: str) -> Parser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=examples)
+    parser.set_defaults(command=module)
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
+    parser = _add(commands, "generate", "generate", "draw, judge, redraw", GENERATE_EXAMPLES)
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw; several are drawn together")
+    parser.add_argument(
+        "--file", metavar="FILE", help="a text file of prompts, one a line (# comments); - is standard input"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=_at_least(1), help="chains a prompt (default: 4 for one prompt, else 1)"
+    )
+    parser.add_argument("--rounds", metavar="N", type=_at_least(1), default=3, help="drafts a chain at most")
+    _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="folder to write (default: outputs/PROMPT-SEED)")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if an earlier run wrote it")
+    _add_json(parser)
+
+
+def _add_sampling(parser: Parser) -> None:
+    parser.add_argument(
+        "--guidance", metavar="W", type=float, default=3.0, help="pull of the prompt on drafts; 1 turns it off"
+    )
+    parser.add_argument("--temperature", metavar="T", type=float, default=1.0, help="of drafts")
+    parser.add_argument("--top-k", metavar="K", type=int, default=0, help="image ids to sample from; 0 takes all")
+    parser.add_argument(
+        "--top-p", metavar="P", type=float, default=1.0, help="probability mass of image ids to sample from"
+    )
+    parser.add_argument("--history", choices=("full", "last"), default="full", help="earlier rounds kept in context")
+    parser.add_argument("--final", choices=("last", "best"), default="last", help="last draft, or highest p_yes")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="the same seed draws the same chains")
+    parser.add_argument(
+        "--max-batch", type=_at_least(1), default=64, help="chains drawn at once; less needs less memory"
+    )
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument(
+        "--model", default="tiny-sft", help="a model in the package, a folder, or owner/name on the Hub"
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda, cuda:1, ...")
+
+
+def _add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, all else on stderr")
+
+
+def _add_judge(commands: Any) -> None:
+    parser = _add(commands, "judge", "judge", "say whether images match a text, and why", JUDGE_EXAMPLES)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files of any common format")
+    parser.add_argument(
+        "--text",
+        action="append",
+        required=True,
+        metavar="TEXT",
+        help="what it should show; once for all images, or once an image",
+    )
+    parser.add_argument(
+        "--text-temperature", metavar="T", type=float, default=0.0, help="of the reason; 0 takes the likeliest"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="for --text-temperature above 0")
+    _add_model(parser)
+    _add_json(parser)
+
+
+def _add_recipe(commands: Any, name: str, recipe: Recipe, summary: str) -> None:
+    usage = "%(prog)s [--config FILE] [--resume] [--json] [--KEY VALUE ...]"
+    short = summary[0].lower() + summary[1:-1]
+    parser = commands.add_parser(name, help=short, description=summary, usage=usage, recipe=recipe)
+    parser.add_argument("--config", metavar="FILE", help="recipe, YAML; without it every key has its default")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the recipe's folder")
+    _add_json(parser)
+    parser.set_defaults(command="train", recipe=recipe, overrides=[])
+
+
+def _add_splits(commands: Any) -> None:
+    parser = _add(commands, "splits", "splits", "show the world's prompts, by split and family", SPLITS_EXAMPLES)
+    parser.add_argument("--examples", metavar="N", type=_at_least(0), default=5, help="prompts shown a split")
+    _add_json(parser)
+
+
+def _add_eval_world(commands: Any) -> None:
+    parser = _add(commands, "world", "evaluate", "measure a model on the world shapes", EVAL_EXAMPLES)
+    parser.add_argument("--split", choices=("test", "dense", "held_out"), default="test", help="prompts to draw")
+    parser.add_argument(
+        "--rounds", dest="round_limits", type=_limits, default="1,2,3,4", metavar="T,T", help="round limits to report"
+    )
+    parser.add_argument("--samples", metavar="N", type=_at_least(1), default=4, help="chains a prompt")
+    parser.add_argument("--limit", metavar="N", type=_at_least(1), help="prompts at most, balanced over families")
+    parser.add_argument("--no-controls", dest="controls", action="store_false", help="skip best-of-N and the like")
+    _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+    _add_json(parser)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
+        return number
+
+    return integer
+
+
+def _limits(text: str) -> tuple[int, ...]:
+    """``1,3`` -> (1, 3)."""
+    try:
+        return tuple(_at_least(1)(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be round limits such as 1,3, not {text!r}") from None

@@ -1,0 +1,1 @@
+"""Candidates (scored images), building them, and turning them into SFT rows."""

@@ -1,0 +1,125 @@
+"""Build candidates in a world: the model's own drafts and renderings, scored by the verifier.
+
+The world plays three roles of the paper: the renderer is FLUX (images that match), the base model
+is Janus-Pro (drafts that often do not), the verifier is InternVL (score and reason).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from janus_r1.data.candidates import Candidate, write_part
+from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.sampling import DRAW, uniforms
+from janus_r1.errors import UserError
+from janus_r1.model.janus import Janus, from_uint8
+from janus_r1.model.loading import load
+from janus_r1.world.prompts import Prompt, train_prompts
+from janus_r1.world.render import render
+from janus_r1.world.scene import sample_scene
+from janus_r1.world.verify import Verification, verify
+
+
+@dataclass
+class BuildRecipe:
+    """Recipe of ``janus-r1 data build``."""
+
+    out: str = "runs/candidates"
+    model: str = "runs/base/model"
+    """Model whose drafts are judged."""
+    prompts: int = 4096
+    """Training prompts (N in the paper)."""
+    temperatures: list[float] = field(default_factory=lambda: [0.8, 1.0, 1.0, 1.2])
+    """One draft of every prompt at each of these."""
+    guidance: float = 2.0
+    renderings: int = 2
+    """Renderings of every prompt."""
+    seed: int = 0
+    part: int = 128
+    """Prompts a part; what a killed build loses at most."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's default."""
+
+
+def build(recipe: BuildRecipe, resume: bool = False) -> Path:
+    """Write all parts of a candidate set; with ``resume`` parts that exist are kept.
+
+    Raises:
+        UserError: if the folder already holds parts and ``resume`` is false.
+    """
+    out = Path(recipe.out)
+    if any(out.glob("part_*")) and not resume:
+        raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
+    if recipe.threads:
+        import torch
+
+        torch.set_num_threads(recipe.threads)
+    model = load(recipe.model)
+    decoder = Decoder(model)
+    stream = train_prompts(random.Random(recipe.seed + 77))
+    prompts = list(itertools.islice(stream, recipe.prompts))
+    began = time.monotonic()
+    for start in range(0, len(prompts), recipe.part):
+        folder = out / f"part_{start // recipe.part:05d}"
+        if folder.exists():
+            continue
+        candidates, images = _part(decoder, prompts[start : start + recipe.part], start, recipe)
+        write_part(folder, candidates, images)
+        _report(candidates, start + recipe.part, len(prompts), time.monotonic() - began)
+    return out
+
+
+def _part(
+    decoder: Decoder, prompts: list[Prompt], first_id: int, recipe: BuildRecipe
+) -> tuple[list[Candidate], np.ndarray]:
+    sources = [(f"draft@{t}", _drafts(decoder, prompts, first_id, k, t, recipe)) for k, t in _numbered(recipe)]
+    for index in range(recipe.renderings):
+        sources.append(("rendering", _renderings(decoder.model, prompts, first_id, index, recipe.seed)))
+    candidates, images = [], []
+    for source, ids in sources:
+        pictures = decoder.model.decode_image(ids)
+        for offset, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
+            judged = verify(picture, prompt.description)
+            row = tuple(ids[offset].tolist())
+            candidates.append(
+                Candidate(first_id + offset, prompt.text, row, judged.score, reason_text(judged), source)
+            )
+            images.append(picture)
+    return candidates, np.stack(images)
+
+
+def _numbered(recipe: BuildRecipe) -> list[tuple[int, float]]:
+    return list(enumerate(recipe.temperatures))
+
+
+def _drafts(decoder: Decoder, prompts: list[Prompt], first_id: int, k: int, temperature: float, recipe: BuildRecipe):
+    layout = decoder.model.layout
+    laid_out = [layout.prompt(prompt.text) for prompt in prompts]
+    stream = decoder.open(laid_out, [layout.unconditional(prompt) for prompt in laid_out])
+    rows = list(range(first_id, first_id + len(prompts)))
+    uniform = uniforms(recipe.seed + 77, rows, k, DRAW, decoder.model.image_tokens)
+    return decoder.draw(stream, uniform, recipe.guidance, temperature)[0]
+
+
+def _renderings(model: Janus, prompts: list[Prompt], first_id: int, index: int, seed: int):
+    rng = random.Random(f"{seed} {first_id} {index}")
+    pictures = [render(sample_scene(prompt.description, rng)) for prompt in prompts]
+    return model.encode_image(from_uint8(np.stack(pictures)).to(model.device))
+
+
+def reason_text(judged: Verification) -> str:
+    """The verdict as the model is to say it."""
+    return f"{'Yes' if judged.correct else 'No'}, {judged.reason}."
+
+
+def _report(candidates: list[Candidate], done: int, total: int, seconds: float) -> None:
+    drafts = [c for c in candidates if c.source != "rendering"]
+    right = sum(c.p_yes == 1.0 for c in drafts) / max(1, len(drafts))
+    left = seconds / done * max(0, total - done)
+    print(f"prompt {min(done, total)}/{total}  drafts right {right:.2f}  {left / 60:.1f} min left", flush=True)

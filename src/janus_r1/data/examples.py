@@ -1,0 +1,77 @@
+"""From candidates to the rows of the three SFT tasks (paper section 3.1, design section 6)."""
+
+from __future__ import annotations
+
+import random
+
+from janus_r1.data.candidates import CandidateSet
+from janus_r1.errors import UserError
+from janus_r1.layout import Drawn, Layout, Row, Seen
+
+DRAW_THRESHOLD = 0.8  # Tasks I and III: images worth drawing
+YES_THRESHOLD = 0.7  # Task II: images to say Yes to
+NO_THRESHOLD = 0.5  # Tasks II and III: below, images that are wrong
+
+
+class Examples:
+    """Random rows of each task; everything random comes from the generator passed in."""
+
+    def __init__(self, candidates: CandidateSet, layout: Layout, word_weight: float | None) -> None:
+        self.candidates, self.layout, self.word_weight = candidates, layout, word_weight
+        self.good = self._by_prompt(lambda p: p >= DRAW_THRESHOLD)
+        self.yes = self._by_prompt(lambda p: p >= YES_THRESHOLD)
+        self.no = self._by_prompt(lambda p: p < NO_THRESHOLD)
+        self.own_yes = {
+            prompt: drafts
+            for prompt, indices in self.yes.items()
+            if (drafts := [i for i in indices if candidates.candidates[i].source != "rendering"])
+        }
+        self.redrawable = sorted(set(self.good) & set(self.no))
+        if not self.good or not self.redrawable:
+            raise UserError("the candidates hold no prompt with both a right and a wrong image: nothing to redraw")
+
+    def _by_prompt(self, wanted) -> dict[int, list[int]]:
+        chosen: dict[int, list[int]] = {}
+        for index, candidate in enumerate(self.candidates):
+            if wanted(candidate.p_yes):
+                chosen.setdefault(candidate.prompt_id, []).append(index)
+        return chosen
+
+    # ------------------------------------------------------------------------------------- tasks
+
+    def draw(self, rng: random.Random, dropout: float) -> Row:
+        """Task I: a caption and an image of it."""
+        candidate = self.candidates.candidates[self._pick(self.good, rng)]
+        return self.layout.draw(candidate.prompt, candidate.ids, rng.random() < dropout)
+
+    def judge(self, rng: random.Random, wrong_rounds: int, positive: bool) -> Row:
+        """Task II: after ``wrong_rounds`` rejected drafts, the verdict on one more."""
+        pool = self.own_yes if positive and self.own_yes else self.yes if positive else self.no
+        target = self._pick(pool, rng)
+        prompt_id = self.candidates.candidates[target].prompt_id
+        earlier = [self._seen(i) for i in self._wrong(prompt_id, wrong_rounds, rng, but=target)]
+        seen, reason = self._seen(target)
+        return self.layout.judge(self.candidates.candidates[target].prompt, earlier, seen, reason, self.word_weight)
+
+    def redraw(self, rng: random.Random, wrong_rounds: int, dropout: float) -> Row:
+        """Task III: from rejected drafts and their reasons to an image that is right."""
+        prompt_id = rng.choice(self.redrawable)
+        target = self.candidates.candidates[rng.choice(self.good[prompt_id])]
+        earlier = [self._drawn(i) for i in self._wrong(prompt_id, wrong_rounds, rng)]
+        return self.layout.redraw(target.prompt, earlier, target.ids, rng.random() < dropout)
+
+    # ------------------------------------------------------------------------------------ choosing
+
+    def _pick(self, pool: dict[int, list[int]], rng: random.Random) -> int:
+        return rng.choice(pool[rng.choice(list(pool))])
+
+    def _wrong(self, prompt_id: int, count: int, rng: random.Random, but: int | None = None) -> list[int]:
+        """Up to ``count`` different wrong images of a prompt."""
+        pool = [index for index in self.no.get(prompt_id, []) if index != but]
+        return rng.sample(pool, min(count, len(pool)))
+
+    def _seen(self, index: int) -> tuple[Seen, str]:
+        return Seen(self.candidates.image(index), self.layout.image_tokens), self.candidates.candidates[index].reason
+
+    def _drawn(self, index: int) -> tuple[Drawn, str]:
+        return Drawn(self.candidates.candidates[index].ids), self.candidates.candidates[index].reason

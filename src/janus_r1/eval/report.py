@@ -1,0 +1,122 @@
+"""The result of ``evaluate_world`` for people: tables on the terminal, or Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
+CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A titled table of text; the first row holds the column heads."""
+
+    title: str
+    rows: list[list[str]]
+
+
+def print_report(result: dict[str, Any], console: Console | None = None) -> None:
+    """Print every table of a result, then its cost and its failures."""
+    console = console or Console()
+    for grid in grids(result):
+        table = Table(*grid.rows[0], title=grid.title, title_justify="left", title_style="bold")
+        for row in grid.rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+    console.print(footer(result), highlight=False, markup=False)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same tables in GitHub's Markdown."""
+    parts = []
+    for grid in grids(result):
+        head, *body = (f"| {' | '.join(row)} |" for row in grid.rows)
+        rule = "|" + " --- |" * len(grid.rows[0])
+        parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
+    return "\n\n".join([*parts, footer(result)]) + "\n"
+
+
+def grids(result: dict[str, Any]) -> list[Grid]:
+    """The tables of a result, in the order of reading."""
+    judged = [_rounds(result["rounds"]), _introspection(result["introspection"]), _verdict(result["verdict"])]
+    return [*judged, _controls(result)] if result["controls"] else judged
+
+
+def show(value: dict[str, float] | None, digits: int = 3) -> str:
+    """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
+    if value is None:
+        return "n/a"
+    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.000
+    return f"{mean} [{low}, {high}]"
+
+
+def footer(result: dict[str, Any]) -> str:
+    """One paragraph: what was measured, what it cost, what failed."""
+    run, cost, failures = result["run"], result["cost"], result["failures"]
+    rate = cost["images_per_second"]
+    parts = [
+        f"{run['model'] or 'model'} on {run['split']}: {run['prompts']} prompts x {run['samples']} samples, "
+        f"guidance {run['settings']['guidance']:g}, seed {run['settings']['seed']}.",
+        f"{cost['images']} images in {cost['seconds']:.1f} s" + (f" ({rate:.1f} images/s)." if rate else "."),
+        "Brackets are 95 % intervals over prompts.",
+    ]
+    if failures["drafts"]:
+        parts.append(
+            f"{failures['drafts']} images could not be scored ({failures['examples'][0]}); "
+            f"{failures['chains']} chains are left out."
+        )
+    return " ".join(parts)
+
+
+# ------------------------------------------------------------------------------------------ tables
+
+
+def _rounds(rounds: dict[str, Any]) -> Grid:
+    """A column a round limit; families, then the mean."""
+    reports = list(rounds.values())
+    rows = [["correct", *(f"{limit} round{'s' if limit != '1' else ''}" for limit in rounds)]]
+    rows += [[name, *(show(report["families"][name]) for report in reports)] for name in reports[0]["families"]]
+    rows.append(["overall (mean of families)", *(show(report["overall"]) for report in reports)])
+    rows.append(["gain over round 1", *(show(report["gain"]) for report in reports)])
+    rows.append(["mean verifier score", *(show(report["score"]) for report in reports)])
+    rows.append(["tokens a chain", *(show(report["tokens"], 1) for report in reports)])
+    return Grid("After at most T rounds", rows)
+
+
+def _introspection(chains: dict[str, Any]) -> Grid:
+    body = [[name.replace("_", " "), show(chains[name], 1 if name == "tokens" else 3)] for name in CHAINS]
+    return Grid("Introspection (share of all chains)", [["", "value"], *body])
+
+
+def _verdict(verdict: dict[str, Any]) -> Grid:
+    head = ["", "first drafts", "all drafts"]
+    body = [[name.replace("_", " "), show(verdict[name]), show(verdict["all_drafts"][name])] for name in JUDGE]
+    return Grid("Verdicts", [head, *body, ["accuracy, classes balanced", show(verdict["balanced"]), ""]])
+
+
+def _controls(result: dict[str, Any]) -> Grid:
+    """One row an arm; ``advantage`` is introspection minus the control, paired by image.
+
+    The chains have the control's number of drafts as their round limit, at equal tokens their largest.
+    One draft is the chains' own first round, which the first table shows.
+    """
+    controls = result["controls"]
+    equal = controls["best_of_n_equal_tokens"]
+    rows = [["control", "correct", "tokens", "gain over it"]]
+    for name, title in (("best_of_n", "best of {}"), ("blind_redraw", "blind redraw of {}")):
+        rows += [
+            _arm(title.format(n), arm, f"{arm['tokens']['mean']:.1f}") for n, arm in controls[name].items() if n != "1"
+        ]
+    label = "equal tokens" if equal["reached"] else "fewer tokens"
+    rows.append(_arm(f"best of {equal['n']:.2f} ({label})", equal, f"{equal['tokens']:.1f}"))
+    rows += [[f"oracle of {n}", show(value), "", ""] for n, value in controls["oracle"].items() if n != "1"]
+    return Grid("Controls on independent drafts", rows)
+
+
+def _arm(title: str, arm: dict[str, Any], tokens: str) -> list[str]:
+    return [title, show(arm["overall"]), tokens, show(arm["advantage"])]

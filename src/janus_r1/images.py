@@ -1,0 +1,125 @@
+"""Users' image files -> uint8 pixels. Whatever a file holds, the answer is pixels or one clear line."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from janus_r1.errors import UserError
+
+MAX_PIXELS = 64_000_000
+MAX_SIDE = 20_000
+MIN_SIDE = 8
+PADDING = (127, 127, 127)  # DeepSeek's understanding preprocessing pads with grey
+
+
+def load_image(path: str | Path, size: int, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    """An image file as a model sees it: uint8 [size, size, 3].
+
+    Raises:
+        UserError: as :func:`read_image`.
+    """
+    return square(read_image(path, warn), size)
+
+
+def read_image(path: str | Path, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    """The picture in a file, upright and in colour: uint8 [H, W, 3].
+
+    ``warn`` hears of what was left out: all but the first frame of an animation.
+
+    Raises:
+        UserError: if the file is missing, not an image, broken, too large or too small.
+    """
+    check_image(path)
+    with _one_line(path), Image.open(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        image.load()
+        pixels = np.array(_rgb(ImageOps.exif_transpose(image)))
+    if frames > 1:
+        warn(f"{path} has {frames} frames: only the first is used")
+    return pixels
+
+
+def check_image(path: str | Path) -> None:
+    """Refuse what can be refused from the header alone, before anything large is decoded.
+
+    Raises:
+        UserError: if the file is missing, not an image, too large or too small.
+    """
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder, not an image file")
+    with _one_line(path), Image.open(path) as image:
+        width, height = image.size
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+        limit = f"{MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels a side"
+        raise UserError(f"{path} is too large: {width} x {height} pixels; the limit is {limit}")
+    if min(width, height) < MIN_SIDE:
+        raise UserError(f"{path} is too small: {width} x {height} pixels; each side needs at least {MIN_SIDE}")
+
+
+def square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Longest side to ``size`` (bicubic), then grey padding to a square: uint8 [size, size, 3]."""
+    height, width = pixels.shape[:2]
+    scale = size / max(height, width)
+    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(pixels)
+    if fitted != image.size:
+        image = image.resize(fitted, Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", (size, size), PADDING)
+    canvas.paste(image, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    return np.array(canvas)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode -> RGB: 16-bit values scaled down, transparency over white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit grey when it converts; scaling keeps the picture."""
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode == "F" or values.min() < 0:  # no fixed range: stretch what is there
+        low, high = float(values.min()), float(values.max())
+        return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+    depth = 65535 if values.max() > 255 or image.mode.startswith("I;16") else 255
+    return Image.fromarray(np.clip(values * (255 / depth), 0, 255).astype(np.uint8))
+
+
+class _one_line:
+    """Turns everything Pillow raises about a broken file into one UserError."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self.warnings.__enter__()
+        warnings.simplefilter("ignore")  # Pillow's own size warning: check_image speaks of it
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.warnings.__exit__(kind, error, None)
+        if error is not None and isinstance(error, Exception) and not isinstance(error, UserError):
+            raise UserError(_complaint(self.path, error)) from None
+
+
+def _complaint(path: str | Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"no such image: {path}"
+    if isinstance(error, UnidentifiedImageError):
+        return f"{path} is not an image that can be read (PNG, JPEG, WebP, GIF, BMP, TIFF)"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{path} is too large: more than {MAX_PIXELS // 1_000_000} megapixels"
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot read {path}: {os.strerror(error.errno)}"
+    return f"{path} is a broken or truncated image: {str(error).splitlines()[0] if str(error) else 'unreadable'}"

@@ -1,0 +1,299 @@
+"""Recipes: a dataclass filled from a YAML file and dotted overrides (``--run.steps 100``).
+
+Every key is checked against the dataclass, so a typing error is an error and not a silent default.
+Help is read from the source, without importing it: ``--help`` needs no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import sys
+import textwrap
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from janus_r1.errors import UserError
+
+R = TypeVar("R")
+
+
+class _Typed(str):
+    """A value typed on the command line: text until the field's type says what it means."""
+
+
+def load_recipe(cls: type[R], path: str | Path | None = None, overrides: Sequence[str] = ()) -> R:
+    """``cls`` with the values of a YAML file, then of ``["--run.steps", "100", "--lr=1e-3"]``.
+
+    Raises:
+        UserError: for an unknown key, a value of the wrong type, a missing file or broken YAML.
+    """
+    values = {} if path is None else read_yaml(path)
+    for key, value in parse_overrides(overrides):
+        _put(values, key, value)
+    return _build(cls, values, None, "")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file holds an empty one."""
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no such recipe: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {_where(error)}") from None
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold keys with values, not a {type(value).__name__}")
+    return value
+
+
+def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
+    """``["--lr", "1e-3", "--run.steps=5"]`` -> ``[("lr", "1e-3"), ("run.steps", "5")]``."""
+    pairs: list[tuple[str, str]] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise UserError(f"unexpected {word!r}: overrides look like --run.steps 100")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{key} needs a value")
+            value = rest.pop(0)
+        pairs.append((key.replace("-", "_"), _Typed(value)))
+    return pairs
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """``run.steps`` = 5 into ``{"run": {"steps": 5}}``, over what stands there."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            values[parent] = {}
+        values = values[parent]
+    values[last] = value
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None:
+        return str(error).splitlines()[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+# ------------------------------------------------------------------------------- values and types
+
+
+def _build(cls: type[R], values: dict[str, Any], base: R | None, prefix: str) -> R:
+    """``base`` (or the defaults) with ``values`` put in, checked."""
+    hints = get_type_hints(cls)
+    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UserError(_unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in known]))
+    if base is None and not _required(cls):
+        base = cls()
+    changes = {k: _coerce(value, hints[k], f"{prefix}{k}", getattr(base, k, None)) for k, value in values.items()}
+    if base is None:
+        missing = [f"{prefix}{name}" for name in _required(cls) if name not in changes]
+        if missing:
+            raise UserError(f"the recipe lacks {', '.join(missing)}")
+        return cls(**changes)
+    return replace(base, **changes)  # type: ignore[type-var]
+
+
+def _required(cls: type) -> list[str]:
+    return [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+    return f"unknown recipe key {key}: {hint}"
+
+
+def _coerce(value: Any, hint: Any, key: str, base: Any) -> Any:
+    """``value`` as the type ``hint``; ``base`` is what a nested dataclass starts from."""
+    if is_dataclass(hint):
+        if isinstance(value, _Typed) or not isinstance(value, dict):
+            raise UserError(f"{key} holds keys of its own: set {key}.{fields(hint)[0].name} and the like")
+        return _build(hint, value, base if isinstance(base, hint) else None, f"{key}.")  # type: ignore[arg-type]
+    if isinstance(value, _Typed):
+        value = str(value) if hint is str else _parsed(value)
+    try:
+        return _convert(value, hint, key, base)
+    except (TypeError, ValueError):
+        raise UserError(f"{key} must be {type_name(hint)}, not {value!r}") from None
+
+
+def _parsed(text: str) -> Any:
+    """What YAML makes of a typed value: ``[1, 2]``, ``null``, ``true``; the text itself if nothing."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return str(text)
+
+
+def _convert(value: Any, hint: Any, key: str, base: Any) -> Any:
+    """Raises ValueError or TypeError when ``value`` is no ``hint``."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _coerce(value, hint, key, base)
+    if origin in (Union, types.UnionType):
+        return _first_fitting(value, arguments, key, base)
+    if origin is Literal:
+        return _expect(value in arguments, value)
+    if origin in (list, tuple, dict):
+        return _container(value, origin, arguments, key)
+    if hint in (int, float):
+        return _number(value, hint)
+    if hint is Path:
+        return Path(_expect(isinstance(value, str), value))
+    return _expect(hint is Any or isinstance(value, hint), value)
+
+
+def _expect(condition: bool, value: Any) -> Any:
+    if not condition:
+        raise ValueError
+    return value
+
+
+def _first_fitting(value: Any, hints: tuple[Any, ...], key: str, base: Any) -> Any:
+    for hint in sorted(hints, key=lambda h: h is str):  # text last: it would take everything typed
+        try:
+            return _convert(value, hint, key, base)
+        except (TypeError, ValueError):
+            continue
+    raise ValueError
+
+
+def _number(value: Any, hint: type) -> Any:
+    """YAML 1.1 reads ``1e-3`` as text, and 5.0 may stand for the integer 5; True is no number."""
+    _expect(not isinstance(value, bool), value)
+    if hint is float:
+        return float(value)
+    number = float(value)
+    return value if isinstance(value, int) else int(_expect(number.is_integer(), number))
+
+
+def _container(value: Any, origin: type, arguments: tuple[Any, ...], key: str) -> Any:
+    if origin is dict:
+        _expect(isinstance(value, dict), value)
+        return {_convert(k, arguments[0], key, None): _convert(v, arguments[1], key, None) for k, v in value.items()}
+    if isinstance(value, str) and "," in value:  # --rounds 1,3 beside --rounds [1, 3]
+        value = [_parsed(part) for part in value.split(",")]
+    items = list(value) if isinstance(value, list | tuple) else [_expect(not isinstance(value, dict), value)]
+    if origin is list or arguments[1:] == (...,):
+        return origin(_convert(item, arguments[0], key, None) for item in items)
+    return tuple(_convert(item, hint, key, None) for item, hint in zip(items, arguments, strict=True))
+
+
+def type_name(hint: Any) -> str:
+    """How an error speaks of a type: ``int``, ``float or None``, ``full or last``."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(a) for a in arguments)
+    if origin in (list, tuple):
+        return f"a list of {type_name(arguments[0])}"
+    return {type(None): "None", str: "text", bool: "true or false"}.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+# ------------------------------------------------------------------------------------------- help
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of a recipe's help."""
+
+    name: str
+    type: str
+    default: str
+    doc: str
+
+
+def help_text(cls: type) -> str:
+    """Every key of a recipe dataclass with its type, default and the docstring under the field."""
+    return help_of(cls.__module__, cls.__qualname__)
+
+
+def help_of(module: str, name: str) -> str:
+    """As :func:`help_text`, from the source alone: the module is not imported."""
+    lines = []
+    for key in _keys(module, name, {}, ""):
+        lines.append(f"  --{key.name} {key.type}  (default: {key.default})")
+        lines += textwrap.wrap(key.doc, 96, initial_indent="        ", subsequent_indent="        ")
+    return "\n".join(lines)
+
+
+def _keys(module: str, name: str, given: dict[str, str], prefix: str) -> list[Key]:
+    """Fields of a class in source order; ``given`` are defaults that an outer recipe sets."""
+    tree = ast.parse(_source(module))
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name).body
+    found: list[Key] = []
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        field, default = node.target.id, _default(node.value)
+        home = _home(tree, module, node.annotation)
+        if home:
+            inner = {k.arg: ast.unparse(k.value) for k in getattr(default, "keywords", []) if k.arg}
+            found += _keys(*home, inner, f"{prefix}{field}.")
+            continue
+        shown = given.get(field) or ("required" if default is None else ast.unparse(default))
+        found.append(Key(f"{prefix}{field}", _shown_type(node.annotation), shown, _doc(after)))
+    return found
+
+
+def _source(module: str) -> str:
+    """Text of a module, found without importing the packages around it."""
+    package, *rest = module.split(".")
+    if package == __package__:
+        return Path(__file__).parent.joinpath(*rest).with_suffix(".py").read_text(encoding="utf-8")
+    return Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
+
+
+def _home(tree: ast.Module, module: str, annotation: ast.expr) -> tuple[str, str] | None:
+    """(module, class) of a nested dataclass, or None for any other type."""
+    if not isinstance(annotation, ast.Name):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == annotation.id and node.decorator_list:
+            return module, node.name
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{__package__}."):  # noqa: SIM102
+            if annotation.id in [alias.name for alias in node.names]:
+                return str(node.module), annotation.id
+    return None
+
+
+def _default(value: ast.expr | None) -> ast.expr | None:
+    """The expression of a default, with ``field(default_factory=lambda: X)`` read as X."""
+    if not isinstance(value, ast.Call) or getattr(value.func, "id", "") != "field":
+        return value
+    keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+    factory = keywords.get("default_factory")
+    if isinstance(factory, ast.Lambda):
+        return factory.body
+    return keywords.get("default") or (ast.Call(factory, [], []) if factory else None)
+
+
+def _shown_type(annotation: ast.expr) -> str:
+    text = ast.unparse(annotation)
+    if text.startswith("Literal["):
+        return text[len("Literal[") : -1].replace("'", "").replace(", ", "|")
+    return text.upper() if text in ("int", "float", "str", "bool") else text
+
+
+def _doc(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return " ".join(node.value.value.split())
+    return ""

@@ -1,0 +1,57 @@
+"""Imports go one way, and the command line starts without torch."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "src" / "janus_r1"
+
+# Design section 3; a package may import its own level and those before it.
+LEVELS = [
+    {"errors", "files"},
+    {"chain", "layout", "model", "world", "images", "sheet"},
+    {"engine"},
+    {"introspect"},
+    {"data", "reward"},
+    {"api", "train", "eval", "serve", "recipe"},
+    {"commands", "cli"},
+]
+
+
+def level(name: str) -> int:
+    return next(i for i, names in enumerate(LEVELS) if name in names)
+
+
+def imported(path: Path) -> set[str]:
+    """First component of every janus_r1 import in a file, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("janus_r1."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "janus_r1":
+            names |= {alias.name for alias in node.names if (SOURCE / f"{alias.name}.py").exists()}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("janus_r1.")}
+    return names
+
+
+def test_imports_only_go_one_way():
+    wrong = []
+    for path in SOURCE.rglob("*.py"):
+        own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        wrong += [f"{path.name} imports {name}" for name in imported(path) if level(name) > level(own)]
+    assert not wrong
+
+
+def test_the_world_knows_no_model():
+    """The verifier reads pixels only: nothing under world/ may import torch or the model."""
+    for path in (SOURCE / "world").glob("*.py"):
+        assert imported(path) <= {"world"}, path.name
+        assert "torch" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_there_is_no_heap_called_utils():
+    assert not [path for path in SOURCE.rglob("*") if "util" in path.name]

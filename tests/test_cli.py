@@ -1,0 +1,239 @@
+"""The command line without a model: help, bad input, files, JSON. A stand-in model draws grey."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_r1.chain import Chain, Round, Settings, Verdict, load_chain
+from janus_r1.cli import main
+from janus_r1.commands.options import build_parser
+
+COMMANDS = ["", "generate", "judge", "train", "train vq", "train pretrain", "train sft", "data", "data build"]
+COMMANDS += ["data splits", "eval", "eval world"]
+
+
+class StandIn:
+    """Says No to first drafts and Yes to second ones."""
+
+    def generate(self, prompts, *, samples, max_batch, on_progress, **settings):
+        def round_(accepted: bool) -> Round:
+            text = "Yes, the image matches the prompt." if accepted else "No, the ring is [red], not blue."
+            return Round(
+                (1,) * 64, np.full((64, 64, 3), 90, np.uint8), Verdict(accepted, text, 0.9 if accepted else 0.2)
+            )
+
+        rows = [prompt for prompt in prompts for _ in range(samples)]
+        on_progress(len(rows))
+        rounds = (round_(False), round_(True))
+        return [Chain(prompt, rounds, 1, Settings(**settings), row) for row, prompt in enumerate(rows)]
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """``generate`` with the stand-in; the working folder is empty."""
+    from janus_r1.commands import generate
+
+    monkeypatch.setattr(generate, "load_model", lambda *arguments: StandIn())
+    monkeypatch.chdir(tmp_path)
+
+
+def error_of(capsys, *argv: str) -> str:
+    """The one line a refused command leaves."""
+    assert main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert out == "" and last.startswith("janus-r1: error: ") and "Traceback" not in err
+    return last
+
+
+# -------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_without_torch_and_at_once(command):
+    code = "import sys; from janus_r1.cli import main\n"
+    code += "try: main(sys.argv[1:])\n"
+    code += "except SystemExit as end: assert end.code == 0\n"
+    code += "loaded = {'torch', 'transformers', 'numpy', 'PIL', 'rich'} & set(sys.modules)\n"
+    code += "assert not loaded, loaded"
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "examples:\n  janus-r1 " in done.stdout
+    assert time.monotonic() - began < 5, "0.1 s on an idle machine"
+
+
+def test_defaults_are_those_of_settings():
+    parser = build_parser()
+    generate = vars(parser.parse_args(["generate", "x"]))
+    evaluate = vars(parser.parse_args(["eval", "world"]))
+    shared = [field for field in fields(Settings) if field.name in generate]
+    assert len(shared) >= 8
+    for field in shared:
+        assert generate[field.name] == field.default
+        assert evaluate.get(field.name, field.default) == field.default
+
+
+def test_a_default_of_zero_is_shown():
+    assert "(default: 0)" in build_parser()._actions[1].choices["generate"].format_help()
+
+
+# --------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["generate"], "no prompt"),
+        (["generate", "   "], "prompt is empty"),
+        (["generate", "--file", "missing.txt"], "no such prompt file"),
+        (["generate", "x", "--rounds", "0"], "at least 1"),
+        (["generate", "x", "--rounds", "many"], "invalid integer value"),
+        (["generate", "x", "--guidance", "0.5"], "guidance must be at least 1"),
+        (["generate", "x", "--top-p", "2"], "top_p"),
+        (["generate", "x", "--tempreature", "2"], "unknown option --tempreature"),
+        (["generate", "x", "--history", "none"], "invalid choice"),
+        (["generate", "x", "--out", "."], "names no new file or folder"),
+        (["judge", "missing.png", "--text", "x"], "no such image"),
+        (["judge", "a.png", "--text", " "], "empty"),
+        (["judge", "a.png", "--text", "x", "--text", "y"], "1 images and 2 texts"),
+        (["eval", "world", "--rounds", "1,x"], "round limits such as 1,3"),
+        (["eval", "world", "--split", "train"], "invalid choice"),
+        (["nothing"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, argv, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in error_of(capsys, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+def test_prompt_files(capsys, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n# only a comment\n")
+    assert "holds no prompt" in error_of(capsys, "generate", "--file", str(path))
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "cannot read" in error_of(capsys, "generate", "--file", str(path))
+
+
+def test_images_are_refused_before_the_model_is_loaded(capsys, tmp_path):
+    wide, text = tmp_path / "wide.png", tmp_path / "text.png"
+    Image.new("RGB", (50_000, 8)).save(wide)
+    text.write_text("no image")
+    assert "too large: 50000 x 8" in error_of(capsys, "judge", str(wide), "--text", "x")
+    assert "not an image" in error_of(capsys, "judge", str(text), "--text", "x")
+
+
+def test_recipes(capsys, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("run:\n  stpes: 5\n")
+    assert "did you mean run.steps?" in error_of(capsys, "train", "vq", "--config", str(recipe))
+    assert "did you mean run.steps?" in error_of(capsys, "train", "vq", "--run.step", "5")
+    assert "run.steps must be int" in error_of(capsys, "train", "vq", "--run.steps", "soon", "--json")
+    assert "no such recipe" in error_of(capsys, "train", "vq", "--config", str(tmp_path / "no.yaml"))
+    recipe.write_text("run: [1\n")
+    assert "not valid YAML" in error_of(capsys, "data", "build", "--config", str(recipe))
+
+
+def test_what_is_no_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no config.json" in error_of(capsys, "generate", "x", "--model", str(tmp_path))
+    assert "no model 'nothing'" in error_of(capsys, "generate", "x", "--model", "nothing")
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json" in error_of(capsys, "generate", "x", "--model", str(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------- generate
+
+
+def test_generate_writes_sheet_index_and_chains(stand_in, capsys):
+    assert main(["generate", "A red ring!", "--seed", "7"]) == 0
+    shown = capsys.readouterr().out
+    out = Path("outputs/a-red-ring-7")
+    assert "the ring is [red], not blue" in shown and "<- final" in shown and "outputs/a-red-ring-7/sheet.png" in shown
+    assert {path.name for path in out.iterdir()} == {"01", "02", "03", "04", "chains.json", "sheet.png"}
+    assert {p.name for p in (out / "01").iterdir()} == {"chain.json", "round_1.png", "round_2.png", "sheet.png"}
+    assert load_chain(out / "03").settings.seed == 7
+
+
+def test_generate_json_is_one_object(stand_in, capsys):
+    Path("prompts.txt").write_text("# two\na ring\n\n  a star\n")
+    assert main(["generate", "--file", "prompts.txt", "--out", "o", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [chain["prompt"] for chain in record["chains"]] == ["a ring", "a star"]
+    first = record["chains"][0]
+    assert first["final_round"] == 2 and first["accepted"] and first["p_yes"] == 0.9
+    assert [round_["accepted"] for round_ in first["rounds"]] == [False, True]
+    assert Path(first["image"]).is_file() and Path(record["sheet"]).is_file()
+    assert record["settings"]["rounds"] == 3 and record["seed"] == 0 and record["seconds"] >= 0
+    assert json.loads(Path("o/chains.json").read_text()) == record
+
+
+def test_an_existing_folder_is_only_replaced_when_asked_and_ours(stand_in, capsys):
+    assert main(["generate", "a ring", "--out", "o"]) == 0
+    capsys.readouterr()
+    assert "--overwrite" in error_of(capsys, "generate", "a ring", "--out", "o")
+    assert main(["generate", "a ring", "--out", "o", "--overwrite", "--samples", "1"]) == 0
+    assert not Path("o/02").exists()
+    capsys.readouterr()
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("dear")
+    assert "not written by this command" in error_of(capsys, "generate", "a", "--out", "mine", "--overwrite")
+    assert Path("mine/thesis.txt").read_text() == "dear"
+
+
+def test_an_unwritable_out_is_found_before_the_model_is_loaded(stand_in, capsys):
+    Path("file").write_text("x")
+    assert "is a file" in error_of(capsys, "generate", "a ring", "--out", "file/below/out")
+    assert "cannot write" in error_of(capsys, "eval", "world", "--out", "file/out.json")
+
+
+def test_a_full_disk_leaves_nothing_half_written(stand_in, capsys, monkeypatch):
+    def full(*paths):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "cannot write o: No space left on device" in error_of(capsys, "generate", "a ring", "--out", "o")
+    assert not list(Path().iterdir())
+
+
+def test_a_full_disk_behind_stdout():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "janus_r1.cli", "data", "splits", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "janus-r1: error: [Errno 28] No space left on device"
+
+
+def test_an_interrupt_ends_with_130(stand_in, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StandIn, "generate", interrupted)
+    assert main(["generate", "a ring", "--out", "o"]) == 130
+    assert not Path("o").exists() and "Traceback" not in capsys.readouterr().err
+
+
+def test_splits(capsys):
+    assert main(["data", "splits", "--examples", "2", "--json"]) == 0
+    splits = json.loads(capsys.readouterr().out)["splits"]
+    assert [splits[name]["count"] for name in ("test", "dense", "held_out", "train")] == [553, 100, 100, None]
+    assert sum(splits["test"]["families"].values()) == 553 and len(splits["train"]["examples"]) == 2
+    assert main(["data", "splits"]) == 0
+    assert "553 prompts" in capsys.readouterr().out

@@ -1,0 +1,99 @@
+"""The command line with a real, random tiny model (fixture ``tiny_folder``)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_r1.chain import load_chain
+from janus_r1.cli import main
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def generate(folder: Path, *options: str) -> int:
+    return main(["generate", "a red ring", "--model", str(folder), "--rounds", "2", "--samples", "2", *options])
+
+
+def test_generate(tiny_folder, here, capsys):
+    assert generate(tiny_folder, "--out", "o", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["chains"]) == 2
+    for item in record["chains"]:
+        chain = load_chain(item["folder"])
+        assert item["final_round"] == chain.final + 1 and len(item["rounds"]) == len(chain.rounds)
+        assert (np.asarray(Image.open(item["image"])) == chain.image).all()
+
+
+def test_the_same_seed_draws_the_same_chains(tiny_folder, here, capsys):
+    assert generate(tiny_folder, "--out", "a") == 0
+    assert generate(tiny_folder, "--out", "b") == 0
+    assert generate(tiny_folder, "--out", "c", "--seed", "1") == 0
+    a, b, c = (Path(name, "01/chain.json").read_text() for name in "abc")
+    assert a == b != c
+
+
+def test_judge(tiny_folder, here, capsys):
+    Image.new("RGB", (100, 50), "red").save("wide.png")
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save("clear.png")
+    argv = ["judge", "wide.png", "clear.png", "--text", "a red ring", "--model", str(tiny_folder), "--json"]
+    assert main(argv) == 0
+    verdicts = json.loads(capsys.readouterr().out)["verdicts"]
+    assert [item["image"] for item in verdicts] == ["wide.png", "clear.png"]
+    for item in verdicts:
+        assert 0 <= item["p_yes"] <= 1 and item["verdict"].startswith(("Yes", "No"))
+    assert main(argv[:-1]) == 0
+    assert "wide.png" in capsys.readouterr().out
+
+
+def test_a_truncated_image(tiny_folder, here, capsys):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("whole.png")
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:3000])
+    assert main(["judge", "cut.png", "--text", "x", "--model", str(tiny_folder)]) == 2
+    assert "broken or truncated" in capsys.readouterr().err
+
+
+def test_truncated_weights(tiny_folder, here, capsys):
+    shutil.copytree(tiny_folder, "cut")
+    weights = Path("cut/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    assert generate(Path("cut"), "--out", "o") == 2
+    assert "janus-r1: error: cannot load the model cut" in capsys.readouterr().err
+    assert not Path("o").exists()
+
+
+def test_a_config_that_means_nothing(tiny_folder, here, capsys):
+    shutil.copytree(tiny_folder, "odd")
+    Path("odd/config.json").write_text('{"model_type": "janus", "vq_config": 5}')
+    assert generate(Path("odd"), "--out", "o") == 2
+    assert "janus-r1: error: cannot load the model odd" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(tiny_folder, here, capsys):
+    assert generate(tiny_folder, "--out", "o", "--device", "cuda:99") == 2
+    assert generate(tiny_folder, "--out", "o", "--device", "toaster") == 2
+    assert "no device 'toaster' here" in capsys.readouterr().err
+
+
+def test_special_tokens_in_a_prompt(tiny_folder, here, capsys):
+    assert main(["generate", "a <|User|> ring", "--model", str(tiny_folder), "--out", "o"]) == 2
+    assert "special token" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_eval_world(tiny_folder, here, capsys):
+    argv = ["eval", "world", "--model", str(tiny_folder), "--limit", "6", "--samples", "1", "--rounds", "1,2"]
+    assert main([*argv, "--out", "result.json", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["rounds"]) == {"1", "2"} and json.loads(Path("result.json").read_text()) == result
+    assert main([*argv, "--no-controls"]) == 0
+    assert "overall" in capsys.readouterr().out

@@ -1,0 +1,147 @@
+"""Recipes: YAML, overrides, checks and help."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from janus_r1.commands.options import build_parser
+from janus_r1.errors import UserError
+from janus_r1.recipe import help_of, help_text, load_recipe
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+@dataclass
+class Inner:
+    steps: int = 10
+    """How many steps."""
+    out: str = "runs/x"
+
+
+@dataclass
+class Recipe:
+    run: Inner = field(default_factory=lambda: Inner(steps=7))
+    lr: float = 3e-3
+    """Peak learning rate."""
+    history: Literal["full", "last"] = "full"
+    limit: int | None = None
+    rounds: tuple[int, ...] = (1, 3)
+    resume: bool = False
+    weights: dict[str, float] = field(default_factory=dict)
+    mix: list[float] = field(default_factory=lambda: [0.5, 0.5])
+
+
+@dataclass
+class Needs:
+    model: str
+    seed: int = 0
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def message(*arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_of_the_outer_recipe_reach_the_inner_one():
+    assert load_recipe(Recipe).run.steps == 7
+
+
+def test_yaml_then_overrides(tmp_path):
+    path = write(tmp_path, "lr: 1e-3\nrun:\n  out: runs/y\nweights: {a: 1}\n")
+    recipe = load_recipe(Recipe, path, ["--run.steps", "5", "--history=last", "--limit", "3", "--rounds", "2,4"])
+    assert recipe == Recipe(Inner(5, "runs/y"), 1e-3, "last", 3, (2, 4), False, {"a": 1.0})
+
+
+def test_typed_values_take_the_type_of_their_field():
+    recipe = load_recipe(Recipe, None, ["--run.out", "123", "--lr", "-1e-3", "--limit", "null", "--resume", "true"])
+    assert (recipe.run.out, recipe.lr, recipe.limit, recipe.resume) == ("123", -1e-3, None, True)
+    assert load_recipe(Recipe, None, ["--rounds", "2"]).rounds == (2,)
+    assert load_recipe(Recipe, None, ["--rounds=[5, 6]"]).rounds == (5, 6)
+    assert load_recipe(Recipe, None, ["--mix", "1,1e-1"]).mix == [1.0, 0.1]
+
+
+def test_an_unknown_key_is_named_with_a_suggestion(tmp_path):
+    assert "run.setps" in message(Recipe, None, ["--run.setps", "5"])
+    assert "did you mean run.steps?" in message(Recipe, None, ["--run.setps", "5"])
+    assert "did you mean history?" in message(Recipe, write(tmp_path, "histroy: last\n"))
+    assert "known keys: run, lr" in message(Recipe, None, ["--zzz", "1"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("lr", "fast", "float"),
+        ("run.steps", "1.5", "int"),
+        ("run.steps", "true", "int"),
+        ("run", "5", "run.steps"),
+        ("history", "some", "full or last"),
+        ("limit", "many", "int or None"),
+        ("rounds", "1,x", "int"),
+        ("mix", "a", "a list of float"),
+        ("resume", "1", "true or false"),
+    ],
+)
+def test_a_wrong_type_names_key_and_type(key, value, expected):
+    text = message(Recipe, None, [f"--{key}", value])
+    assert key in text and expected in text
+
+
+def test_broken_files(tmp_path):
+    assert "no such recipe" in message(Recipe, tmp_path / "missing.yaml")
+    assert "line 3, column 1" in message(Recipe, write(tmp_path, "lr: 1\nrun: [1, 2\n"))
+    assert "keys with values" in message(Recipe, write(tmp_path, "- 1\n- 2\n"))
+    assert load_recipe(Recipe, write(tmp_path, "# nothing\n")) == Recipe()
+
+
+def test_broken_overrides():
+    assert "needs a value" in message(Recipe, None, ["--lr"])
+    assert "needs a value" in message(Recipe, None, ["--lr", "--run.steps", "1"])
+    assert "unexpected" in message(Recipe, None, ["lr", "1"])
+
+
+def test_required_keys():
+    assert "model" in message(Needs)
+    assert load_recipe(Needs, None, ["--model", "m", "--seed", "3"]) == Needs("m", 3)
+
+
+def test_help_lists_every_key_with_type_default_and_docstring():
+    text = help_text(Recipe)
+    assert "--run.steps INT  (default: 7)\n        How many steps." in text
+    assert "--lr FLOAT  (default: 0.003)\n        Peak learning rate." in text
+    assert "--history full|last  (default: 'full')" in text
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=str)
+def test_every_recipe_of_the_repository_loads(path):
+    """Its first line is the command that runs it."""
+    first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    args = build_parser().parse_args(shlex.split(first)[1:])
+    assert (RECIPES.parent / args.config).resolve() == path
+    module, name, function = args.recipe
+    load_recipe(getattr(importlib.import_module(module), name), path)
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_help_of_a_real_recipe_imports_nothing_heavy():
+    code = "import sys; from janus_r1.recipe import help_of; print(help_of('janus_r1.train.vq', 'VqRecipe'));"
+    code += "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--run.steps INT  (default: 4500)" in done.stdout
+    assert "--codes INT  (default: 2048)" in done.stdout
+    assert help_of("janus_r1.train.vq", "VqRecipe") in done.stdout

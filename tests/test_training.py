@@ -1,0 +1,212 @@
+"""Training: gradients reach what they should, and a killed run resumes bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from janus_r1.data.build import BuildRecipe, build
+from janus_r1.data.candidates import Candidate, CandidateSet, write_part
+from janus_r1.data.examples import Examples
+from janus_r1.errors import UserError
+from janus_r1.layout import Drawn, Seen
+from janus_r1.train.loop import RunOptions, lr_share
+from janus_r1.train.muon import orthogonalise
+from janus_r1.train.objective import NextToken
+from janus_r1.train.optim import freeze
+from janus_r1.train.pretrain import PretrainRecipe, pretrain
+from janus_r1.train.sft import SftRecipe, sft
+from janus_r1.train.vq import VqRecipe, VqStage, train_vq
+
+
+def options(out: Path, **changes) -> RunOptions:
+    """Six steps with a checkpoint every two, on one thread."""
+    return RunOptions(**{"out": str(out), "steps": 6, "save_every": 2, "log_every": 1, "threads": 1} | changes)
+
+
+# --------------------------------------------------------------------------------- kill and resume
+
+SMALL = {"draw_rows": 4, "see_rows": 2, "hidden": 64, "layers": 1, "tokenizer_prompts": 40}
+
+
+@pytest.fixture(scope="module")
+def parts(words, tmp_path_factory):
+    """A trained (for six steps) tokenizer and candidates of a random model, for the later stages."""
+    root = tmp_path_factory.mktemp("parts")
+    vq = train_vq(VqRecipe(run=options(root / "vq"), batch=2, codes=32, continuous_steps=2))
+    base = pretrain(PretrainRecipe(run=options(root / "base"), vq=str(vq), **SMALL))
+    scored = [candidate(prompt, score) for prompt in range(4) for score in (1.0, 0.3, 0.1)]
+    images = np.random.default_rng(0).integers(0, 256, (len(scored), 64, 64, 3), dtype=np.uint8)
+    write_part(root / "candidates" / "part_00000", scored, images)
+    return {"vq": str(vq), "base": str(base), "candidates": str(root / "candidates")}
+
+
+def stage_code(stage: str, out: Path, parts: dict[str, str]) -> str:
+    """A program that runs one stage; the test runs it whole, and killed and resumed."""
+    recipes = {
+        "train_vq": "VqRecipe(run=run, batch=2, codes=32, continuous_steps=2)",
+        "pretrain": f"PretrainRecipe(run=run, vq={parts['vq']!r}, **{SMALL})",
+        "sft": f"SftRecipe(run=run, model={parts['base']!r}, candidates={parts['candidates']!r}, rows=8)",
+    }
+    module = {"train_vq": "vq"}.get(stage, stage)
+    recipe = recipes[stage]
+    return (
+        f"import sys\nfrom janus_r1.train.{module} import *\nfrom janus_r1.train.loop import RunOptions\n"
+        f"run = RunOptions(out={str(out)!r}, steps=12, save_every=3, preview_every=4, log_every=1, threads=1)\n"
+        f"{stage}({recipe}, resume='resume' in sys.argv)\n"
+    )
+
+
+@pytest.mark.parametrize("stage", ["train_vq", "pretrain", "sft"])
+def test_killed_and_resumed_equals_uninterrupted(stage, parts, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run_code(stage_code(stage, whole, parts))
+    kill_after_first_checkpoint(stage_code(stage, broken, parts), broken)
+    assert json.loads((broken / "checkpoint/state.json").read_text())["step"] < 12, "killed too late to show anything"
+    run_code(stage_code(stage, broken, parts), "resume")
+    one, other = (load_file(run / "checkpoint/model.safetensors") for run in (whole, broken))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
+
+
+def run_code(code: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def kill_after_first_checkpoint(code: str, out: Path) -> None:
+    """Start the program and kill -9 it as soon as its first checkpoint stands."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / "checkpoint" / "state.json").exists():
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_starting_over_an_existing_run_is_refused(tmp_path):
+    recipe = VqRecipe(run=options(tmp_path, steps=2), batch=1, codes=8, continuous_steps=1)
+    train_vq(recipe)
+    with pytest.raises(UserError, match="--resume"):
+        train_vq(recipe)
+    with pytest.raises(UserError, match="recipe changed in codes"):
+        train_vq(VqRecipe(run=options(tmp_path, steps=4), batch=1, codes=16, continuous_steps=1), resume=True)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    recipe = VqRecipe(run=options(tmp_path), batch=1, codes=8, lr=1e30, continuous_steps=9)
+    with pytest.raises(UserError, match="not a number"):
+        train_vq(recipe)
+
+
+# --------------------------------------------------------------------------------------- gradients
+
+
+def test_gradients_reach_what_each_task_trains(tiny):
+    freeze(tiny, vision=False)
+    module, core, picture = NextToken(tiny), tiny.core, np.zeros((64, 64, 3), np.uint8)
+    ids = tuple(range(tiny.image_tokens))
+
+    def reached(row) -> set[str]:
+        module.zero_grad()
+        sum(module([row])).backward()
+        return {name for name, p in core.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+    def any_of(part, names):
+        return any(part in name for name in names)
+
+    drawn = reached(tiny.layout.redraw("a ring", [(Drawn(ids), "No, red.")], ids))
+    for part in ("generation_head", "generation_embeddings", "generation_aligner", "language_model.layers.0"):
+        assert any_of(part, drawn), part
+    assert not any_of("lm_head", drawn) and not any_of("vision_model", drawn) and not any_of("vqmodel", drawn)
+    judged = reached(tiny.layout.judge("a ring", [], Seen(picture + 9, tiny.image_tokens), "Yes, it does."))
+    for part in ("lm_head", "vision_model", "model.aligner", "language_model.layers.0"):
+        assert any_of(part, judged), part
+    assert not any_of("generation_head", judged) and not any_of("vqmodel", judged)
+
+
+def test_quantisation_is_straight_through():
+    """The encoder learns from the reconstruction although ids are integers."""
+    stage = VqStage(VqRecipe(batch=2, codes=16, continuous_steps=0))
+    loss, _ = stage.loss(stage.module, stage.batch(0), step=0)
+    loss.backward()
+    grad = stage.module.model.encoder.conv_in.weight.grad
+    assert grad is not None and float(grad.abs().sum()) > 0
+
+
+def test_rows_do_not_see_each_others_padding(tiny):
+    """A short row's loss is the same alone and beside a longer one."""
+    short, long = tiny.layout.draw("a ring", (3,) * 64), tiny.layout.draw("a red ring and a blue star", (5,) * 64)
+    module = NextToken(tiny)
+    with torch.no_grad():
+        apart = [module([row])[0] for row in (short, long)]
+        together, _ = module([short, long])
+    torch.testing.assert_close(together, sum(apart) / 2)
+
+
+def test_muon_brings_singular_values_near_one():
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(24, 60, generator=torch.Generator().manual_seed(0))))
+    assert 0.6 < float(values.min()) and float(values.max()) < 1.3
+
+
+def test_learning_rate_is_a_trapezoid():
+    o = RunOptions(steps=100, warmup=10, cooldown=0.5, final_lr=0.02)
+    shares = [lr_share(step, o) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1) and shares[9] == shares[49] == 1.0
+    assert shares[75] == pytest.approx(0.5) and min(shares[-3:]) >= 0.02
+
+
+# -------------------------------------------------------------------------------------- candidates
+
+
+def candidate(prompt_id: int, p_yes: float, source: str = "draft@1.0") -> Candidate:
+    word = "Yes" if p_yes == 1 else "No"
+    return Candidate(prompt_id, f"a ring {prompt_id}", (prompt_id,) * 64, p_yes, f"{word}, {p_yes}.", source)
+
+
+def test_examples_keep_the_thresholds(tmp_path, tiny):
+    scored = [candidate(p, score) for p in range(4) for score in (1.0, 0.75, 0.6, 0.49, 0.1)]
+    images = np.stack([np.full((64, 64, 3), i, np.uint8) for i in range(len(scored))])
+    write_part(tmp_path / "part_00000", scored, images)
+    examples = Examples(CandidateSet(tmp_path), tiny.layout, 0.5)
+    chosen = {c.p_yes for c in scored if c.p_yes >= 0.8}, {0.75, 1.0}, {0.49, 0.1}
+    for pool, expected in zip((examples.good, examples.yes, examples.no), chosen, strict=True):
+        assert {scored[i].p_yes for indices in pool.values() for i in indices} == expected
+        assert all(scored[i].prompt_id == prompt for prompt, indices in pool.items() for i in indices)
+
+
+def test_half_written_candidates_are_refused(tmp_path):
+    write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
+    path = tmp_path / "part_00000" / "candidates.jsonl"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match="build again"):
+        CandidateSet(tmp_path)
+
+
+def test_candidates_without_wrong_images_are_refused(tmp_path, tiny):
+    write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
+    with pytest.raises(UserError, match="nothing to redraw"):
+        Examples(CandidateSet(tmp_path), tiny.layout, None)
+
+
+def test_building_resumes_without_changing_what_exists(parts, tmp_path):
+    recipe = BuildRecipe(out=str(tmp_path), model=parts["base"], prompts=8, part=4)
+    build(recipe)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    (tmp_path / "part_00001" / "candidates.jsonl").unlink()
+    (tmp_path / "part_00001" / "images.npy").unlink()
+    (tmp_path / "part_00001").rmdir()
+    build(recipe, resume=True)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="--resume"):
+        build(recipe)

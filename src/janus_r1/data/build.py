@@ -87,9 +87,7 @@ def _part(
         for offset, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
             judged = verify(picture, prompt.description)
             row = tuple(ids[offset].tolist())
-            candidates.append(
-                Candidate(first_id + offset, prompt.text, row, judged.score, reason_text(judged), source)
-            )
+            candidates.append(Candidate(first_id + offset, prompt.text, row, judged.score, reason_text(judged), source))
             images.append(picture)
     return candidates, np.stack(images)
 

@@ -126,7 +126,8 @@ class Decoder:
         for index in range(tokens):
             logits = self.model.image_logits(stream.last)
             if stream.guided:
-                logits = sampling.guided(*logits.float().chunk(2), guidance)
+                conditional, unconditional = logits.float().chunk(2)
+                logits = sampling.guided(conditional, unconditional, guidance)
             allowed = sampling.restrict(logits, temperature, top_k, top_p)
             chosen, logprob = sampling.sample(allowed, uniform[:, index])
             ids.append(chosen)

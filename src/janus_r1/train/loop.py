@@ -30,8 +30,12 @@ from janus_r1.files import read_json, write_atomically, write_json
 class Stage(Protocol):
     """What a training stage provides to the loop."""
 
-    module: nn.Module  # everything that is checkpointed: weights and buffers
-    optimizers: Sequence[torch.optim.Optimizer]
+    @property
+    def module(self) -> nn.Module:
+        """Everything that is checkpointed: weights and buffers."""
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
 
     def batch(self, step: int) -> Any:
         """The batch of a step; a pure function of the recipe and ``step``."""
@@ -251,7 +255,11 @@ def _forget_after(path: Path, start: int) -> None:
                 kept.append(line + "\n")
         except json.JSONDecodeError:  # the line the kill cut in half
             break
-    write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8") and None)
+    write_atomically(path, lambda temporary: _write_lines(temporary, kept))
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _tensorboard(folder: Path, start: int) -> Any | None:

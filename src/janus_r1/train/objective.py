@@ -26,7 +26,11 @@ class Targets:
 def targets(rows: list[Row]) -> Targets:
     """Collect the learnt tokens of ``rows``; the token at position p is predicted from p - 1."""
     longest = max(sum(len(s) for s in row) for row in rows)
-    image_at, image_ids, text_at, text_ids, weights = [], [], [], [], []
+    image_at: list[int] = []
+    image_ids: list[int] = []
+    text_at: list[int] = []
+    text_ids: list[int] = []
+    weights: list[float] = []
     for b, row in enumerate(rows):
         position = b * longest
         for segment in row:
@@ -40,7 +44,10 @@ def targets(rows: list[Row]) -> Targets:
                 weights += segment.weights or (1.0,) * len(segment)
             position += len(segment)
     return Targets(
-        *(torch.tensor(values, dtype=torch.long) for values in (image_at, image_ids, text_at, text_ids)),
+        torch.tensor(image_at, dtype=torch.long),
+        torch.tensor(image_ids, dtype=torch.long),
+        torch.tensor(text_at, dtype=torch.long),
+        torch.tensor(text_ids, dtype=torch.long),
         torch.tensor(weights, dtype=torch.float32),
     )
 

@@ -20,7 +20,8 @@ def freeze(janus: Janus, vision: bool) -> None:
 
 def muon_and_adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """For training from scratch: Muon for hidden matrices, AdamW for tables, norms and biases."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in janus.named_parameters():
         if parameter.requires_grad:
             hidden = parameter.ndim == 2 and not any(table in name for table in _TABLES)

@@ -55,6 +55,10 @@ class VqRecipe:
 class VqTrainer(nn.Module):
     """The tokenizer with the running statistics of its codes."""
 
+    usage: torch.Tensor
+    total: torch.Tensor
+    ready: torch.Tensor
+
     def __init__(self, model: JanusVQVAE, codes: int) -> None:
         super().__init__()
         self.model = model

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from janus_r1.world.scene import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Description, Slot
 
@@ -75,7 +75,7 @@ class Prompt:
 
 
 def phrase(slot: Slot) -> str:
-    """"a small red circle", "an orange ring"."""
+    """ "a small red circle", "an orange ring"."""
     words = " ".join(word for word in (slot.size, slot.colour, slot.shape) if word)
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -107,10 +107,11 @@ def _slots(count: int, rng: random.Random, coloured: bool, sized: float) -> list
 def _with_held_out(slots: list[Slot], rng: random.Random) -> list[Slot]:
     """The first slot takes its shape's held-out colour; a later one that had it takes another."""
     first = slots[0]
+    assert first.shape is not None
     colour = dict(HELD_OUT)[first.shape]
     later = [
         Slot(s.shape, _colour_for(s.shape, rng, (colour, *(t.colour for t in slots))), s.size)
-        if s.colour == colour
+        if s.shape and s.colour == colour
         else s
         for s in slots[1:]
     ]
@@ -138,7 +139,7 @@ def _related(slots: list[Slot], rng: random.Random) -> tuple[str, Description]:
 
 
 def _dense(slots: list[Slot], rng: random.Random) -> tuple[str, Description]:
-    """"A left of B, and C below D", or with three objects "..., and C below the B"."""
+    """ "A left of B, and C below D", or with three objects "..., and C below the B"."""
     first, second = rng.choice(RELATIONS), rng.choice(RELATIONS)
     text = f"{phrase(slots[0])} {rng.choice(RELATION_WORDS[first])} {phrase(slots[1])}, and "
     text += f"{phrase(slots[2])} {rng.choice(RELATION_WORDS[second])} "
@@ -182,7 +183,7 @@ def _distinct(counts: dict[str, int], seed: int, held_out: bool = False) -> tupl
     return tuple(prompts.values())
 
 
-@lru_cache(maxsize=None)
+@cache
 def split(name: str) -> tuple[Prompt, ...]:
     """The frozen prompts of ``test``, ``dense`` or ``held_out``.
 
@@ -198,7 +199,7 @@ def split(name: str) -> tuple[Prompt, ...]:
     raise ValueError(f"unknown split {name!r}; choose test, dense or held_out")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reserved() -> tuple[frozenset[str], frozenset[Description]]:
     prompts = [prompt for name in ("test", "dense", "held_out") for prompt in split(name)]
     texts = frozenset(prompt.text for prompt in prompts)

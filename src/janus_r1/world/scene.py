@@ -33,9 +33,7 @@ GAP = 4  # smallest empty distance between two bounding squares
 RENDER_MARGIN = 8  # related objects are drawn at least this much clearer than the verifier demands
 
 # One colour a shape that never meets it in training: the "counterfactual" split is made of these.
-HELD_OUT = frozenset(
-    zip(SHAPES, ("purple", "orange", "cyan", "brown", "blue", "pink", "green", "yellow"), strict=True)
-)
+HELD_OUT = frozenset(zip(SHAPES, ("purple", "orange", "cyan", "brown", "blue", "pink", "green", "yellow"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,7 @@ def holds(relation: str, a: tuple[float, float], b: tuple[float, float], margin:
 
 def _clear(a: SceneObject, b: SceneObject) -> bool:
     return (
-        a.x + a.side + GAP <= b.x
-        or b.x + b.side + GAP <= a.x
-        or a.y + a.side + GAP <= b.y
-        or b.y + b.side + GAP <= a.y
+        a.x + a.side + GAP <= b.x or b.x + b.side + GAP <= a.x or a.y + a.side + GAP <= b.y or b.y + b.side + GAP <= a.y
     )
 
 
@@ -116,7 +111,10 @@ def _related(relation: str, a: SceneObject, b: SceneObject) -> bool:
     return holds(relation, a.centre, b.centre) and along >= across + RENDER_MARGIN
 
 
-def _fill(slot: Slot, rng: random.Random, size_weights: tuple[float, float], allow_held_out: bool) -> Slot:
+Look = tuple[str, str, str]  # shape, colour, size
+
+
+def _fill(slot: Slot, rng: random.Random, size_weights: tuple[float, float], allow_held_out: bool) -> Look:
     """Choose every attribute that the slot leaves open."""
     while True:
         shape = slot.shape or rng.choice(SHAPES)
@@ -124,17 +122,17 @@ def _fill(slot: Slot, rng: random.Random, size_weights: tuple[float, float], all
         stated = slot.shape is not None and slot.colour is not None
         if stated or allow_held_out or (shape, colour) not in HELD_OUT:
             size = slot.size or rng.choices(tuple(SIZES), size_weights)[0]
-            return Slot(shape, colour, size)
+            return shape, colour, size
 
 
-def _place(slots: list[Slot], relations, rng: random.Random) -> list[SceneObject] | None:
+def _place(looks: list[Look], relations, rng: random.Random) -> list[SceneObject] | None:
     """Put the objects down one by one; ``None`` when a placement runs into a corner."""
     placed: list[SceneObject] = []
-    for index, slot in enumerate(slots):
+    for index, (shape, colour, size) in enumerate(looks):
         for _ in range(40):
-            last = IMAGE_SIZE - SIZES[slot.size]
+            last = IMAGE_SIZE - SIZES[size]
             x, y = (rng.randrange(0, last + 1, STEP) for _ in range(2))
-            candidate = SceneObject(slot.shape, slot.colour, slot.size, x, y)
+            candidate = SceneObject(shape, colour, size, x, y)
             everyone = [*placed, candidate]
             if all(_clear(candidate, other) for other in placed) and all(
                 _related(name, everyone[a], everyone[b])

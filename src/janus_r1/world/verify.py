@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import permutations
 
 import numpy as np
@@ -152,7 +152,7 @@ def _crop(coverage: np.ndarray) -> np.ndarray:
     return coverage[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _templates(side: int) -> tuple[tuple[str, np.ndarray], ...]:
     """Coverage of every shape, cropped as blobs are."""
     return tuple((shape, _crop(shape_mask(shape, side))) for shape in SHAPES)

@@ -31,7 +31,8 @@ demo: $(STAMP)
 
 lint: $(STAMP)
 	@echo "lint: ruff, mypy"
-	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check -q src tests benchmarks
 	@$(BIN)/mypy
 
 test: lint

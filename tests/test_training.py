@@ -24,7 +24,7 @@ from janus_r1.train.muon import orthogonalise
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import freeze
 from janus_r1.train.pretrain import PretrainRecipe, pretrain
-from janus_r1.train.vq import VqRecipe, VqStage, train_vq
+from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
 
 
 def options(out: Path, **changes) -> RunOptions:
@@ -209,3 +209,20 @@ def test_building_resumes_without_changing_what_exists(parts, tmp_path):
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="--resume"):
         build(recipe)
+
+
+def test_equal_patches_are_found_and_their_spread_measured():
+    pixels = torch.zeros(2, 3, 16, 16)
+    pixels[1, :, 8:, 8:] = 0.5
+    groups = patch_groups(pixels, grid=2)
+    assert len(set(groups.tolist())) == 2 and (groups[:7] == groups[0]).all()
+    z = torch.zeros(2, 2, 2, 1)
+    z[0, 0, 0] = 7.0
+    # One group of seven: one latent at 7, six at 0, mean 1; the odd patch is alone and adds nothing.
+    assert float(patch_spread(z, groups)) == pytest.approx((36 + 6 * 1) / 8)
+
+
+def test_of_two_crowded_codes_the_rarer_one_moves():
+    codes = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.05], [0.0, 1.0], [0.0, -1.0]]), dim=-1)
+    assert crowded(codes, torch.tensor([1.0, 5.0, 0.1, 0.0]), 0.1).tolist() == [True, False, False, False]
+    assert crowded(codes, torch.tensor([2.0, 2.0, 0.1, 0.0]), 0.1).tolist() == [False, True, False, False]

@@ -28,7 +28,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
+        why = error.strerror or error
+        raise UserError(f"cannot write {path}: {why}; free some space or choose another --out") from error
     except BaseException:
         _remove(temporary)
         raise

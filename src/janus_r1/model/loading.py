@@ -79,7 +79,8 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
     )
 
     def write(temporary: Path) -> None:
-        state = {k: v.to(dtype) if dtype else v for k, v in core.state_dict().items()}
+        # Copies: the decoder's fused weights are views of one storage, which safetensors refuses.
+        state = {k: v.to(dtype or v.dtype, copy=True) for k, v in core.state_dict().items()}
         core.save_pretrained(temporary, state_dict=state, safe_serialization=True)
         janus.tokenizer.save_pretrained(temporary)
 

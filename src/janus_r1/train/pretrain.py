@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
+from janus_r1.engine.weights import layer_weights
 from janus_r1.errors import UserError
 from janus_r1.layout import REGENERATE, SELF_CHECK, Row
 from janus_r1.model.janus import Janus, from_uint8
@@ -24,6 +25,7 @@ from janus_r1.model.tokenizer import train_tokenizer
 from janus_r1.train.loop import RunOptions, run
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import freeze, muon_and_adamw
+from janus_r1.train.preview import chain_sheet
 from janus_r1.world.prompts import Prompt, train_prompts
 from janus_r1.world.questions import ask
 from janus_r1.world.render import render
@@ -90,6 +92,7 @@ class PretrainStage:
             core.model.language_model.compile()
         self.janus = Janus(core, words)
         freeze(self.janus, vision=False)
+        layer_weights(core.model.language_model)  # fuse now: previews then leave the weights where they are
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 
@@ -120,8 +123,9 @@ class PretrainStage:
 
     def after_step(self, step: int) -> None: ...
 
-    def preview(self, step: int) -> None:
-        return None
+    def preview(self, step: int) -> np.ndarray:
+        """Drafts; the base model's verdicts on them mean little yet."""
+        return chain_sheet(self.janus, rounds=1)
 
 
 def _scenes(count: int, rng: random.Random) -> tuple[list[Prompt], list[Scene]]:

@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.examples import Examples
+from janus_r1.engine.weights import layer_weights
 from janus_r1.layout import Row
 from janus_r1.model.loading import load, save
 from janus_r1.train.loop import RunOptions, run
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, freeze, muon_and_adamw
+from janus_r1.train.preview import chain_sheet
 
 
 @dataclass
@@ -57,6 +60,7 @@ class SftStage:
         self.janus = load(recipe.model)
         self.janus.core.set_attn_implementation("eager")
         freeze(self.janus, vision=not recipe.train_vision)
+        layer_weights(self.janus.core.model.language_model)  # fuse now: previews then leave the weights alone
         self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
@@ -90,9 +94,8 @@ class SftStage:
 
     def after_step(self, step: int) -> None: ...
 
-    def preview(self, step: int):
-        """A sheet of whole chains on training prompts, as the model draws them now."""
-        return None
+    def preview(self, step: int) -> np.ndarray:
+        return chain_sheet(self.janus, rounds=3)
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:

@@ -5,7 +5,8 @@ they attract (no gradient); codes that attract none are moved to latents that ar
 
 Group normalisation lets every patch see the whole image, and a tokenizer left to itself spends
 hundreds of codes on one plain background (measured: 220 codes, 3.4 nats a patch), which the language
-model then has to predict. So equal patches are asked to have equal latents (``consistency``).
+model then has to predict. So equal patches are asked to have equal latents (``consistency``), and
+codes that crowd together are merged (``separation``).
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ class VqRecipe:
     commitment: float = 0.25
     object_weight: float = 4.0
     """Extra weight of pixels that differ from the image's median: small objects, not the background."""
-    consistency: float = 1.0
+    consistency: float = 2.0
     """Weight of the distance between the latents of patches with equal pixels."""
+    separation: float = 0.05
+    """Least squared distance between two codes; of a closer pair the rarer one is moved away."""
     decay: float = 0.98
     """Of the running means that are the codes."""
     revive_until: float = 0.8
@@ -94,7 +97,8 @@ class VqStage:
         self.latents = self.ids = torch.empty(0)
 
     def batch(self, step: int) -> torch.Tensor:
-        return random_pixels(self.recipe.batch, seed=self.recipe.run.seed * 1_000_003 + step)
+        pixels = random_pixels(self.recipe.batch, seed=self.recipe.run.seed * 1_000_003 + step)
+        return pixels.to(self.module.ready.device)
 
     def loss(self, module, batch: torch.Tensor, step: int):
         quantise = step >= self.recipe.continuous_steps
@@ -113,16 +117,17 @@ class VqStage:
         codes = vq.unit_codebook(self.module.model)[self.ids].view_as(z)
         distance = (z - codes).square().sum(-1).mean()
         figures["commitment"] = float(distance.detach())
-        figures["codes_used"] = float((self.module.usage > 0.01).sum())
+        figures["codes_in_batch"] = float(self.ids.unique().numel())
         return loss + self.recipe.commitment * distance, figures
 
     @torch.no_grad()
     def _start_codebook(self, step: int) -> None:
         """Codes = latents of fresh images, one for every distinct patch, a little spread."""
         pixels = random_pixels(max(2, self.recipe.codes // 8), seed=self.recipe.run.seed * 1_000_003 - 1 - step)
+        pixels = pixels.to(self.module.ready.device)
         z = vq.latents(self.module.model, pixels)
         groups = patch_groups(pixels, z.shape[1])
-        distinct = torch.zeros(int(groups.max()) + 1, z.shape[-1]).index_copy(0, groups, z.flatten(0, 2))
+        distinct = z.new_zeros(int(groups.max()) + 1, z.shape[-1]).index_copy(0, groups, z.flatten(0, 2))
         pick = torch.arange(self.recipe.codes) % len(distinct)
         chosen = distinct[torch.randperm(len(distinct))][pick]
         codes = F.normalize(chosen + 0.02 * torch.randn_like(chosen), dim=-1)
@@ -145,13 +150,18 @@ class VqStage:
         self._set_codes(F.normalize(self.module.total, dim=-1))
 
     def _revive(self, ids: torch.Tensor, z: torch.Tensor) -> None:
-        """Move codes that nothing chose lately to latents that their own code describes badly."""
-        dead = self.module.usage < 0.03
+        """Move codes that are unused or crowded to latents that their own code describes badly."""
+        codes = vq.unit_codebook(self.module.model)
+        dead = (self.module.usage < 0.03) | crowded(codes, self.module.usage, self.recipe.separation)
         if not dead.any():
             return
-        badness = (1 - (z * vq.unit_codebook(self.module.model)[ids]).sum(-1)).clamp(min=1e-6)
-        chosen = torch.multinomial(badness, int(dead.sum()), replacement=True)
-        self.module.total[dead] = 0.3 * z[chosen]
+        distance = 2 - 2 * (z * codes[ids]).sum(-1)
+        badness = distance * (distance > self.recipe.separation)
+        if badness.any():
+            target = z[torch.multinomial(badness, int(dead.sum()), replacement=True)]
+        else:  # everything is described well enough: wait where no latent is
+            target = -F.normalize(z.mean(0), dim=-1)
+        self.module.total[dead] = 0.3 * target
         self.module.usage[dead] = 0.3
 
     def _set_codes(self, codes: torch.Tensor) -> None:
@@ -160,7 +170,7 @@ class VqStage:
     @torch.no_grad()
     def preview(self, step: int) -> np.ndarray:
         """Originals above reconstructions."""
-        pixels = random_pixels(16, seed=7)
+        pixels = random_pixels(16, seed=7).to(self.module.ready.device)
         ids = vq.encode(self.module.model, pixels)
         rows = [to_uint8(pixels), to_uint8(vq.decode(self.module.model, ids))]
         return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
@@ -178,7 +188,8 @@ def patch_groups(pixels_BCHW: torch.Tensor, grid: int) -> torch.Tensor:
     side = pixels_BCHW.shape[-1] // grid
     patches = F.unfold(pixels_BCHW, side, stride=side).transpose(1, 2).flatten(0, 1).double()
     generator = torch.Generator().manual_seed(0)
-    key = patches @ torch.rand(patches.shape[1], dtype=torch.float64, generator=generator)
+    direction = torch.rand(patches.shape[1], dtype=torch.float64, generator=generator)
+    key = patches @ direction.to(patches.device)
     return torch.unique(key.round(decimals=6), return_inverse=True)[1]
 
 
@@ -186,8 +197,16 @@ def patch_spread(latents_BHWD: torch.Tensor, groups: torch.Tensor) -> torch.Tens
     """Mean squared distance of latents to the mean of their group."""
     z = latents_BHWD.flatten(0, 2)
     count = torch.bincount(groups).unsqueeze(-1)
-    mean = torch.zeros(len(count), z.shape[-1]).index_add(0, groups, z) / count
+    mean = z.new_zeros(len(count), z.shape[-1]).index_add(0, groups, z) / count
     return (z - mean[groups]).square().sum(-1).mean()
+
+
+def crowded(codes_KD: torch.Tensor, usage_K: torch.Tensor, separation: float) -> torch.Tensor:
+    """Which codes [K] have a more used code within ``separation`` (squared distance)."""
+    close = 2 - 2 * codes_KD @ codes_KD.T < separation
+    rank = torch.empty_like(usage_K, dtype=torch.long)
+    rank[usage_K.argsort(descending=True, stable=True)] = torch.arange(len(rank), device=rank.device)
+    return (close & (rank < rank.unsqueeze(-1))).any(-1)
 
 
 def object_weight(pixels_BCHW: torch.Tensor, extra: float) -> torch.Tensor:

@@ -1,0 +1,21 @@
+"""A sheet of whole chains for the log: what the model draws, says and redraws now."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+
+from janus_r1.chain import Settings
+from janus_r1.introspect import introspect
+from janus_r1.model.janus import Janus
+from janus_r1.sheet import sheet
+from janus_r1.world.prompts import train_prompts
+
+
+def chain_sheet(janus: Janus, rounds: int, count: int = 6) -> np.ndarray:
+    """Chains on ``count`` fixed training prompts as one picture, uint8 [H, W, 3]."""
+    prompts = [prompt.text for prompt in itertools.islice(train_prompts(random.Random(5)), count)]
+    chains = introspect(janus, prompts, Settings(rounds=rounds, guidance=2.0, max_reason_tokens=30))
+    return np.asarray(sheet(chains).convert("RGB"))

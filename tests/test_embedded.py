@@ -1,0 +1,65 @@
+"""The embedded models are whole, small, and do what the commands promise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import JanusForConditionalGeneration
+
+from janus_r1.cli import main
+from janus_r1.model.loading import EMBEDDED, load
+
+MODELS = sorted(path.name for path in EMBEDDED.glob("tiny-*"))
+
+
+def test_base_and_sft_are_embedded():
+    assert {"tiny-base", "tiny-sft"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_is_at_most_20_mb_of_safetensors(name):
+    files = [path for path in (EMBEDDED / name).iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 20e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_is_an_ordinary_transformers_folder(name):
+    core, info = JanusForConditionalGeneration.from_pretrained(EMBEDDED / name, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    head, table = core.lm_head.weight, core.get_input_embeddings().weight
+    assert head.data_ptr() != table.data_ptr(), "the text head must not be tied to the embeddings"
+    assert not (head == table).all()
+
+
+def test_saving_keeps_every_weight(tmp_path):
+    from janus_r1.model.loading import save
+
+    model = load("tiny-sft")
+    save(model, tmp_path / "copy")
+    again = load(str(tmp_path / "copy"))
+    theirs = again.core.state_dict()
+    assert all((value == theirs[name]).all() for name, value in model.core.state_dict().items())
+
+
+def test_eval_world_keeps_its_contract(capsys):
+    """The JSON that other tools read; six prompts, one of each family."""
+    arguments = ["eval", "world", "--model", "tiny-sft", "--rounds", "1,2", "--limit", "6", "--samples", "1", "--json"]
+    assert main(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    figures = [result["rounds"][t]["overall"] for t in ("1", "2")]
+    figures += list(result["rounds"]["2"]["families"].values())
+    figures += [result["introspection"][k] for k in ("triggered", "fixed", "broken", "rounds_used")]
+    figures.append(result["verdict"]["accuracy"])
+    for figure in figures:
+        assert figure["low"] <= figure["mean"] <= figure["high"] and figure["n"] >= 1
+    assert set(result["rounds"]["1"]["families"]) == {
+        "single_object",
+        "two_object",
+        "counting",
+        "colors",
+        "position",
+        "color_attr",
+    }
+    assert {"auroc", "ece"} <= set(result["verdict"])

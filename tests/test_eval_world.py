@@ -265,3 +265,23 @@ def test_reports_show_the_same_figures(result):
         assert "scripted on test: 6 prompts x 4 samples" in text
     table = [line for line in markdown(result).splitlines() if line.startswith("| ")]
     assert {line.count("|") for line in table[:12]} == {5}
+
+
+def test_tokenizer_survival_counts_scenes_whose_objects_are_all_there(tiny, monkeypatch):
+    """A random tokenizer keeps next to nothing; one that returns its input keeps everything."""
+    from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
+
+    options = TokenizerOptions(scenes=20, batch=8)
+    assert evaluate_tokenizer(tiny, options)["seen_combinations"]["kept"]["mean"] < 0.2
+    seen = []
+
+    def remember(pixels):
+        seen.append(pixels)
+        return tiny.layout.special.pad * np.ones((len(pixels), 64), int)
+
+    monkeypatch.setattr(tiny, "encode_image", remember)
+    monkeypatch.setattr(
+        tiny, "decode_image", lambda ids: ((seen[-1] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    )
+    perfect = evaluate_tokenizer(tiny, options)["seen_combinations"]
+    assert perfect["kept"]["mean"] == 1.0 and perfect["error"] == 0.0

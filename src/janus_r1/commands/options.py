@@ -61,6 +61,11 @@ examples:
   janus-r1 eval world --model runs/sft/model --split dense --rounds 1,3 --out results/dense.json
   janus-r1 eval world --split held_out --json > held_out.json"""
 
+TOKENIZER_EXAMPLES = """\
+examples:
+  janus-r1 eval tokenizer --model tiny-base
+  janus-r1 eval tokenizer --scenes 200 --json"""
+
 Recipe = tuple[str, str, str]  # module, recipe class, function(recipe, resume) -> Path
 
 STAGES: dict[str, tuple[Recipe, str]] = {
@@ -126,7 +131,9 @@ def build_parser() -> Parser:
     _add_splits(actions)
     about = "measure a model"
     measure = commands.add_parser("eval", help=about, description=f"{about.capitalize()}.", epilog=EVAL_EXAMPLES)
-    _add_eval_world(measure.add_subparsers(metavar="BENCHMARK", required=True))
+    benchmarks = measure.add_subparsers(metavar="BENCHMARK", required=True)
+    _add_eval_world(benchmarks)
+    _add_eval_tokenizer(benchmarks)
     return parser
 
 
@@ -228,6 +235,15 @@ def _add_eval_world(commands: Any) -> None:
     _add_sampling(parser)
     _add_model(parser)
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+    _add_json(parser)
+
+
+def _add_eval_tokenizer(commands: Any) -> None:
+    summary = "measure what a model's image tokenizer keeps of fresh scenes"
+    parser = _add(commands, "tokenizer", "tokenizer", summary, TOKENIZER_EXAMPLES)
+    parser.add_argument("--scenes", metavar="N", type=_at_least(1), default=1000, help="scenes to encode and decode")
+    parser.add_argument("--seed", metavar="N", type=int, default=1_000_000, help="of the scenes")
+    _add_model(parser)
     _add_json(parser)
 
 

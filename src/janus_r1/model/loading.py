@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, GenerationConfig, JanusForConditionalGen
 
 from janus_r1.errors import UserError
 from janus_r1.files import read_json, write_atomically
+from janus_r1.model.card import card
 from janus_r1.model.janus import Janus
 from janus_r1.model.tokenizer import SpecialTokens
 
@@ -78,10 +79,14 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
         generation_kwargs={"boi_token_id": special.begin_of_image},
     )
 
+    codes = core.config.vq_config.num_embeddings
+    text = card(sum(p.numel() for p in core.parameters()), janus.image_size, janus.image_tokens, codes)
+
     def write(temporary: Path) -> None:
         # Copies: the decoder's fused weights are views of one storage, which safetensors refuses.
         state = {k: v.to(dtype or v.dtype, copy=True) for k, v in core.state_dict().items()}
         core.save_pretrained(temporary, state_dict=state, safe_serialization=True)
         janus.tokenizer.save_pretrained(temporary)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
 
     write_atomically(Path(folder), write)

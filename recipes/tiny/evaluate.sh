@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Every committed result of the tiny models: results/tiny-*.json.
+set -eu
+cd "$(dirname "$0")/../.."
+export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-2000}"
+mkdir -p results
+janus-r1 eval tokenizer --model tiny-base --json > results/tiny-tokenizer.json
+for model in tiny-base tiny-sft; do
+  for split in test dense held_out; do
+    janus-r1 eval world --model "$model" --split "$split" --rounds 1,2,3,4 --out "results/$model-$split.json"
+  done
+done

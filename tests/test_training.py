@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from janus_r1.data.candidates import Candidate, CandidateSet, write_part
 from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen
-from janus_r1.train.loop import RunOptions, lr_share
+from janus_r1.train.loop import RunOptions, lr_share, newest_checkpoint
 from janus_r1.train.muon import orthogonalise
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import freeze
@@ -70,9 +69,9 @@ def test_killed_and_resumed_equals_uninterrupted(stage, parts, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run_code(stage_code(stage, whole, parts))
     kill_after_first_checkpoint(stage_code(stage, broken, parts), broken)
-    assert json.loads((broken / "checkpoint/state.json").read_text())["step"] < 12, "killed too late to show anything"
+    assert newest_checkpoint(broken).name < "step_0000012", "killed too late to show anything"
     run_code(stage_code(stage, broken, parts), "resume")
-    one, other = (load_file(run / "checkpoint/model.safetensors") for run in (whole, broken))
+    one, other = (load_file(newest_checkpoint(run) / "model.safetensors") for run in (whole, broken))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
@@ -86,7 +85,7 @@ def run_code(code: str, *arguments: str) -> None:
 def kill_after_first_checkpoint(code: str, out: Path) -> None:
     """Start the program and kill -9 it as soon as its first checkpoint stands."""
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (out / "checkpoint" / "state.json").exists():
+    while newest_checkpoint(out) is None:
         assert process.poll() is None, "the run ended before its first checkpoint"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

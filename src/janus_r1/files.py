@@ -23,9 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        if path.is_dir() and temporary.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         _remove(temporary)
         why = error.strerror or error
@@ -33,6 +31,21 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename over ``path``. A folder cannot be renamed over, so the old one steps aside first."""
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, aside)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside)
 
 
 def write_json(path: Path, value: Any) -> None:

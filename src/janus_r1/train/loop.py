@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shutil
 import subprocess
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from torch import nn
 
 from janus_r1.errors import UserError
 from janus_r1.files import read_json, write_atomically, write_json
+from janus_r1.train.log import RunLog
 
 
 class Stage(Protocol):
@@ -99,9 +100,11 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     prepared = accelerator.prepare(stage.module, *stage.optimizers)
     module, optimizers = prepared[0], prepared[1:]
     peaks = [[group["lr"] for group in o.param_groups] for o in stage.optimizers]
-    if start:
-        _load_optimizers(out, stage)
-    log = _Log(out, start, options)
+    seconds = 0.0
+    if checkpoint := newest_checkpoint(out):
+        _load_optimizers(checkpoint, stage)
+        seconds = float(read_json(checkpoint / "state.json")["seconds"])
+    log = RunLog(out, start, options.steps, options.log_every, seconds)
     for step in range(start, options.steps):
         torch.manual_seed(options.seed * 1_000_003 + step)
         _set_lr(stage.optimizers, peaks, lr_share(step, options))
@@ -113,7 +116,7 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
             optimizer.step()
             optimizer.zero_grad()
         stage.after_step(step)
-        log.step(step, float(loss.detach()), float(norm), figures)
+        log.step(step, {"loss": float(loss.detach()), "grad_norm": float(norm), **figures})
         if (step + 1) % options.preview_every == 0 or step + 1 == options.steps:
             log.picture(step, stage.preview(step))
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
@@ -141,34 +144,38 @@ def _stop_if_broken(loss: torch.Tensor, norm: torch.Tensor, step: int, out: Path
 # ------------------------------------------------------------------------- checkpoints and resume
 
 
+def newest_checkpoint(out: Path) -> Path | None:
+    """The folder of the last whole checkpoint; a folder appears only when it is whole."""
+    return max(out.glob("checkpoints/step_*"), default=None)
+
+
 def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     """Prepare the run's folder; returns the step to start from, weights already loaded."""
-    resolved = asdict(recipe) if is_dataclass(recipe) and not isinstance(recipe, type) else dict(recipe)
-    if not resume:
-        if (out / "checkpoint").exists():
-            raise UserError(f"{out} already holds a run: pass --resume to continue it, or another --run.out")
+    resolved = json.loads(json.dumps(asdict(recipe)))
+    checkpoint = newest_checkpoint(out)
+    if checkpoint is None:
         write_json(out / "recipe.json", resolved)
         write_json(out / "environment.json", environment())
         return 0
-    if not (out / "checkpoint").exists():
-        write_json(out / "recipe.json", resolved)
-        return 0
+    if not resume:
+        raise UserError(f"{out} already holds a run: pass --resume to continue it, or another --run.out")
     before = read_json(out / "recipe.json")
-    changed = [key for key in resolved if key != "run" and before.get(key) != json.loads(json.dumps(resolved[key]))]
+    changed = [key for key in resolved if key != "run" and before.get(key) != resolved[key]]
     if changed:
         raise UserError(f"cannot resume {out}: the recipe changed in {', '.join(changed)}")
-    weights = load_file(out / "checkpoint" / "model.safetensors")
-    stage.module.load_state_dict(weights, strict=True)
-    return int(read_json(out / "checkpoint" / "state.json")["step"])
+    stage.module.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=True)
+    return int(read_json(checkpoint / "state.json")["step"])
 
 
-def _load_optimizers(out: Path, stage: Stage) -> None:
-    states = torch.load(out / "checkpoint" / "optimizers.pt", weights_only=True)
+def _load_optimizers(checkpoint: Path, stage: Stage) -> None:
+    states = torch.load(checkpoint / "optimizers.pt", weights_only=True)
     for optimizer, state in zip(stage.optimizers, states, strict=True):
         optimizer.load_state_dict(state)
 
 
 def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
+    """Write a checkpoint, then drop the ones before it."""
+
     def write(folder: Path) -> None:
         folder.mkdir()
         weights = {name: value.contiguous() for name, value in stage.module.state_dict().items()}
@@ -176,7 +183,11 @@ def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
         torch.save([optimizer.state_dict() for optimizer in stage.optimizers], folder / "optimizers.pt")
         write_json(folder / "state.json", {"step": step, "seconds": seconds})
 
-    write_atomically(out / "checkpoint", write)
+    target = out / "checkpoints" / f"step_{step:07d}"
+    write_atomically(target, write)
+    for other in target.parent.iterdir():  # older ones, and what a kill left half-written
+        if other != target:
+            shutil.rmtree(other)
 
 
 def environment() -> dict[str, Any]:
@@ -197,74 +208,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except Exception:  # an uninstalled checkout has no metadata
         return None
-
-
-# --------------------------------------------------------------------------------------------- log
-
-
-class _Log:
-    """One line a few steps on the terminal, metrics.jsonl, and TensorBoard where it is installed."""
-
-    def __init__(self, out: Path, start: int, options: RunOptions) -> None:
-        self.options, self.start = options, start
-        self.path = out / "metrics.jsonl"
-        self.before = 0.0
-        if start:
-            self.before = float(read_json(out / "checkpoint" / "state.json")["seconds"])
-            _forget_after(self.path, start)
-        self.began = time.monotonic()
-        self.file = self.path.open("a", encoding="utf-8")
-        self.writer = _tensorboard(out / "tensorboard", start)
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    def step(self, step: int, loss: float, norm: float, figures: dict[str, float]) -> None:
-        row = {"step": step, "loss": loss, "grad_norm": norm, **figures}
-        self.file.write(json.dumps(row) + "\n")
-        if (step + 1) % self.options.log_every and step + 1 != self.options.steps:
-            return
-        if self.writer:
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, step)
-        pace = (time.monotonic() - self.began) / (step + 1 - self.start)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
-        left = pace * (self.options.steps - step - 1)
-        print(f"step {step + 1}/{self.options.steps}  {shown}  {pace:.2f} s/step  {left / 60:.1f} min left", flush=True)
-
-    def picture(self, step: int, pixels: Any | None) -> None:
-        if pixels is not None and self.writer:
-            self.writer.add_image("chains", pixels, step, dataformats="HWC")
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
-        if self.writer:
-            self.writer.close()
-
-
-def _forget_after(path: Path, start: int) -> None:
-    """Drop lines of steps that a killed run logged beyond its last checkpoint."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] < start:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:  # the line the kill cut in half
-            break
-    write_atomically(path, lambda temporary: _write_lines(temporary, kept))
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def _tensorboard(folder: Path, start: int) -> Any | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=start or None)

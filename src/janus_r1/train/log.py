@@ -1,0 +1,105 @@
+"""What a training run leaves to read: metrics.jsonl, TensorBoard, and a bar or lines with an ETA."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from janus_r1.files import write_atomically
+
+
+class RunLog:
+    """One row a step in metrics.jsonl; every ``every`` steps also TensorBoard and the terminal.
+
+    On a terminal a progress bar with the time left; elsewhere a line every ``every`` steps.
+    """
+
+    def __init__(self, out: Path, start: int, steps: int, every: int, seconds: float) -> None:
+        self.start, self.steps, self.every = start, steps, every
+        self.path = out / "metrics.jsonl"
+        self.before = seconds
+        if start:
+            _forget_after(self.path, start)
+        else:
+            self.path.unlink(missing_ok=True)  # rows of a run that never reached a checkpoint
+        self.began = time.monotonic()
+        self.file = self.path.open("a", encoding="utf-8")
+        self.writer = _tensorboard(out / "tensorboard", start)
+        self.bar, self.task = _bar(out.name, start, steps)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, earlier sessions included."""
+        return self.before + time.monotonic() - self.began
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        row = {"step": step, **figures}
+        self.file.write(json.dumps(row) + "\n")
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if self.bar:
+            self.bar.update(self.task, completed=step + 1, figures=shown)
+        if (step + 1) % self.every and step + 1 != self.steps:
+            return
+        if self.writer:
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, step)
+        if not self.bar:
+            pace = (time.monotonic() - self.began) / (step + 1 - self.start)
+            left = pace * (self.steps - step - 1) / 60
+            print(f"step {step + 1}/{self.steps}  {shown}  {pace:.2f} s/step  {left:.1f} min left", flush=True)
+
+    def picture(self, step: int, pixels: Any | None) -> None:
+        """A sheet of chains, uint8 [H, W, 3], for TensorBoard."""
+        if pixels is not None and self.writer:
+            self.writer.add_image("chains", pixels, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Before a checkpoint: no step of it may miss its row."""
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        if self.writer:
+            self.writer.close()
+        if self.bar:
+            self.bar.stop()
+
+
+def _bar(name: str, start: int, steps: int) -> tuple[Progress | None, Any]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return None, None
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console)
+    task = bar.add_task(name, total=steps, completed=start, figures="")
+    bar.start()
+    return bar, task
+
+
+def _forget_after(path: Path, start: int) -> None:
+    """Drop rows of steps that a killed run logged beyond its last checkpoint."""
+    kept: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < start:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:  # the line the kill cut in half
+            break
+    write_atomically(path, lambda temporary: _write_lines(temporary, kept))
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _tensorboard(folder: Path, start: int) -> Any | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # the extra "track" is not installed
+        return None
+    return SummaryWriter(str(folder), purge_step=start or None)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every committed result of the tiny models: results/tiny-*.json.
+# Every committed result of the tiny models: results/tiny-*.json and docs/results.md.
 set -eu
 cd "$(dirname "$0")/../.."
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-2000}"
@@ -10,3 +10,4 @@ for model in tiny-base tiny-sft; do
     janus-r1 eval world --model "$model" --split "$split" --rounds 1,2,3,4 --out "results/$model-$split.json"
   done
 done
+python -m janus_r1.eval.report results/tiny-{base,sft}-*.json > docs/results.md

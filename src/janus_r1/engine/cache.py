@@ -1,6 +1,7 @@
 """Keys and values of a batch of rows, preallocated; every row has its own length.
 
-Shapes: N layers, R rows, H key-value heads, S capacity, E head width.
+Shapes: N layers, R rows, S capacity, H key-value heads, E head width. A position is one contiguous
+stretch of H * E numbers, so appending a token is a plain copy of rows in every dtype.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import torch
 
 
 class Cache:
-    """``keys`` and ``values`` [N, R, H, S, E]; positions at or beyond a row's length are garbage."""
+    """``keys`` and ``values`` [N, R, S, H, E]; positions at or beyond a row's length are garbage."""
 
     def __init__(self, layers: int, rows: int, heads: int, width: int, capacity: int, like: torch.Tensor) -> None:
-        shape = (layers, rows, heads, capacity, width)
+        shape = (layers, rows, capacity, heads, width)
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.lengths = [0] * rows
@@ -23,16 +24,16 @@ class Cache:
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[3]
+        return self.keys.shape[2]
 
     def reserve(self, tokens: int) -> None:
         """Make room for ``tokens`` more in the longest row; grows by half at least."""
         needed = max(self.lengths) + tokens
         if needed > self.capacity:
             extra = max(needed, self.capacity * 3 // 2) - self.capacity
-            shape = (*self.keys.shape[:3], extra, self.keys.shape[4])
-            self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)], dim=3)
-            self.values = torch.cat([self.values, self.values.new_zeros(shape)], dim=3)
+            shape = (*self.keys.shape[:2], extra, *self.keys.shape[3:])
+            self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)], dim=2)
+            self.values = torch.cat([self.values, self.values.new_zeros(shape)], dim=2)
 
     def select(self, rows: list[int]) -> None:
         """Keep ``rows``, in this order; a row may be named several times."""

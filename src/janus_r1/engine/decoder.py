@@ -196,7 +196,7 @@ class Decoder:
         longest = max(cache.lengths) + new
         if longest > self.limit:
             raise ValueError(f"a chain of {longest} tokens exceeds the model's {self.limit} positions")
-        place = _Placement.of(cache.lengths, new, x_RTD.device)
+        place = _Placement.of(cache, new, x_RTD.device)
         cos, sin = self.cos[place.positions].unsqueeze(2), self.sin[place.positions].unsqueeze(2)
         x = x_RTD.to(self.norm.dtype)
         for index, layer in enumerate(self.layers):
@@ -220,8 +220,8 @@ class Decoder:
         place.write(values, v)
         attended = F.scaled_dot_product_attention(
             q.transpose(1, 2),
-            keys[:, :, : place.end],
-            values[:, :, : place.end],
+            keys[:, : place.end].transpose(1, 2),
+            values[:, : place.end].transpose(1, 2),
             attn_mask=place.mask,
             is_causal=place.causal,
             enable_gqa=self.heads != self.kv_heads,
@@ -242,29 +242,27 @@ class _Placement:
     """Where the new tokens of every row go, and what they may attend to."""
 
     positions: torch.Tensor  # [R, T]
+    flat: torch.Tensor  # [R * T], the same as places in a cache layer of [R * S, H * E]
     end: int  # keys and values are read up to here
-    mask: torch.Tensor | None  # bool [R, 1, T, end], None when rows are level
+    mask: torch.Tensor | None  # bool [R, 1, T, end]; None where every row may see all, or is causal
     causal: bool
-    start: int | None  # common first position when rows are level
 
     @classmethod
-    def of(cls, lengths: list[int], new: int, device: torch.device) -> _Placement:
+    def of(cls, cache: Cache, new: int, device: torch.device) -> _Placement:
+        lengths = cache.lengths
         end = max(lengths) + new
-        level = min(lengths) == max(lengths)
         first = torch.tensor(lengths, device=device).unsqueeze(1)
         positions = first + torch.arange(new, device=device)
-        if level and (new == 1 or lengths[0] == 0):
-            return cls(positions, end, None, causal=new > 1, start=lengths[0])
+        rows = torch.arange(len(lengths), device=device).unsqueeze(1) * cache.capacity
+        flat = (rows + positions).flatten()
+        if min(lengths) == max(lengths) and (new == 1 or lengths[0] == 0):
+            return cls(positions, flat, end, None, causal=new > 1)
         mask = torch.arange(end, device=device) <= positions.unsqueeze(-1)
-        return cls(positions, end, mask.unsqueeze(1), causal=False, start=lengths[0] if level else None)
+        return cls(positions, flat, end, mask.unsqueeze(1), causal=False)
 
-    def write(self, cache_RHSE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
-        new_RHTE = new_RTHE.transpose(1, 2)
-        if self.start is not None:
-            cache_RHSE[:, :, self.start : self.start + new_RHTE.shape[2]] = new_RHTE
-        else:
-            index = self.positions[:, None, :, None].expand(new_RHTE.shape)
-            cache_RHSE.scatter_(2, index, new_RHTE)
+    def write(self, cache_RSHE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
+        heads_and_width = new_RTHE.shape[2] * new_RTHE.shape[3]
+        cache_RSHE.view(-1, heads_and_width).index_copy_(0, self.flat, new_RTHE.reshape(-1, heads_and_width))
 
 
 def _until_eos(ids: torch.Tensor, logprobs: torch.Tensor, eos: int, first_probs: torch.Tensor) -> Said:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from janus_r1.files import read_json
 
 JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
 CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
@@ -120,3 +124,32 @@ def _controls(result: dict[str, Any]) -> Grid:
 
 def _arm(title: str, arm: dict[str, Any], tokens: str) -> list[str]:
     return [title, show(arm["overall"]), tokens, show(arm["advantage"])]
+
+
+# --------------------------------------------------------------------------------- many results
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """One Markdown line a result: what most readers want to compare."""
+    head = ["model", "prompts", "first draft", "after introspection", "gain", "verdict accuracy", "AUROC"]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for result in results:
+        limits = list(result["rounds"])
+        first, last = result["rounds"][limits[0]], result["rounds"][limits[-1]]
+        verdict = result["verdict"]
+        cells = [show(first["overall"]), show(last["overall"]), show(last["gain"])]
+        cells += [show(verdict["balanced"] or verdict["accuracy"]), show(verdict["auroc"])]
+        lines.append(f"| {result['run']['model']} | {result['run']['split']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(paths: list[str]) -> None:
+    """``python -m janus_r1.eval.report results/*.json``: a summary, then every result whole."""
+    results = [read_json(Path(path)) for path in paths]
+    print("# Results\n\n" + summary(results))
+    for path, result in zip(paths, results, strict=True):
+        print(f"## {Path(path).stem}\n\n{markdown(result)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

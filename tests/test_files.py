@@ -1,0 +1,70 @@
+"""Nothing is half-written: old content survives a failed write, temporary names never stay behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from janus_r1.errors import UserError
+from janus_r1.files import read_json, write_atomically, write_json
+
+
+def folder_with(text: str):
+    def write(path: Path) -> None:
+        path.mkdir()
+        (path / "a.txt").write_text(text)
+
+    return write
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "out"
+    write_atomically(target, folder_with("old"))
+    (target / "stray.txt").write_text("x")
+    write_atomically(target, folder_with("new"))
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [(p.name, p.read_text()) for p in target.iterdir()] == [("a.txt", "new")]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a bug")])
+def test_a_failed_write_leaves_what_was_there(tmp_path, error):
+    target = tmp_path / "out"
+    write_atomically(target, folder_with("old"))
+
+    def fail(path: Path) -> None:
+        folder_with("half")(path)
+        raise error
+
+    with pytest.raises(UserError if isinstance(error, OSError) else RuntimeError):
+        write_atomically(target, fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] and (target / "a.txt").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_renamed_comes_back(tmp_path, monkeypatch):
+    """The second of the two renames fails: the old folder must stand where it stood."""
+    target, real, calls = tmp_path / "out", os.replace, []
+    write_atomically(target, folder_with("old"))
+
+    def second_fails(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, destination)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(UserError, match="Input/output"):
+        write_atomically(target, folder_with("new"))
+    assert (target / "a.txt").read_text() == "old"
+
+
+def test_json_that_is_none_is_one_clear_line(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(UserError, match="as JSON"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(UserError, match="no such file"):
+        read_json(tmp_path / "c.json")

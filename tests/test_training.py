@@ -21,7 +21,7 @@ from janus_r1.layout import Drawn, Seen
 from janus_r1.train.loop import RunOptions, lr_share, newest_checkpoint
 from janus_r1.train.muon import orthogonalise
 from janus_r1.train.objective import NextToken
-from janus_r1.train.optim import freeze
+from janus_r1.train.prepare import freeze
 from janus_r1.train.pretrain import PretrainRecipe, pretrain
 from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
 

@@ -11,8 +11,10 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 
 from janus_r1.data.candidates import Candidate, write_part
 from janus_r1.engine.decoder import Decoder
@@ -43,6 +45,8 @@ class BuildRecipe:
     seed: int = 0
     part: int = 128
     """Prompts a part; what a killed build loses at most."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the drawing model; bfloat16 is twice as fast on a CPU that multiplies it."""
     threads: int = 0
     """CPU threads; 0 leaves torch's default."""
 
@@ -57,10 +61,8 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
     if any(out.glob("part_*")) and not resume:
         raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
     if recipe.threads:
-        import torch
-
         torch.set_num_threads(recipe.threads)
-    model = load(recipe.model)
+    model = load(recipe.model, recipe.dtype)
     decoder = Decoder(model)
     stream = train_prompts(random.Random(recipe.seed + 77))
     prompts = list(itertools.islice(stream, recipe.prompts))

@@ -24,8 +24,9 @@ def resolve(name: str) -> str:
     Raises:
         UserError: for a folder without a model, or a name that is neither a folder nor a Hub id.
     """
-    if (EMBEDDED / name / "config.json").exists():
-        return str(EMBEDDED / name)
+    embedded = {path.parent.name: path.parent for path in EMBEDDED.glob("*/config.json")}
+    if name in embedded:
+        return str(embedded[name])
     folder = Path(name)
     if folder.exists():
         if not (folder / "config.json").exists():
@@ -34,8 +35,8 @@ def resolve(name: str) -> str:
             raise UserError(f"{name} does not hold a Janus model (model_type is not 'janus')")
         return name
     if name.count("/") != 1 or name.startswith((".", "/")):
-        known = ", ".join(sorted(p.name for p in EMBEDDED.glob("tiny-*")))
-        raise UserError(f"no model {name!r}: use {known}, a folder, or a Hub id like owner/name")
+        known = "".join(f"{known}, " for known in sorted(embedded))
+        raise UserError(f"no model {name!r}: use {known}a folder, or a Hub id like owner/name")
     return name
 
 
@@ -56,6 +57,7 @@ def load(name: str, dtype: str = "float32", device: str = "cpu") -> Janus:
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *(str(m) for m in info["mismatched_keys"])]
     if wrong:
         raise UserError(f"the weights in {name} do not fit its config: {len(wrong)} keys, e.g. {wrong[0]}")
+    core.model.vqmodel.float()  # whatever the rest is: in bfloat16 several per cent of its ids come out wrong
     try:
         return Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:

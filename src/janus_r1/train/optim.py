@@ -1,4 +1,4 @@
-"""Which weights are trained, and by which optimizer."""
+"""Which weight is trained by which optimizer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from janus_r1.train.muon import Muon
 
 # Tables and heads: their rows are looked up or scored one by one, so Muon does not suit them.
 _TABLES = ("embed_tokens", "generation_embeddings", "lm_head", "vision_head", "embeddings")
-
-
-def freeze(janus: Janus, vision: bool) -> None:
-    """The VQ tokenizer never trains with the language model; SigLIP only in pretraining."""
-    janus.core.model.vqmodel.requires_grad_(False)
-    janus.core.model.vqmodel.eval()
-    janus.core.model.vision_model.requires_grad_(not vision)
 
 
 def muon_and_adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:

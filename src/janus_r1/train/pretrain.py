@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from janus_r1.engine.weights import layer_weights
 from janus_r1.errors import UserError
 from janus_r1.layout import REGENERATE, SELF_CHECK, Row
 from janus_r1.model.janus import Janus, from_uint8
@@ -24,7 +23,8 @@ from janus_r1.model.presets import random_model, tiny_config
 from janus_r1.model.tokenizer import train_tokenizer
 from janus_r1.train.loop import RunOptions, run
 from janus_r1.train.objective import NextToken
-from janus_r1.train.optim import freeze, muon_and_adamw
+from janus_r1.train.optim import muon_and_adamw
+from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
 from janus_r1.world.prompts import Prompt, train_prompts
 from janus_r1.world.questions import ask
@@ -87,12 +87,8 @@ class PretrainStage:
         )
         core = random_model(config, recipe.run.seed)
         core.model.vqmodel.load_state_dict(tokenizer.state_dict())
-        core.set_attn_implementation("eager")  # on a CPU, twice as fast backwards as the fused kernel
-        if recipe.compile:
-            core.model.language_model.compile()
         self.janus = Janus(core, words)
-        freeze(self.janus, vision=False)
-        layer_weights(core.model.language_model)  # fuse now: previews then leave the weights where they are
+        prepare(self.janus, train_vision=True, compile_model=recipe.compile)
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 

@@ -16,12 +16,12 @@ import torch
 
 from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.examples import Examples
-from janus_r1.engine.weights import layer_weights
 from janus_r1.layout import Row
 from janus_r1.model.loading import load, save
 from janus_r1.train.loop import RunOptions, run
 from janus_r1.train.objective import NextToken
-from janus_r1.train.optim import adamw, freeze, muon_and_adamw
+from janus_r1.train.optim import adamw, muon_and_adamw
+from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
 
 
@@ -50,6 +50,8 @@ class SftRecipe:
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 2e-5
     weight_decay: float = 0.05
+    compile: bool = False
+    """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
     train_vision: bool = False
     """Also train the understanding encoder (the paper's code freezes it)."""
 
@@ -58,9 +60,7 @@ class SftStage:
     def __init__(self, recipe: SftRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model)
-        self.janus.core.set_attn_implementation("eager")
-        freeze(self.janus, vision=not recipe.train_vision)
-        layer_weights(self.janus.core.model.language_model)  # fuse now: previews then leave the weights alone
+        prepare(self.janus, recipe.train_vision, recipe.compile)
         self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw

@@ -1,0 +1,74 @@
+"""Loading: dtypes, and folders that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from janus_r1.chain import Settings, load_chain
+from janus_r1.errors import UserError
+from janus_r1.introspect import introspect
+from janus_r1.model.janus import from_uint8
+from janus_r1.model.loading import load
+
+
+def test_bfloat16_draws_and_judges_but_encodes_in_float32(tiny_folder):
+    half, full = load(str(tiny_folder), "bfloat16"), load(str(tiny_folder))
+    assert half.dtype == torch.bfloat16
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    ids = [model.encode_image(from_uint8(images)) for model in (half, full)]
+    assert (ids[0] == ids[1]).float().mean() > 0.9, "only the rounding of the weights may tell them apart"
+    chain = introspect(half, ["a ring"], Settings(rounds=2, early_stop=False, max_reason_tokens=5))[0]
+    assert len(chain.rounds) == 2 and all(np.isfinite(r.logprobs).all() for r in chain.rounds)
+
+
+@pytest.fixture
+def broken(tiny_folder, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+def test_missing_weights_are_named(broken):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(broken / "model.safetensors")
+    state.pop("lm_head.weight")
+    save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lm_head"):
+        load(str(broken))
+
+
+def test_truncated_weights_are_one_clear_line(broken):
+    path = broken / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cannot load the model"):
+        load(str(broken))
+
+
+def test_another_kind_of_model_is_refused(broken):
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    with pytest.raises(UserError, match="not hold a Janus"):
+        load(str(broken))
+
+
+@pytest.mark.parametrize("name", ["tiny-nothing", "./nowhere", "a/b/c"])
+def test_unknown_names_say_what_would_do(name):
+    with pytest.raises(UserError, match="Hub id"):
+        load(name)
+
+
+def test_a_chain_survives_its_folder(tiny, tmp_path):
+    chain = introspect(tiny, ["a ring"], Settings(rounds=2, seed=3))[0]
+    chain.save(tmp_path / "chain")
+    again = load_chain(tmp_path / "chain")
+    assert again.as_dict() == json.loads(json.dumps(chain.as_dict())) | {"rounds": again.as_dict()["rounds"]}
+    assert [r.verdict for r in again.rounds] == [r.verdict for r in chain.rounds]
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(again.rounds, chain.rounds, strict=True))
+    (tmp_path / "chain" / "round_1.png").unlink()
+    with pytest.raises(UserError, match="whole chain"):
+        load_chain(tmp_path / "chain")

@@ -28,12 +28,18 @@ class JanusR1:
         self.model = model
 
     @classmethod
-    def from_pretrained(cls, name: str = "tiny-sft", dtype: str = "float32", device: str = "cpu") -> JanusR1:
-        """Load an embedded model (``tiny-base``, ``tiny-sft``), a folder or a Hub id."""
-        return cls(load(name, dtype, device))
+    def from_pretrained(
+        cls, name: str = "tiny-sft", dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None
+    ) -> JanusR1:
+        """Load an embedded model (``tiny-base``, ``tiny-sft``), a folder or a Hub id.
+
+        Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
+        dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16`` or ``auto`` (as stored).
+        """
+        return cls(load(name, dtype, device, weights))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write transformers' own layout: safetensors, config, tokenizer."""
+        """Write transformers' own layout: safetensors, config, processor."""
         save(self.model, folder)
 
     def generate(

@@ -66,6 +66,13 @@ examples:
   janus-r1 eval tokenizer --model tiny-base
   janus-r1 eval tokenizer --scenes 200 --json"""
 
+CONVERT_EXAMPLES = """\
+examples:
+  janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
+  janus-r1 convert path/to/Janus-Pro-7B models/my-sft --weights sft.pth
+
+Reads DeepSeek's layout (pytorch_model*.bin or safetensors) without running any code of it."""
+
 Recipe = tuple[str, str, str]  # module, recipe class, function(recipe, resume) -> Path
 
 STAGES: dict[str, tuple[Recipe, str]] = {
@@ -134,6 +141,7 @@ def build_parser() -> Parser:
     benchmarks = measure.add_subparsers(metavar="BENCHMARK", required=True)
     _add_eval_world(benchmarks)
     _add_eval_tokenizer(benchmarks)
+    _add_convert(commands)
     return parser
 
 
@@ -244,6 +252,18 @@ def _add_eval_tokenizer(commands: Any) -> None:
     parser.add_argument("--scenes", metavar="N", type=_at_least(1), default=1000, help="scenes to encode and decode")
     parser.add_argument("--seed", metavar="N", type=int, default=1_000_000, help="of the scenes")
     _add_model(parser)
+    _add_json(parser)
+
+
+def _add_convert(commands: Any) -> None:
+    parser = _add(commands, "convert", "convert", "write a model in transformers' layout", CONVERT_EXAMPLES)
+    parser.add_argument("source", metavar="IN", help="a folder or owner/name on the Hub, in either layout")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument("--weights", metavar="FILE", help="state dict to take instead of IN's own weights")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights; auto: as stored"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is a model folder")
     _add_json(parser)
 
 

@@ -54,7 +54,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def load_model(name: str, dtype: str, device: str) -> JanusR1:
+def load_model(name: str, dtype: str, device: str, weights: str | None = None) -> JanusR1:
     """The model, without transformers' own bars and notes.
 
     Raises:
@@ -69,7 +69,7 @@ def load_model(name: str, dtype: str, device: str) -> JanusR1:
 
     check_device(device)
     try:
-        return JanusR1.from_pretrained(name, dtype=dtype, device=device)
+        return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # a config is a user's file too, and transformers raises anything about it

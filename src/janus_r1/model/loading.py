@@ -1,4 +1,4 @@
-"""Loading and saving in transformers' own layout: safetensors, config, tokenizer; no remote code."""
+"""Loading from transformers' layout or DeepSeek's, saving in transformers'; no remote code."""
 
 from __future__ import annotations
 
@@ -6,62 +6,101 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, GenerationConfig, JanusForConditionalGeneration
+from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
 from janus_r1.errors import UserError
 from janus_r1.files import read_json, write_atomically
 from janus_r1.model.card import card
+from janus_r1.model.hub import snapshot
 from janus_r1.model.janus import Janus
-from janus_r1.model.tokenizer import SpecialTokens
+from janus_r1.model.original_config import from_original
+from janus_r1.model.processor import save_processor
+from janus_r1.model.streaming import assemble, stored_dtype, weight_files
+from janus_r1.model.tokenizer import SpecialTokens, original_tokenizer
 
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ORIGINAL = "multi_modality"  # what DeepSeek's config.json calls the model
+LAYOUTS = ("janus", ORIGINAL)
 
 
-def resolve(name: str) -> str:
-    """``tiny-base`` and the like -> the folder inside the package; else the name itself.
+def resolve(name: str) -> Path:
+    """``tiny-base`` and the like -> the folder inside the package; a Hub id -> its local snapshot.
 
     Raises:
-        UserError: for a folder without a model, or a name that is neither a folder nor a Hub id.
+        UserError: for a folder without a Janus model, or a name that is neither a folder nor a Hub id.
     """
     embedded = {path.parent.name: path.parent for path in EMBEDDED.glob("*/config.json")}
-    if name in embedded:
-        return str(embedded[name])
-    folder = Path(name)
-    if folder.exists():
-        if not (folder / "config.json").exists():
-            raise UserError(f"{name} is not a model folder: it has no config.json")
-        if read_json(folder / "config.json").get("model_type") != "janus":
-            raise UserError(f"{name} does not hold a Janus model (model_type is not 'janus')")
-        return name
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        known = "".join(f"{known}, " for known in sorted(embedded))
-        raise UserError(f"no model {name!r}: use {known}a folder, or a Hub id like owner/name")
-    return name
+    folder = embedded.get(name, Path(name))
+    if not folder.exists():
+        if name.count("/") != 1 or name.startswith((".", "/")):
+            known = "".join(f"{known}, " for known in sorted(embedded))
+            raise UserError(f"no model {name!r}: use {known}a folder, or a Hub id like owner/name")
+        folder = snapshot(name)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{name} is not a model folder: it has no config.json")
+    if _kind(folder) not in LAYOUTS:
+        raise UserError(f"{name} does not hold a Janus model (model_type is not {' or '.join(map(repr, LAYOUTS))})")
+    return folder
 
 
-def load(name: str, dtype: str = "float32", device: str = "cpu") -> Janus:
-    """Load an embedded model, a folder or a Hub id.
+def _kind(folder: Path) -> str | None:
+    config = read_json(folder / "config.json")
+    return config.get("model_type") if isinstance(config, dict) else None
+
+
+def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None) -> Janus:
+    """Load an embedded model, a folder or a Hub id, in transformers' layout or DeepSeek's original one.
+
+    ``weights`` is a state dict with original names (as the official finetuning saves it) to take
+    instead of the folder's own weights. ``dtype`` may be ``auto``: as the weights are stored.
 
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
     """
-    source = resolve(name)
+    folder = resolve(name)
+    original = _kind(folder) == ORIGINAL
     try:
-        core, info = JanusForConditionalGeneration.from_pretrained(
-            source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        wanted = DTYPES[_stored(folder, weights) if dtype == "auto" else dtype]
+        if original or weights is not None:
+            files = weight_files(folder) if weights is None else [Path(weights)]
+            core = assemble(_config(folder), files, wanted, device, str(weights or name))
+        else:
+            core = _from_transformers(folder, wanted, name)
+        tokenizer = original_tokenizer(folder) if original else AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot load the model {name}: {_first_line(error)}") from None
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(str(m) for m in info["mismatched_keys"])]
-    if wrong:
-        raise UserError(f"the weights in {name} do not fit its config: {len(wrong)} keys, e.g. {wrong[0]}")
-    core.model.vqmodel.float()  # whatever the rest is: in bfloat16 several per cent of its ids come out wrong
     try:
         return Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
         raise UserError(f"cannot use the model {name}: {error}") from None
+
+
+def _config(folder: Path) -> JanusConfig:
+    """Of either layout. Text head and embeddings are never one matrix in a Janus-Pro checkpoint."""
+    if _kind(folder) == ORIGINAL:
+        return from_original(read_json(folder / "config.json"))
+    config = JanusConfig.from_pretrained(folder)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    return config
+
+
+def _stored(folder: Path, weights: str | Path | None) -> str:
+    """``auto``: bfloat16 stays; anything else fits into float32 without loss."""
+    files = weight_files(folder) if weights is None else [Path(weights)]
+    return "bfloat16" if stored_dtype(files) == torch.bfloat16 else "float32"
+
+
+def _from_transformers(folder: Path, dtype: torch.dtype, name: str) -> JanusForConditionalGeneration:
+    """transformers' own loading, strict about what it is lenient about."""
+    core, info = JanusForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(str(m) for m in info["mismatched_keys"])]
+    if wrong:
+        raise UserError(f"the weights in {name} do not fit its config: {len(wrong)} keys, e.g. {wrong[0]}")
+    core.model.vqmodel.float()  # whatever the rest is: in bfloat16 several per cent of its ids come out wrong
+    return core
 
 
 def _first_line(error: Exception) -> str:
@@ -88,7 +127,7 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
         # Copies: the decoder's fused weights are views of one storage, which safetensors refuses.
         state = {k: v.to(dtype or v.dtype, copy=True) for k, v in core.state_dict().items()}
         core.save_pretrained(temporary, state_dict=state, safe_serialization=True)
-        janus.tokenizer.save_pretrained(temporary)
+        save_processor(janus.tokenizer, janus.image_size, janus.image_tokens, temporary)
         (temporary / "README.md").write_text(text, encoding="utf-8")
 
     write_atomically(Path(folder), write)

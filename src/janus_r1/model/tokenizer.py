@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -59,6 +60,26 @@ class SpecialTokens:
             yes=yes[0],
             no=no[0],
         )
+
+
+def original_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder in DeepSeek's layout: ``tokenizer.json``, whatever class its config names.
+
+    Its config names Llama's class, which builds another pre-tokenizer than this byte-level vocabulary
+    has, and leaves the pad token null although the vocabulary has one.
+
+    Raises:
+        ValueError: if there is no ``tokenizer.json``.
+    """
+    if not (folder / "tokenizer.json").exists():
+        raise ValueError("it has no tokenizer.json")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    vocabulary = tokenizer.get_vocab()
+    for role, token in (("bos_token", BOS), ("eos_token", EOS), ("pad_token", PAD)):
+        if token in vocabulary and getattr(tokenizer, role) is None:
+            setattr(tokenizer, role, token)
+    tokenizer.padding_side = "left"
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -18,6 +18,7 @@ examples:
   janus-r1 data splits
   janus-r1 train sft --config recipes/tiny/sft.yaml --run.steps 500
   janus-r1 eval world --split held_out --limit 50
+  janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
 
 janus-r1 COMMAND --help says more about each."""
 

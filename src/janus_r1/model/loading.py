@@ -58,6 +58,8 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
     """
+    if dtype not in (*DTYPES, "auto"):
+        raise UserError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)} or auto")
     folder = resolve(name)
     original = _kind(folder) == ORIGINAL
     try:
@@ -108,6 +110,11 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of what is part of a larger storage (the decoder's fused weights), which safetensors refuses."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
 def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write the model so that transformers' own ``from_pretrained`` and ``generate`` can use it."""
     special = SpecialTokens.of(janus.tokenizer)
@@ -124,8 +131,7 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
     text = card(sum(p.numel() for p in core.parameters()), janus.image_size, janus.image_tokens, codes)
 
     def write(temporary: Path) -> None:
-        # Copies: the decoder's fused weights are views of one storage, which safetensors refuses.
-        state = {k: v.to(dtype or v.dtype, copy=True) for k, v in core.state_dict().items()}
+        state = {k: _alone(v.to(dtype or v.dtype)) for k, v in core.state_dict().items()}
         core.save_pretrained(temporary, state_dict=state, safe_serialization=True)
         save_processor(janus.tokenizer, janus.image_size, janus.image_tokens, temporary)
         (temporary / "README.md").write_text(text, encoding="utf-8")

@@ -16,9 +16,9 @@ from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, BOS, END_OF_IMAG
 
 NAMED_TOKENS = {"image_token": IMAGE_PLACEHOLDER, "boi_token": BEGIN_OF_IMAGE, "eoi_token": END_OF_IMAGE}
 
-# Roles as in janus_r1.layout; an image stands where the message has it.
+# Roles as in janus_r1.layout; an image stands where the message has it. No begin-of-sentence: the
+# saved tokenizer puts it in front of every text, as DeepSeek's does, so that it never stands there twice.
 CHAT_TEMPLATE = (
-    f"{BOS}"
     "{% for message in messages %}"
     "{% set role = '" + USER + "' if message['role'] == 'user' else '" + ASSISTANT + "' %}"
     "{{ role + ': ' }}"
@@ -44,6 +44,7 @@ def save_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, image_to
         model_max_length=tokenizer.model_max_length,
         clean_up_tokenization_spaces=False,
         extra_special_tokens=NAMED_TOKENS,
+        add_bos_token=True,
     )
     images = JanusImageProcessorPil(
         size={"height": image_size, "width": image_size},

@@ -24,6 +24,7 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.prepare import freeze
 from janus_r1.train.pretrain import PretrainRecipe, pretrain
 from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
+from janus_r1.world.render import render
 
 
 def options(out: Path, **changes) -> RunOptions:
@@ -225,3 +226,15 @@ def test_of_two_crowded_codes_the_rarer_one_moves():
     codes = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.05], [0.0, 1.0], [0.0, -1.0]]), dim=-1)
     assert crowded(codes, torch.tensor([1.0, 5.0, 0.1, 0.0]), 0.1).tolist() == [True, False, False, False]
     assert crowded(codes, torch.tensor([2.0, 2.0, 0.1, 0.0]), 0.1).tolist() == [False, True, False, False]
+
+
+def test_candidates_never_show_a_held_out_pair(parts, tmp_path, monkeypatch):
+    """Drafts, renderings and near misses of training prompts: what is rendered avoids held-out pairs."""
+    from janus_r1.data import build as building
+    from janus_r1.world.prompts import HELD_OUT
+
+    rendered = []
+    monkeypatch.setattr(building, "render", lambda scene: rendered.append(scene) or render(scene))
+    build(BuildRecipe(out=str(tmp_path), model=parts["base"], prompts=64, part=64, temperatures=[], near_misses=6))
+    assert len(rendered) == 64 * 8
+    assert not [o for scene in rendered for o in scene.objects if (o.shape, o.colour) in HELD_OUT]

@@ -22,9 +22,9 @@ from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
-from janus_r1.world.prompts import Prompt, train_prompts
+from janus_r1.world.prompts import Prompt, alterations, is_held_out, train_prompts
 from janus_r1.world.render import render
-from janus_r1.world.scene import sample_scene
+from janus_r1.world.scene import Description, sample_scene
 from janus_r1.world.verify import Verification, verify
 
 
@@ -42,6 +42,9 @@ class BuildRecipe:
     guidance: float = 2.0
     renderings: int = 2
     """Renderings of every prompt."""
+    near_misses: int = 2
+    """Renderings of every prompt changed in one fact: clean pictures that are wrong, so that a judge
+    cannot take clean for right."""
     seed: int = 0
     part: int = 128
     """Prompts a part; what a killed build loses at most."""
@@ -81,8 +84,12 @@ def _part(
     decoder: Decoder, prompts: list[Prompt], first_id: int, recipe: BuildRecipe
 ) -> tuple[list[Candidate], np.ndarray]:
     sources = [(f"draft@{t}", _drafts(decoder, prompts, first_id, k, t, recipe)) for k, t in _numbered(recipe)]
-    for index in range(recipe.renderings):
-        sources.append(("rendering", _renderings(decoder.model, prompts, first_id, index, recipe.seed)))
+    rng = random.Random(f"{recipe.seed} {first_id}")
+    for _ in range(recipe.renderings):
+        sources.append(("rendering", _render_all(decoder.model, [p.description for p in prompts], rng)))
+    for _ in range(recipe.near_misses):
+        changed = [rng.choice([d for d in alterations(p).values() if not is_held_out(d)]) for p in prompts]
+        sources.append(("near miss", _render_all(decoder.model, changed, rng)))
     candidates, images = [], []
     for source, ids in sources:
         pictures = decoder.model.decode_image(ids)
@@ -107,9 +114,9 @@ def _drafts(decoder: Decoder, prompts: list[Prompt], first_id: int, k: int, temp
     return decoder.draw(stream, uniform, recipe.guidance, temperature)[0]
 
 
-def _renderings(model: Janus, prompts: list[Prompt], first_id: int, index: int, seed: int):
-    rng = random.Random(f"{seed} {first_id} {index}")
-    pictures = [render(sample_scene(prompt.description, rng)) for prompt in prompts]
+def _render_all(model: Janus, descriptions: list[Description], rng: random.Random) -> torch.Tensor:
+    """A rendering of every description as VQ ids [n, S]."""
+    pictures = [render(sample_scene(description, rng)) for description in descriptions]
     return model.encode_image(from_uint8(np.stack(pictures)).to(model.device))
 
 
@@ -119,7 +126,7 @@ def reason_text(judged: Verification) -> str:
 
 
 def _report(candidates: list[Candidate], done: int, total: int, seconds: float) -> None:
-    drafts = [c for c in candidates if c.source != "rendering"]
+    drafts = [c for c in candidates if c.source.startswith("draft")]
     right = sum(c.p_yes == 1.0 for c in drafts) / max(1, len(drafts))
     left = seconds / done * max(0, total - done)
     print(f"prompt {min(done, total)}/{total}  drafts right {right:.2f}  {left / 60:.1f} min left", flush=True)

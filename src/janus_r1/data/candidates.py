@@ -29,7 +29,7 @@ class Candidate:
     """Consistency with the prompt in [0, 1] (S in the paper)."""
     reason: str
     source: str
-    """Where the image comes from: ``rendering``, or a draft at a temperature."""
+    """Where the image comes from: ``draft@`` a temperature, ``rendering`` or ``near miss``."""
 
 
 def write_part(folder: Path, candidates: list[Candidate], images: np.ndarray) -> None:

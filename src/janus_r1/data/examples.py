@@ -21,11 +21,6 @@ class Examples:
         self.good = self._by_prompt(lambda p: p >= DRAW_THRESHOLD)
         self.yes = self._by_prompt(lambda p: p >= YES_THRESHOLD)
         self.no = self._by_prompt(lambda p: p < NO_THRESHOLD)
-        self.own_yes = {
-            prompt: drafts
-            for prompt, indices in self.yes.items()
-            if (drafts := [i for i in indices if candidates.candidates[i].source != "rendering"])
-        }
         self.redrawable = sorted(set(self.good) & set(self.no))
         if not self.good or not self.redrawable:
             raise UserError("the candidates hold no prompt with both a right and a wrong image: nothing to redraw")
@@ -46,8 +41,7 @@ class Examples:
 
     def judge(self, rng: random.Random, wrong_rounds: int, positive: bool) -> Row:
         """Task II: after ``wrong_rounds`` rejected drafts, the verdict on one more."""
-        pool = self.own_yes if positive and self.own_yes else self.yes if positive else self.no
-        target = self._pick(pool, rng)
+        target = self._pick(self.yes if positive else self.no, rng)
         prompt_id = self.candidates.candidates[target].prompt_id
         earlier = [self._seen(i) for i in self._wrong(prompt_id, wrong_rounds, rng, but=target)]
         seen, reason = self._seen(target)

@@ -18,7 +18,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from janus_r1.errors import UserError
 from janus_r1.layout import REGENERATE, SELF_CHECK, Row
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.model.loading import save
+from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model, tiny_config
 from janus_r1.model.tokenizer import train_tokenizer
 from janus_r1.train.loop import RunOptions, run
@@ -39,13 +39,17 @@ class PretrainRecipe:
 
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/base", steps=6000))
     vq: str = "runs/vq/vq"
-    """Folder of the trained image tokenizer."""
+    """Folder of the trained image tokenizer, for a model from nothing."""
+    model: str | None = None
+    """Go on from this model instead; then ``vq``, the tokenizer and the sizes below are the model's."""
     draw_rows: int = 80
     """Caption -> image rows a step."""
     see_rows: int = 24
     """Question rows a step."""
     text_weight: float = 0.3
     """Weight of the text loss beside the image loss."""
+    describe: float = 0.4
+    """Share of question rows that ask for a description, which names every object."""
     caption_dropout: float = 0.1
     """Share of drawing rows whose prompt is replaced by pads, for guidance."""
     lr: float = 3e-3
@@ -74,20 +78,27 @@ def tokenizer_corpus(count: int, seed: int = 0) -> list[str]:
     return texts + [SELF_CHECK, REGENERATE, "Yes, the image matches the prompt."] * 50
 
 
+def from_nothing(recipe: PretrainRecipe) -> Janus:
+    """An untrained tiny model around the trained image tokenizer, with a text tokenizer of its own.
+
+    Raises:
+        UserError: if there is no image tokenizer.
+    """
+    try:
+        vq = JanusVQVAE.from_pretrained(recipe.vq)
+    except OSError:
+        raise UserError(f"no image tokenizer in {recipe.vq}: run janus-r1 train vq first, or set vq") from None
+    words = train_tokenizer(tokenizer_corpus(recipe.tokenizer_prompts), recipe.vocab_size)
+    config = tiny_config(len(words), vq.config.num_embeddings, recipe.hidden, recipe.layers, recipe.intermediate)
+    core = random_model(config, recipe.run.seed)
+    core.model.vqmodel.load_state_dict(vq.state_dict())
+    return Janus(core, words)
+
+
 class PretrainStage:
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
-        try:
-            tokenizer = JanusVQVAE.from_pretrained(recipe.vq)
-        except OSError:
-            raise UserError(f"no image tokenizer in {recipe.vq}: run janus-r1 train vq first, or set vq") from None
-        words = train_tokenizer(tokenizer_corpus(recipe.tokenizer_prompts), recipe.vocab_size)
-        config = tiny_config(
-            len(words), tokenizer.config.num_embeddings, recipe.hidden, recipe.layers, recipe.intermediate
-        )
-        core = random_model(config, recipe.run.seed)
-        core.model.vqmodel.load_state_dict(tokenizer.state_dict())
-        self.janus = Janus(core, words)
+        self.janus = load(recipe.model) if recipe.model else from_nothing(recipe)
         prepare(self.janus, train_vision=True, compile_model=recipe.compile)
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
@@ -108,7 +119,7 @@ class PretrainStage:
     def _see_rows(self, rng: random.Random) -> list[Row]:
         rows = []
         for prompt, scene in zip(*_scenes(self.recipe.see_rows, rng), strict=True):
-            question, answer = ask(scene, prompt, rng)
+            question, answer = ask(scene, prompt, rng, self.recipe.describe)
             rows.append(self.janus.layout.question(render(scene), question, answer))
         return rows
 

@@ -247,6 +247,11 @@ def alterations(prompt: Prompt) -> dict[str, Description]:
     return changed
 
 
+def is_held_out(description: Description) -> bool:
+    """Whether it names a shape-colour pair that no training picture may contain."""
+    return any((slot.shape, slot.colour) in HELD_OUT for slot in description.slots)
+
+
 def _replace(description: Description, index: int, **values: str) -> Description:
     slots = list(description.slots)
     old = slots[index]

@@ -18,16 +18,20 @@ def describe(scene: Scene) -> str:
     return f"{listed} on a {scene.background} background"
 
 
-def ask(scene: Scene, prompt: Prompt, rng: random.Random) -> tuple[str, str]:
-    """A random question about ``scene``, a rendering of ``prompt``, with its answer."""
+def ask(scene: Scene, prompt: Prompt, rng: random.Random, describing: float = 0.4) -> tuple[str, str]:
+    """A random question about ``scene``, a rendering of ``prompt``, with its answer.
+
+    ``describing`` is the share of questions that ask for a description.
+    """
     kind = rng.random()
-    if kind < 0.40:
+    if kind < describing:
         return "Describe the image.", describe(scene)
-    if kind < 0.75:
+    kind = (kind - describing) / (1 - describing)
+    if kind < 35 / 60:
         return _match(prompt, rng)
-    if kind < 0.85:
+    if kind < 45 / 60:
         return _relation(scene, rng)
-    if kind < 0.92:
+    if kind < 52 / 60:
         return "How many objects are there?", WORDS[len(scene.objects)]
     return _attribute(scene, rng)
 

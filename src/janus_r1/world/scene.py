@@ -30,6 +30,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 STEP = 4  # objects are placed on a lattice of 4 pixels: jitter that a small codebook can still carry
 GAP = 4  # smallest empty distance between two bounding squares
+MAX_TRIES = 20_000  # three objects in a row need some hundred; a contradiction costs a second
 RENDER_MARGIN = 8  # related objects are drawn at least this much clearer than the verifier demands
 
 # One colour a shape that never meets it in training: the "counterfactual" split is made of these.
@@ -153,7 +154,7 @@ def sample_scene(description: Description, rng: random.Random, allow_held_out: b
         ValueError: when no placement exists, which means that the description contradicts itself.
     """
     large_share = 0.5 if len(description.slots) <= 2 else 0.25
-    for _ in range(200):
+    for _ in range(MAX_TRIES):
         if description.alike:
             first = _fill(description.slots[0], rng, (1 - large_share, large_share), allow_held_out)
             filled = [first] * len(description.slots)

@@ -21,7 +21,7 @@ def test_base_and_sft_are_embedded():
 def test_is_at_most_20_mb_of_safetensors(name):
     files = [path for path in (EMBEDDED / name).iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20e6
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".jinja"}
 
 
 @pytest.mark.parametrize("name", MODELS)

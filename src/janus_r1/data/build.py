@@ -39,7 +39,7 @@ class BuildRecipe:
     """Training prompts (N in the paper)."""
     temperatures: list[float] = field(default_factory=lambda: [0.8, 1.0, 1.0, 1.2])
     """One draft of every prompt at each of these."""
-    guidance: float = 2.0
+    guidance: float = 1.5
     renderings: int = 2
     """Renderings of every prompt."""
     near_misses: int = 2

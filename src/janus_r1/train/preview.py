@@ -17,5 +17,5 @@ from janus_r1.world.prompts import train_prompts
 def chain_sheet(janus: Janus, rounds: int, count: int = 6) -> np.ndarray:
     """Chains on ``count`` fixed training prompts as one picture, uint8 [H, W, 3]."""
     prompts = [prompt.text for prompt in itertools.islice(train_prompts(random.Random(5)), count)]
-    chains = introspect(janus, prompts, Settings(rounds=rounds, guidance=2.0, max_reason_tokens=30))
+    chains = introspect(janus, prompts, Settings(rounds=rounds, max_reason_tokens=30))
     return np.asarray(sheet(chains).convert("RGB"))

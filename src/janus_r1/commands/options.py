@@ -171,7 +171,11 @@ def _add_generate(commands: Any) -> None:
 
 def _add_sampling(parser: Parser) -> None:
     parser.add_argument(
-        "--guidance", metavar="W", type=float, default=1.5, help="pull of the prompt on drafts; 1 turns it off, Janus-Pro wants 5"
+        "--guidance",
+        metavar="W",
+        type=float,
+        default=1.5,
+        help="pull of the prompt on drafts; 1 turns it off, Janus-Pro wants 5",
     )
     parser.add_argument("--temperature", metavar="T", type=float, default=1.0, help="of drafts")
     parser.add_argument("--top-k", metavar="K", type=int, default=0, help="image ids to sample from; 0 takes all")

@@ -67,7 +67,7 @@ class Janus(nn.Module):
 
     def decode_image(self, ids_BS: torch.Tensor) -> np.ndarray:
         """VQ ids [B, S] -> uint8 [B, H, W, 3]."""
-        return to_uint8(vq.decode(self.core.model.vqmodel, ids_BS))
+        return to_uint8(vq.decode(self.core.model.vqmodel, ids_BS, half=self.dtype == torch.bfloat16))
 
     # ---------------------------------------------------------------------------------------- rows
 

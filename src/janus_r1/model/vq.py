@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 
+DECODE_CHUNK = 16
+
+
 def latents(vq: JanusVQVAE, pixels_BCHW: torch.Tensor) -> torch.Tensor:
     """Unit-length latents [B, grid, grid, code_dim] of pixels in [-1, 1]."""
     return F.normalize(vq.quant_conv(vq.encoder(pixels_BCHW)).float().permute(0, 2, 3, 1), dim=-1)
@@ -38,9 +41,14 @@ def encode(vq: JanusVQVAE, pixels_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def decode(vq: JanusVQVAE, ids_BS: torch.Tensor) -> torch.Tensor:
-    """Ids [B, grid * grid] -> pixels [B, 3, H, W], about in [-1, 1]."""
-    return vq.decode(ids_BS)
+def decode(vq: JanusVQVAE, ids_BS: torch.Tensor, half: bool = False) -> torch.Tensor:
+    """Ids [B, grid * grid] -> pixels [B, 3, H, W], about in [-1, 1].
+
+    ``half`` computes in bfloat16, which is harmless here: no id depends on it. Chunks keep the
+    full-size activations of a few images, not of all, in the processor's cache.
+    """
+    with torch.autocast(ids_BS.device.type, torch.bfloat16, enabled=half):
+        return torch.cat([vq.decode(part).float() for part in ids_BS.split(DECODE_CHUNK)])
 
 
 def decode_latents(vq: JanusVQVAE, latents_BHWD: torch.Tensor) -> torch.Tensor:

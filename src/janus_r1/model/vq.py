@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-
 DECODE_CHUNK = 16
 
 

@@ -40,7 +40,15 @@ def history(model, chain, upto: int, seeing: bool):
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_chain_logprobs_equal_uncached_forward(tiny, guidance, mode):
     """Every log-prob that the engine reported, recomputed from the whole sequence at once."""
-    settings = Settings(rounds=3, guidance=guidance, early_stop=False, max_reason_tokens=9, history=mode, seed=5)
+    settings = Settings(
+        rounds=3,
+        guidance=guidance,
+        early_stop=False,
+        max_reason_tokens=9,
+        history=mode,
+        seed=5,
+        text_temperature=1.0,
+    )
     for chain in introspect(tiny, PROMPTS, settings):
         assert len(chain.rounds) == 3
         for index, item in enumerate(chain.rounds):
@@ -86,7 +94,7 @@ def check_verdict(model, chain, upto, item, settings, alone):
 
 def test_early_stop_rows_equal_rows_alone(tiny):
     """Rows that leave the batch, and rows that stay, do not depend on their neighbours."""
-    settings = Settings(rounds=3, max_reason_tokens=6, seed=1)
+    settings = Settings(rounds=3, max_reason_tokens=6, seed=1, text_temperature=1.0)
     prompts = [f"a {c} {s}" for c in ("red", "blue", "pink") for s in ("circle", "square", "ring")]
     together = introspect(tiny, prompts, settings)
     assert {len(chain.rounds) for chain in together} != {3}, "no row stopped early: the test shows nothing"

@@ -32,8 +32,8 @@ class Settings:
     top_k: int = 0
     """Image ids to sample from, 0 for all. The paper uses 4096."""
     top_p: float = 1.0
-    text_temperature: float = 1.0
-    """Of the reason; the verdict word too. 0 takes the likeliest."""
+    text_temperature: float = 0.0
+    """Of the reason; the verdict word too. 0 takes the likeliest; the paper samples, at 1."""
     text_top_k: int = 50
     max_reason_tokens: int = 80
     history: Literal["full", "last"] = "full"

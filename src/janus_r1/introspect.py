@@ -7,10 +7,8 @@ leave, the others go on with all of that in their context, for at most ``setting
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-import torch
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.engine.decoder import Decoder, Stream
@@ -132,7 +130,7 @@ class _Batch:
         final = len(rounds) - 1
         if self.settings.final == "best":
             final = max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
-        return Chain(self.prompts[position], rounds, final, replace(self.settings), self.rows[position])
+        return Chain(self.prompts[position], rounds, final, self.settings, self.rows[position])
 
 
 def _say_verdicts(
@@ -147,8 +145,3 @@ def _say_verdicts(
         Verdict(ids[0] == special.yes, text.strip(), p, ids, logprobs)
         for ids, logprobs, text, p in zip(said.ids, said.logprobs, texts, p_yes, strict=True)
     ]
-
-
-def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

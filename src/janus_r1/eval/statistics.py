@@ -140,18 +140,23 @@ def ece(p_yes: ArrayLike, truth: ArrayLike, bins: int = 10) -> float:
 # ---------------------------------------------------------------------- judge metrics with interval
 
 
+def _both_classes(right: Floats, ids: NDArray[np.int64]) -> tuple[NDArray, NDArray, NDArray, int]:
+    """Rights and wrongs of every cluster, the resamples that hold both, and the rarer class's clusters."""
+    positives, negatives = np.bincount(ids, right), np.bincount(ids, 1 - right)
+    weights = _weights(len(positives))
+    weights = weights[(weights @ positives > 0) & (weights @ negatives > 0)]
+    return positives, negatives, weights, min(int((positives > 0).sum()), int((negatives > 0).sum()))
+
+
 def balanced_accuracy_figure(said: ArrayLike, truth: ArrayLike, clusters: ArrayLike) -> Figure | None:
     """:func:`balanced_accuracy` with interval; resamples that lack a class are left out."""
     point = balanced_accuracy(said, truth)
     if point is None:
         return None
     yes, right, ids = _checked(said, truth, clusters=clusters)
-    positives, negatives = np.bincount(ids, right), np.bincount(ids, 1 - right)
-    weights = _weights(len(positives))
-    weights = weights[(weights @ positives > 0) & (weights @ negatives > 0)]
+    positives, negatives, weights, effective = _both_classes(right, ids)
     hits = weights @ np.bincount(ids, right * yes) / (weights @ positives)
     rejections = weights @ np.bincount(ids, (1 - right) * (1 - yes)) / (weights @ negatives)
-    effective = min(int((positives > 0).sum()), int((negatives > 0).sum()))
     return _figure(point, (hits + rejections) / 2, len(ids), effective, UNIT)
 
 
@@ -161,12 +166,9 @@ def auroc_figure(p_yes: ArrayLike, truth: ArrayLike, clusters: ArrayLike) -> Fig
     if point is None:
         return None
     scores, right, ids = _checked(p_yes, truth, clusters=clusters)
-    positives, negatives = np.bincount(ids, right), np.bincount(ids, 1 - right)
-    weights = _weights(len(positives))
-    weights = weights[(weights @ positives > 0) & (weights @ negatives > 0)]
+    positives, negatives, weights, effective = _both_classes(right, ids)
     won = ((weights @ _wins(scores, right > 0, ids)) * weights).sum(1)
     resampled = won / ((weights @ positives) * (weights @ negatives))
-    effective = min(int((positives > 0).sum()), int((negatives > 0).sum()))
     return _figure(point, resampled, len(ids), effective, UNIT)
 
 

@@ -7,7 +7,6 @@ overlapping template. It reads pixels only and knows nothing of any model.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -257,8 +256,3 @@ def _slot_failures(slot: Slot, item: Seen | None) -> list[str]:
 def name(slot: Slot) -> str:
     """How a slot is spoken of: "small red circle", "object"."""
     return " ".join(word for word in (slot.size, slot.colour, slot.shape or "object") if word)
-
-
-def summarise(seen: list[Seen]) -> str:
-    """What is in the picture, in words; used in logs."""
-    return ", ".join(f"{count} x {what}" for what, count in Counter(map(str, seen)).items()) or "nothing"

@@ -94,16 +94,19 @@ class Layout:
         first, *middle, last = prompt.ids
         return Text((first, *(self.special.pad for _ in middle), last))
 
-    def verdict(self, text: str, learn: bool = False, word_weight: float | None = None) -> Text:
+    def verdict(
+        self, text: str, learn: bool = False, word_weight: float | None = None, weight: float = 1.0
+    ) -> Text:
         """``Yes...``/``No...`` with its reason and the end-of-sequence token, which is trained too.
 
-        ``word_weight`` is the share of the loss that the verdict word carries (official code: 0.8).
+        ``word_weight`` is the share of the loss that the verdict word carries (official code: 0.8);
+        the whole verdict then counts as much as ``weight`` tokens.
         """
         ids = (*self._shortened(text, "", MAX_REASON_TOKENS), self.special.eos)
         weights = None
         if word_weight is not None:
-            rest = (1 - word_weight) / (len(ids) - 1)
-            weights = (word_weight, *(rest for _ in ids[1:]))
+            rest = weight * (1 - word_weight) / (len(ids) - 1)
+            weights = (weight * word_weight, *(rest for _ in ids[1:]))
         return Text(ids, learn, weights)
 
     def question(self, pixels: np.ndarray, text: str, answer: str) -> Row:
@@ -119,13 +122,19 @@ class Layout:
         return (self.unconditional(prompt) if drop_caption else prompt), Drawn(ids, learn=True)
 
     def judge(
-        self, caption: str, earlier: list[tuple[Seen, str]], seen: Seen, verdict: str, word_weight: float | None = None
+        self,
+        caption: str,
+        earlier: list[tuple[Seen, str]],
+        seen: Seen,
+        verdict: str,
+        word_weight: float | None = None,
+        weight: float = 1.0,
     ) -> Row:
         """Self-evaluation (Task II): loss on the verdict on ``seen``, after ``earlier`` rejected images."""
         row: list[Segment] = [self.prompt(caption)]
         for image, reason in earlier:
             row += [image, self.self_check, self.verdict(reason), self.regenerate]
-        return (*row, seen, self.self_check, self.verdict(verdict, learn=True, word_weight=word_weight))
+        return (*row, seen, self.self_check, self.verdict(verdict, True, word_weight, weight))
 
     def redraw(
         self, caption: str, earlier: list[tuple[Drawn, str]], ids: tuple[int, ...], drop_caption: bool = False

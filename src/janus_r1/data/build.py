@@ -22,10 +22,10 @@ from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
-from janus_r1.world.prompts import Prompt, alterations, is_held_out, train_prompts
+from janus_r1.world.prompts import Prompt, near_miss, train_prompts
 from janus_r1.world.render import render
 from janus_r1.world.scene import Description, sample_scene
-from janus_r1.world.verify import Verification, verify
+from janus_r1.world.verify import verify
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _part(
     for _ in range(recipe.renderings):
         sources.append(("rendering", _render_all(decoder.model, [p.description for p in prompts], rng)))
     for _ in range(recipe.near_misses):
-        changed = [rng.choice([d for d in alterations(p).values() if not is_held_out(d)]) for p in prompts]
+        changed = [near_miss(p, rng) for p in prompts]
         sources.append(("near miss", _render_all(decoder.model, changed, rng)))
     candidates, images = [], []
     for source, ids in sources:
@@ -96,7 +96,7 @@ def _part(
         for offset, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
             judged = verify(picture, prompt.description)
             row = tuple(ids[offset].tolist())
-            candidates.append(Candidate(first_id + offset, prompt.text, row, judged.score, reason_text(judged), source))
+            candidates.append(Candidate(first_id + offset, prompt.text, row, judged.score, judged.verdict, source))
             images.append(picture)
     return candidates, np.stack(images)
 
@@ -118,11 +118,6 @@ def _render_all(model: Janus, descriptions: list[Description], rng: random.Rando
     """A rendering of every description as VQ ids [n, S]."""
     pictures = [render(sample_scene(description, rng)) for description in descriptions]
     return model.encode_image(from_uint8(np.stack(pictures)).to(model.device))
-
-
-def reason_text(judged: Verification) -> str:
-    """The verdict as the model is to say it."""
-    return f"{'Yes' if judged.correct else 'No'}, {judged.reason}."
 
 
 def _report(candidates: list[Candidate], done: int, total: int, seconds: float) -> None:

@@ -16,7 +16,7 @@ import torch
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from janus_r1.errors import UserError
-from janus_r1.layout import REGENERATE, SELF_CHECK, Row
+from janus_r1.layout import REGENERATE, SELF_CHECK, Row, Seen
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model, tiny_config
@@ -26,11 +26,14 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
-from janus_r1.world.prompts import Prompt, train_prompts
+from janus_r1.world.prompts import Prompt, near_miss, train_prompts
 from janus_r1.world.questions import ask
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene, sample_scene
 from janus_r1.world.verify import verify
+
+WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
+VERDICT_WEIGHT = 10.0  # tokens that a verdict counts for beside descriptions of about 20
 
 
 @dataclass
@@ -45,7 +48,9 @@ class PretrainRecipe:
     draw_rows: int = 80
     """Caption -> image rows a step."""
     see_rows: int = 24
-    """Question rows a step."""
+    """Rows about a picture a step: questions, and verdicts on whether it is what a prompt asks for."""
+    judge: float = 0.5
+    """Share of ``see_rows`` laid out as self-evaluation: a picture of the prompt, or of a near miss."""
     text_weight: float = 0.3
     """Weight of the text loss beside the image loss."""
     describe: float = 0.4
@@ -119,9 +124,18 @@ class PretrainStage:
     def _see_rows(self, rng: random.Random) -> list[Row]:
         rows = []
         for prompt, scene in zip(*_scenes(self.recipe.see_rows, rng), strict=True):
-            question, answer = ask(scene, prompt, rng, self.recipe.describe)
-            rows.append(self.janus.layout.question(render(scene), question, answer))
+            if rng.random() < self.recipe.judge:
+                rows.append(self._judge_row(prompt, scene, rng))
+            else:
+                question, answer = ask(scene, prompt, rng, self.recipe.describe)
+                rows.append(self.janus.layout.question(render(scene), question, answer))
         return rows
+
+    def _judge_row(self, prompt: Prompt, scene: Scene, rng: random.Random) -> Row:
+        """Half the pictures are right; the others miss one fact of the prompt."""
+        picture = render(scene if rng.random() < 0.5 else sample_scene(near_miss(prompt, rng), rng))
+        seen, verdict = Seen(picture, self.janus.image_tokens), verify(picture, prompt.description).verdict
+        return self.janus.layout.judge(prompt.text, [], seen, verdict, WORD_WEIGHT, VERDICT_WEIGHT)
 
     def loss(self, module, batch: list[Row], step: int):
         image, text = module(batch)

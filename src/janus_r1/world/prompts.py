@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from janus_r1.world.scene import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Description, Slot
+from janus_r1.world.scene import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Description, Slot, with_article
 
 # GenEval's tags and its number of prompts for each.
 GENEVAL_COUNTS = {
@@ -76,8 +76,7 @@ class Prompt:
 
 def phrase(slot: Slot) -> str:
     """ "a small red circle", "an orange ring"."""
-    words = " ".join(word for word in (slot.size, slot.colour, slot.shape) if word)
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return with_article(" ".join(word for word in (slot.size, slot.colour, slot.shape) if word))
 
 
 def plural(slot: Slot) -> str:
@@ -220,31 +219,43 @@ def train_prompts(rng: random.Random) -> Iterator[Prompt]:
 # ------------------------------------------------------------------------- from scene to language
 
 
-def alterations(prompt: Prompt) -> dict[str, Description]:
+def alterations(prompt: Prompt, rng: random.Random | None = None) -> dict[str, Description]:
     """Descriptions that differ from a prompt's in one fact, by the name of the fact.
 
-    Used to test the verifier: a picture of the prompt must be rejected under each of them.
+    A picture of the prompt is wrong under each of them, and the other way round. Which object, which
+    relation and which new value is random; without ``rng`` it follows from the prompt's text.
     """
     description, slots = prompt.description, prompt.description.slots
-    rng = random.Random(prompt.text)
+    rng = rng or random.Random(prompt.text)
+    at = rng.randrange(len(slots))
     changed = {}
     free_shapes = [s for s in SHAPES if s not in {slot.shape for slot in slots}]
     free_colours = [c for c in COLOURS if c not in {slot.colour for slot in slots}]
-    changed["shape"] = _replace(description, 0, shape=rng.choice(free_shapes))
-    if slots[0].colour:
-        changed["colour"] = _replace(description, 0, colour=rng.choice(free_colours))
-    if slots[0].size:
-        other = next(size for size in SIZES if size != slots[0].size)
-        changed["size"] = _replace(description, 0, size=other)
-    changed["count"] = Description((*slots, slots[0]))
+    changed["shape"] = _replace(description, at, shape=rng.choice(free_shapes))
+    if slots[at].colour:
+        changed["colour"] = _replace(description, at, colour=rng.choice(free_colours))
+    if slots[at].size:
+        other = next(size for size in SIZES if size != slots[at].size)
+        changed["size"] = _replace(description, at, size=other)
+    changed["count"] = Description((*slots, slots[at]))
+    if len(slots) > 1:
+        changed["missing"] = Description((*slots[:at], *slots[at + 1 :]))
     if description.relations:
-        a, relation, b = description.relations[0]
-        other = rng.choice([r for r in RELATIONS if r != relation])
-        changed["relation"] = Description(slots, ((a, other, b), *description.relations[1:]))
-    if not description.alike and len(slots) > 1 and slots[0].colour and slots[1].colour:
-        swapped = _replace(description, 0, colour=slots[1].colour)
-        changed["binding"] = _replace(swapped, 1, colour=slots[0].colour)
+        which = rng.randrange(len(description.relations))
+        a, relation, b = description.relations[which]
+        other = (a, rng.choice([r for r in RELATIONS if r != relation]), b)
+        relations = (*description.relations[:which], other, *description.relations[which + 1 :])
+        changed["relation"] = Description(slots, relations)
+    if not description.alike and len(slots) > 1 and all(slot.colour for slot in slots):
+        i, j = rng.sample(range(len(slots)), 2)
+        swapped = _replace(description, i, colour=slots[j].colour)
+        changed["binding"] = _replace(swapped, j, colour=slots[i].colour)
     return changed
+
+
+def near_miss(prompt: Prompt, rng: random.Random) -> Description:
+    """A random alteration that may be trained on: it names no held-out pair."""
+    return rng.choice([d for d in alterations(prompt, rng).values() if not is_held_out(d)])
 
 
 def is_held_out(description: Description) -> bool:
@@ -252,7 +263,7 @@ def is_held_out(description: Description) -> bool:
     return any((slot.shape, slot.colour) in HELD_OUT for slot in description.slots)
 
 
-def _replace(description: Description, index: int, **values: str) -> Description:
+def _replace(description: Description, index: int, **values: str | None) -> Description:
     slots = list(description.slots)
     old = slots[index]
     slots[index] = Slot(**{"shape": old.shape, "colour": old.colour, "size": old.size, **values})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from janus_r1.world.prompts import OPENINGS, Prompt, alterations, phrase
+from janus_r1.world.prompts import OPENINGS, Prompt, near_miss, phrase
 from janus_r1.world.scene import RELATIONS, Description, Scene, SceneObject, Slot, holds
 
 WORDS = ("no", "one", "two", "three", "four")
@@ -40,8 +40,7 @@ def _match(prompt: Prompt, rng: random.Random) -> tuple[str, str]:
     """Does the picture match its own prompt, or one that was changed in a single fact?"""
     if rng.random() < 0.5:
         return f"Does this image match: {prompt.text}?", "Yes"
-    changed = rng.choice(list(alterations(prompt).values()))
-    return f"Does this image match: {state(changed, rng)}?", "No"
+    return f"Does this image match: {state(near_miss(prompt, rng), rng)}?", "No"
 
 
 def state(description: Description, rng: random.Random) -> str:

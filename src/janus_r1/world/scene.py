@@ -83,6 +83,11 @@ class Description:
     alike: bool = False
 
 
+def with_article(words: str) -> str:
+    """ "a red circle", "an orange ring"."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
 def holds(relation: str, a: tuple[float, float], b: tuple[float, float], margin: float = 4.0) -> bool:
     """Whether centre ``a`` stands in ``relation`` to centre ``b``; y grows downwards.
 

@@ -14,7 +14,7 @@ from itertools import permutations
 import numpy as np
 
 from janus_r1.world.render import shape_mask
-from janus_r1.world.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Description, Slot, holds
+from janus_r1.world.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Description, Slot, holds, with_article
 
 FOREGROUND_DISTANCE = 48.0  # RGB distance from the background at which a pixel belongs to an object
 MIN_AREA = 24  # smaller specks are noise: the smallest drawn object covers about 70 pixels
@@ -51,6 +51,11 @@ class Verification:
     @property
     def correct(self) -> bool:
         return not self.failed
+
+    @property
+    def verdict(self) -> str:
+        """As a model is to say it: "Yes, ..." or "No, ..."."""
+        return f"{'Yes' if self.correct else 'No'}, {self.reason}."
 
 
 def verify(pixels: np.ndarray, description: Description) -> Verification:
@@ -245,7 +250,7 @@ def _slot_failures(slot: Slot, item: Seen | None) -> list[str]:
         return [f"there is no {name(slot)}"] * _slot_facts(slot)
     failures = []
     if slot.shape is not None and item.shape != slot.shape:
-        failures.append(f"there is a {item} instead of a {name(slot)}")
+        failures.append(f"there is {with_article(str(item))} instead of {with_article(name(slot))}")
     if slot.colour is not None and item.colour != slot.colour:
         failures.append(f"the {item.shape or slot.shape or 'object'} is {item.colour}, not {slot.colour}")
     if slot.size is not None and item.size != slot.size:

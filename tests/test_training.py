@@ -137,7 +137,7 @@ def test_gradients_reach_what_each_task_trains(tiny):
 def test_quantisation_is_straight_through():
     """The encoder learns from the reconstruction although ids are integers."""
     stage = VqStage(VqRecipe(batch=2, codes=16, continuous_steps=0))
-    loss, _ = stage.loss(stage.module, stage.batch(0), step=0)
+    loss, _ = stage.loss(stage.module, stage.batches(0)[0], step=0)
     loss.backward()
     grad = stage.module.model.encoder.conv_in.weight.grad
     assert grad is not None and float(grad.abs().sum()) > 0

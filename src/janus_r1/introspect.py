@@ -95,12 +95,7 @@ class _Batch:
         if not self.rounds[position] or self.settings.history == "last":
             return seen
         verdict = self.rounds[position][-1].verdict
-        return Text(self._closed(verdict)[len(verdict.ids) - 1 :]), self.layout.regenerate, *seen
-
-    def _closed(self, verdict: Verdict) -> tuple[int, ...]:
-        """The verdict's tokens with the end-of-sequence token, also where it was cut short."""
-        eos = self.layout.special.eos
-        return verdict.ids if verdict.ids[-1] == eos else (*verdict.ids, eos)
+        return Text(self.layout.closed(verdict.ids)[len(verdict.ids) - 1 :]), self.layout.regenerate, *seen
 
     def _keep_unsatisfied(self) -> None:
         if not self.settings.early_stop:
@@ -123,7 +118,7 @@ class _Batch:
         """What follows the ids that the drawing stream holds already (all but the last, or none)."""
         last = self.rounds[position][-1]
         unfed = last.ids if self.settings.history == "last" else last.ids[-1:]
-        return Drawn(unfed), self.layout.self_check, Text(self._closed(last.verdict)), self.layout.regenerate
+        return Drawn(unfed), self.layout.self_check, Text(self.layout.closed(last.verdict.ids)), self.layout.regenerate
 
     def _chain(self, position: int) -> Chain:
         rounds = tuple(self.rounds[position])

@@ -12,6 +12,7 @@ its middle, and truncation shortens a caption or a reason, never the structure a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +146,40 @@ class Layout:
         for image, reason in earlier:
             row += [image, self.self_check, self.verdict(reason), self.regenerate]
         return (*row, Drawn(ids, learn=True))
+
+    # ------------------------------------------------------------------------------ whole chains
+
+    def closed(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """A sampled verdict with its end-of-sequence token, also where it was cut short."""
+        return ids if ids and ids[-1] == self.special.eos else (*ids, self.special.eos)
+
+    def drawing(
+        self,
+        prompt: Text,
+        drafts: Sequence[tuple[int, ...]],
+        verdicts: Sequence[tuple[int, ...]],
+        only_last: bool = False,
+    ) -> Row:
+        """The drawing stream of a chain as it was sampled; all its drafts are learnt, or the last alone.
+
+        ``verdicts`` are the sampled ids between the drafts: one fewer than drafts.
+        """
+        row: list[Segment] = [prompt]
+        for index, draft in enumerate(drafts):
+            if index:
+                row += [self.self_check, Text(self.closed(verdicts[index - 1])), self.regenerate]
+            row.append(Drawn(draft, learn=not only_last or index + 1 == len(drafts)))
+        return tuple(row)
+
+    def seeing(self, prompt: Text, images: Sequence[np.ndarray], verdicts: Sequence[tuple[int, ...]]) -> Row:
+        """The seeing stream of a chain, its verdicts learnt (not an end-of-sequence token it never sampled)."""
+        row: list[Segment] = [prompt]
+        for index, (pixels, verdict) in enumerate(zip(images, verdicts, strict=True)):
+            if index:
+                before = verdicts[index - 1]
+                row.append(Text((*self.closed(before)[len(before) :], *self.regenerate.ids)))
+            row += [Seen(pixels, self.image_tokens), self.self_check, Text(verdict, learn=True)]
+        return tuple(row)
 
     def _shortened(self, text: str, end: str, limit: int) -> tuple[int, ...]:
         """Tokens of ``text + end``, cut inside ``text`` when there are more than ``limit``."""

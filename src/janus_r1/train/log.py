@@ -24,7 +24,7 @@ class RunLog:
         self.path = out / "metrics.jsonl"
         self.before = seconds
         if start:
-            _forget_after(self.path, start)
+            forget_after(self.path, start)
         else:
             self.path.unlink(missing_ok=True)  # rows of a run that never reached a checkpoint
         self.began = time.monotonic()
@@ -81,7 +81,7 @@ def _bar(name: str, start: int, steps: int) -> tuple[Progress | None, Any]:
     return bar, task
 
 
-def _forget_after(path: Path, start: int) -> None:
+def forget_after(path: Path, start: int) -> None:
     """Drop rows of steps that a killed run logged beyond its last checkpoint."""
     kept: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,14 +39,14 @@ class Stage(Protocol):
     @property
     def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
 
-    def batch(self, step: int) -> Any:
-        """The batch of a step; a pure function of the recipe and ``step``."""
+    def batches(self, step: int) -> Sequence[Any]:
+        """The batches of a step, whose gradients add up; they follow from recipe, weights and ``step``."""
 
     def loss(self, module: nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """The scalar to minimise, and figures to log."""
+        """The scalar to minimise, and figures to log; both are sums over the batches of a step."""
 
-    def after_step(self, step: int) -> None:
-        """Called after the optimizers, without gradients (codebook upkeep, for example)."""
+    def after_step(self, step: int) -> dict[str, float] | None:
+        """Called after the optimizers, without gradients (codebook upkeep, evaluation); may add figures."""
 
     def preview(self, step: int) -> Any | None:
         """A picture for the log, uint8 [H, W, 3], or None."""
@@ -108,15 +109,14 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     for step in range(start, options.steps):
         torch.manual_seed(options.seed * 1_000_003 + step)
         _set_lr(stage.optimizers, peaks, lr_share(step, options))
-        loss, figures = stage.loss(module, stage.batch(step), step)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)
-        _stop_if_broken(loss, norm, step, out)
+        figures = _backward(stage, accelerator, module, step)
+        norm = float(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip))
+        _stop_if_broken(figures["loss"], norm, step, out)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        stage.after_step(step)
-        log.step(step, {"loss": float(loss.detach()), "grad_norm": float(norm), **figures})
+        later = stage.after_step(step) or {}
+        log.step(step, {"loss": figures["loss"], "grad_norm": norm, **figures, **later})
         if (step + 1) % options.preview_every == 0 or step + 1 == options.steps:
             log.picture(step, stage.preview(step))
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
@@ -127,14 +127,28 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     return out
 
 
+def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: int) -> dict[str, float]:
+    """Gradients of all batches of a step, exchanged between processes once; returns the summed figures."""
+    figures: dict[str, float] = {"loss": 0.0}
+    batches = stage.batches(step)
+    for index, batch in enumerate(batches):
+        last = index + 1 == len(batches)
+        with nullcontext() if last else accelerator.no_sync(module):
+            loss, parts = stage.loss(module, batch, step)
+            accelerator.backward(loss)
+        for name, value in {"loss": float(loss.detach()), **parts}.items():
+            figures[name] = figures.get(name, 0.0) + value
+    return figures
+
+
 def _set_lr(optimizers: Sequence[torch.optim.Optimizer], peaks: list[list[float]], share: float) -> None:
     for optimizer, values in zip(optimizers, peaks, strict=True):
         for group, peak in zip(optimizer.param_groups, values, strict=True):
             group["lr"] = peak * share
 
 
-def _stop_if_broken(loss: torch.Tensor, norm: torch.Tensor, step: int, out: Path) -> None:
-    if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
+def _stop_if_broken(loss: float, norm: float, step: int, out: Path) -> None:
+    if not math.isfinite(loss) or not math.isfinite(norm):
         raise UserError(
             f"step {step}: the loss or its gradient is not a number; lower the learning rate and "
             f"--resume from the last checkpoint in {out}"

@@ -108,9 +108,9 @@ class PretrainStage:
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 
-    def batch(self, step: int) -> list[Row]:
+    def batches(self, step: int) -> list[list[Row]]:
         rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
-        return [*self._draw_rows(rng), *self._see_rows(rng)]
+        return [[*self._draw_rows(rng), *self._see_rows(rng)]]
 
     def _draw_rows(self, rng: random.Random) -> list[Row]:
         prompts, scenes = _scenes(self.recipe.draw_rows, rng)

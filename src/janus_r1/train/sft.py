@@ -66,7 +66,7 @@ class SftStage:
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
 
-    def batch(self, step: int) -> tuple[list[Row], list[Row]]:
+    def batches(self, step: int) -> list[tuple[list[Row], list[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
         recipe = self.recipe
         rng = random.Random(recipe.run.seed * 1_000_003 + step)
@@ -76,7 +76,7 @@ class SftStage:
         images = [self.examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
         images += [self.examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         verdicts = [self.examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
-        return images, verdicts
+        return [(images, verdicts)]
 
     def loss(self, module, batch: tuple[list[Row], list[Row]], step: int):
         images, verdicts = batch

@@ -96,9 +96,9 @@ class VqStage:
         ]
         self.latents = self.ids = torch.empty(0)
 
-    def batch(self, step: int) -> torch.Tensor:
+    def batches(self, step: int) -> list[torch.Tensor]:
         pixels = random_pixels(self.recipe.batch, seed=self.recipe.run.seed * 1_000_003 + step)
-        return pixels.to(self.module.ready.device)
+        return [pixels.to(self.module.ready.device)]
 
     def loss(self, module, batch: torch.Tensor, step: int):
         quantise = step >= self.recipe.continuous_steps

@@ -1,0 +1,150 @@
+"""From the rewards of a chain's rounds to the advantages of its tokens: pure functions.
+
+Notation of the paper (section 3.2): r_i reward of draft i in [0, 1], v_i its verdict (1 Yes, 0 No),
+K rounds drawn, T round limit. Chains of one prompt form a group; a group's mean is the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+EPSILON = 1e-4  # added to a group's standard deviation, as in the official code
+NO_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What credit knows of a chain; one number a round."""
+
+    rewards: tuple[float, ...]
+    verdicts: tuple[float, ...]
+    """1 for Yes, 0 for No."""
+    p_yes: tuple[float, ...]
+    truth: tuple[float, ...]
+    """What verdicts are held to: the rewards themselves (paper), or 1 and 0 on either side of a threshold."""
+
+    @property
+    def agreement(self) -> list[float]:
+        """c_i = 1 - |r_i - v_i| of every verdict."""
+        return [1 - abs(r - v) for r, v in zip(self.truth, self.verdicts, strict=True)]
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Advantages of a chain, one a round: of the draft's ids, of the verdict's word, of its reason."""
+
+    draft: tuple[float, ...]
+    word: tuple[float, ...]
+    reason: tuple[float, ...]
+
+    @property
+    def idle(self) -> bool:
+        """Whether the chain teaches nothing."""
+        return all(abs(a) < NO_SPREAD for a in (*self.draft, *self.word, *self.reason))
+
+
+def drawing_return(rewards: Sequence[float], limit: int) -> float:
+    """R_gen = sum_{i<K} r_i + (T - K + 1) r_K: rounds that were not needed count as the last."""
+    return sum(rewards[:-1]) + (limit - len(rewards) + 1) * rewards[-1]
+
+
+def judging_return(agreement: Sequence[float], limit: int) -> float:
+    """R_comp = T/K sum_i c_i, c_i = 1 - |r_i - v_i|: on one scale however many rounds there were."""
+    return limit / len(agreement) * sum(agreement)
+
+
+def normalised(values: Sequence[float]) -> list[float]:
+    """(x - mean) / (std + epsilon), with the population's standard deviation; zeros without spread."""
+    x = np.asarray(values, dtype=np.float64)
+    return ((x - x.mean()) / (x.std() + EPSILON)).tolist()
+
+
+def has_spread(group: Sequence[Scored]) -> bool:
+    """Whether the drafts of a group earned different rewards."""
+    rewards = [r for chain in group for r in chain.rewards]
+    return max(rewards) - min(rewards) > NO_SPREAD
+
+
+def token_weights(name: str, drawn: int, said: int, chain_tokens: int) -> tuple[float, float, float]:
+    """What a draft of ``drawn`` ids, the word and the reason of a verdict of ``said`` ids count in the loss.
+
+    ``chain``: every token 1/|o_i|, o_i being the whole chain. ``segment``: a draft 1, a verdict 1.
+    ``direct``: a draft, a word and a reason 1 each, so that the word is not drowned by its reason.
+    """
+    if name == "chain":
+        return drawn / chain_tokens, 1 / chain_tokens, (said - 1) / chain_tokens
+    if name == "segment":
+        return 1.0, 1 / said, (said - 1) / said
+    return 1.0, 1.0, 1.0
+
+
+# ---------------------------------------------------------------------------- three ways to credit
+
+
+def chain_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
+    """The paper: one advantage, of ``draw`` R_gen + ``judge`` R_comp, for every token of a chain."""
+    returns = [draw * drawing_return(c.rewards, limit) + judge * judging_return(c.agreement, limit) for c in group]
+    credits = []
+    for chain, advantage in zip(group, normalised(returns), strict=True):
+        alike = (advantage,) * len(chain.rewards)
+        credits.append(Credit(alike, alike, alike))
+    return credits
+
+
+def segment_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
+    """The official code: every draft by its own reward, every verdict by 1 - |r - v|.
+
+    Each is normalised over the chains of the group that reached its round.
+    """
+    drafts = _by_round(group, lambda chain: chain.rewards)
+    verdicts = _by_round(group, lambda chain: chain.agreement)
+    credits = []
+    for draft, verdict in zip(drafts, verdicts, strict=True):
+        judged = _scaled(verdict, judge)
+        credits.append(Credit(_scaled(draft, draw), judged, judged))
+    return credits
+
+
+def direct_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
+    """Ours: every decision by what follows from it alone.
+
+    A draft by its reward, normalised over all drafts of the group, whatever their round: redrafts are
+    compared with first drafts, and a lone one still has a baseline. The verdict's word by its
+    agreement with the reward, minus its mean over both words: c(v) - [p c(Yes) + (1 - p) c(No)], an
+    exact baseline that needs no group. A reason by the draft it leads to.
+    """
+    advantage = iter(normalised([r for chain in group for r in chain.rewards]))
+    credits = []
+    for chain in group:
+        drafts = tuple(draw * next(advantage) for _ in chain.rewards)
+        words = tuple(
+            judge * (c - (p * r + (1 - p) * (1 - r)))
+            for c, r, p in zip(chain.agreement, chain.truth, chain.p_yes, strict=True)
+        )
+        credits.append(Credit(drafts, words, (*drafts[1:], 0.0)))
+    return credits
+
+
+CREDITS: dict[str, Callable[[Sequence[Scored], int, float, float], list[Credit]]] = {
+    "chain": chain_credit,
+    "segment": segment_credit,
+    "direct": direct_credit,
+}
+
+
+def _by_round(group: Sequence[Scored], values: Callable[[Scored], Sequence[float]]) -> list[list[float]]:
+    """``values`` of every chain, normalised over the chains that have the round."""
+    own = [list(values(chain)) for chain in group]
+    result: list[list[float]] = [[] for _ in own]
+    for index in range(max(len(row) for row in own)):
+        reached = [i for i, row in enumerate(own) if index < len(row)]
+        for i, value in zip(reached, normalised([own[i][index] for i in reached]), strict=True):
+            result[i].append(value)
+    return result
+
+
+def _scaled(values: Iterable[float], by: float) -> tuple[float, ...]:
+    return tuple(by * value for value in values)

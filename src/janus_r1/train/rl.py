@@ -1,0 +1,312 @@
+"""Stage 3: reinforcement learning on whole chains (paper section 3.2, design section 7).
+
+A rollout draws, judges and redraws exactly as inference does; its rewards become advantages
+(``credit``), its tokens are scored again under the current weights (``policy``), and the clipped
+objective with an optional KL to a frozen reference is climbed for one or more steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from janus_r1.chain import Chain, Settings
+from janus_r1.errors import UserError
+from janus_r1.model.loading import DTYPES, load, save
+from janus_r1.reward.build import RewardRecipe, build_rewards
+from janus_r1.train import trajectory
+from janus_r1.train.credit import CREDITS, Scored, has_spread
+from janus_r1.train.figures import chain_figures, rollout_figures
+from janus_r1.train.grpo import clipped_objective, k3
+from janus_r1.train.journal import Journal
+from janus_r1.train.keep import Best
+from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.optim import adamw, muon_and_adamw
+from janus_r1.train.policy import Policy, PolicyName, rescored
+from janus_r1.train.prepare import prepare
+from janus_r1.train.preview import chain_sheet
+from janus_r1.train.prompts import PromptSource
+from janus_r1.train.replica import Replica
+from janus_r1.train.rollout import Group, Rollout, roll_out
+from janus_r1.train.trajectory import Flat, Rows, Trajectory
+
+KINDS = ("image", "text")
+TOO_FEW = 0.5  # a rollout that keeps a smaller share of its groups is drawn again
+ATTEMPTS = 3
+PATIENCE = 20  # rollouts in a row without any spread before the run stops
+
+
+@dataclass
+class RlRecipe:
+    """Recipe of ``janus-r1 train rl``."""
+
+    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/rl", steps=1000))
+    model: str = "runs/sft/model"
+    """Model to start from: a folder, an embedded model or a Hub id."""
+    prompts: str = "shapes"
+    """``shapes`` (the world's training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
+    rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
+    """What scores a draft in [0, 1]; several are averaged by weight."""
+    prompts_per_step: int = 16
+    """Prompts a rollout, over all processes."""
+    group: int = 8
+    """Chains of every prompt (G; paper: 7)."""
+    rounds: int = 3
+    """Largest number of drafts (T)."""
+    guidance: float = 1.5
+    temperature: float = 1.0
+    top_k: int = 0
+    text_temperature: float = 1.0
+    text_top_k: int = 0
+    max_reason_tokens: int = 40
+    history: Literal["full", "last"] = "full"
+    credit: Literal["chain", "segment", "direct"] = "direct"
+    """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
+    ``segment`` (official code: each draft and verdict by itself), ``direct`` (ours: each decision by
+    what follows from it)."""
+    policy: PolicyName = "guided"
+    """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
+    code), ``conditional`` (no guidance, half the cost)."""
+    draw_weight: float = 1.0
+    """Weight of the reward for drawing well (R_gen); 0 leaves it out."""
+    judge_weight: float = 1.0
+    """Weight of the reward for judging truly (R_comp); 0 leaves it out."""
+    judge_threshold: float | None = None
+    """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
+    are (paper)."""
+    clip: float = 0.2
+    kl: float = 0.0
+    """Weight of the KL to the reference (beta; paper: 0.05); 0 needs no reference."""
+    minibatches: int = 1
+    """Optimizer steps a pass over a rollout, each on its own share of the groups."""
+    passes: int = 1
+    """Passes over a rollout; beyond the first the ratio and its clip act."""
+    micro_batch: int = 32
+    """Chains that go through the model together in training; sets the memory."""
+    max_batch: int = 128
+    """Chains that are drawn together."""
+    rollout_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the drawing model; another than the trained one's makes a copy of it."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-6
+    weight_decay: float = 0.0
+    compile: bool = False
+    eval_every: int = 50
+    """Steps between evaluations on fixed prompts that are not trained on; 0 for none."""
+    eval_prompts: int = 128
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps a rollout."""
+        return self.minibatches * self.passes
+
+    def settings(self, seed: int) -> Settings:
+        return Settings(
+            rounds=self.rounds,
+            guidance=self.guidance,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            text_temperature=self.text_temperature,
+            text_top_k=self.text_top_k,
+            max_reason_tokens=self.max_reason_tokens,
+            history=self.history,
+            seed=seed,
+        )
+
+
+class RlStage:
+    def __init__(self, recipe: RlRecipe) -> None:
+        check(recipe)
+        self.recipe = recipe
+        self.rewards = build_rewards(recipe.rewards)
+        self.prompts = PromptSource(recipe.prompts, recipe.eval_prompts)
+        self.module = self._policy()
+        self.janus = self.module.janus
+        self.replica = Replica(self.janus, DTYPES[recipe.rollout_dtype])
+        self.reference = self._policy().requires_grad_(False) if recipe.kl else None
+        make = muon_and_adamw if recipe.optimizer == "muon" else adamw
+        self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
+        self.process = PartialState()
+        self.journal = Journal(Path(recipe.run.out))
+        self.best = Best(Path(recipe.run.out))
+        self.parts: list[list[Trajectory]] = []
+        self.figures: dict[str, float] = {}
+        self.tokens: dict[str, int] = {}
+        self.without_spread = 0
+        self.learning_since = 0.0
+
+    def _policy(self) -> Policy:
+        recipe = self.recipe
+        janus = load(recipe.model)
+        prepare(janus, train_vision=False, compile_model=recipe.compile)
+        return Policy(janus, recipe.settings(0), recipe.policy)
+
+    # ---------------------------------------------------------------------------------- rollouts
+
+    def batches(self, step: int) -> list[list[Trajectory]]:
+        """Micro-batches of a minibatch of the current rollout; chains that teach nothing are left out."""
+        if step % self.recipe.updates == 0:
+            self.parts = self._minibatches(step)
+        part = self.parts[step % self.recipe.minibatches]
+        learnt = [t for t in part if not t.credit.idle] or part[:1]  # never none: processes wait for each other
+        self.tokens = {
+            "image": sum(len(r.ids) for t in learnt for r in t.chain.rounds),
+            "text": sum(len(r.verdict.ids) for t in learnt for r in t.chain.rounds),
+        }
+        size = self.recipe.micro_batch
+        return [learnt[i : i + size] for i in range(0, len(learnt), size)]
+
+    def _minibatches(self, step: int) -> list[list[Trajectory]]:
+        """A new rollout, credited and dealt out; alike lengths side by side."""
+        rollout = self._roll_out(step // self.recipe.updates)
+        groups = [self._credited(group) for group in rollout.groups]
+        self._watch(groups)
+        if self.process.is_main_process:
+            self.journal.write(step, rollout.groups)
+        self.figures = rollout_figures(rollout, [[t.scored for t in group] for group in groups], self.recipe.rounds)
+        self.learning_since = time.monotonic()
+        share = range(self.recipe.minibatches)
+        dealt = [[t for group in groups[i :: self.recipe.minibatches] for t in group] for i in share]
+        return [sorted(part, key=lambda t: t.chain.tokens) for part in dealt]
+
+    def _roll_out(self, index: int) -> Rollout:
+        """This process's share of rollout ``index``; drawn again when too few rewards arrive."""
+        recipe, rank = self.recipe, self.process.process_index
+        share = recipe.prompts_per_step // self.process.num_processes
+        model = self.replica.refresh()
+        for attempt in range(ATTEMPTS):
+            seed = (recipe.run.seed * 1_000_003 + index) * ATTEMPTS + attempt
+            prompts = self.prompts.step(recipe.prompts_per_step, recipe.run.seed, index * ATTEMPTS + attempt)
+            rollout = roll_out(
+                model,
+                prompts[rank * share : (rank + 1) * share],
+                recipe.group,
+                recipe.settings(seed),
+                self.rewards,
+                max_batch=recipe.max_batch,
+                first_row=rank * share * recipe.group,
+            )
+            if len(rollout.groups) >= max(1, TOO_FEW * share):
+                return rollout
+        cause = rollout.abstained.most_common(1)[0][0]
+        raise UserError(f"most rewards were missing in {ATTEMPTS} rollouts in a row; the commonest cause: {cause}")
+
+    def _credited(self, group: Group) -> list[Trajectory]:
+        recipe = self.recipe
+        chains = group.chains
+        if recipe.policy != "guided" and recipe.guidance > 1:  # the sampler's log-probs are of another policy
+            chains = tuple(rescored(self.module, chains))
+        scored = [_scored(c, r, recipe.judge_threshold) for c, r in zip(chains, group.rewards, strict=True)]
+        credits = CREDITS[recipe.credit](scored, recipe.rounds, recipe.draw_weight, recipe.judge_weight)
+        return [Trajectory(*parts) for parts in zip(chains, scored, credits, strict=True)]
+
+    def _watch(self, groups: list[list[Trajectory]]) -> None:
+        """A run that can learn nothing any more says so."""
+        spread = any(has_spread([t.scored for t in group]) for group in groups)
+        self.without_spread = 0 if spread else self.without_spread + 1
+        if self.without_spread == PATIENCE:
+            reward = groups[0][0].scored.rewards[0]
+            raise UserError(
+                f"{PATIENCE} rollouts in a row earned the same reward ({reward:.3g}) for every draft of a prompt: "
+                "nothing can be learnt; check the reward, or raise the temperature or the group"
+            )
+
+    # ---------------------------------------------------------------------------------- learning
+
+    def loss(self, module, batch: list[Trajectory], step: int):
+        recipe = self.recipe
+        rows = trajectory.rows(self.janus.layout, [t.chain for t in batch])
+        flats = (trajectory.image_tokens(batch, recipe.credit), trajectory.text_tokens(batch, recipe.credit))
+        chains = recipe.prompts_per_step * recipe.group / recipe.minibatches / self.process.num_processes
+        total = torch.zeros((), device=self.janus.device)
+        figures, self.figures = self.figures, {}  # of the rollout: logged once
+        for kind, now, fixed, flat in zip(KINDS, module(rows), self._fixed(rows), flats, strict=True):
+            loss, watched = token_loss(now, flat.to(now.device), fixed, recipe.clip, recipe.kl)
+            total = total + loss / chains
+            share = len(now) / self.tokens[kind]
+            figures |= {f"{name}_{kind}": value * share for name, value in watched.items()}
+        return total, figures
+
+    @torch.no_grad()
+    def _fixed(self, rows: Rows) -> Sequence[torch.Tensor | None]:
+        """The reference's log-probs: it embeds the same ids with its own weights."""
+        return self.reference(rows) if self.reference else (None, None)
+
+    def after_step(self, step: int) -> dict[str, float]:
+        recipe = self.recipe
+        figures = {}
+        if (step + 1) % recipe.updates == 0:
+            figures["seconds_learning"] = time.monotonic() - self.learning_since
+        if recipe.eval_every and (step + 1) % recipe.eval_every == 0:
+            figures |= self._evaluate(step)
+        return figures
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        """On fixed prompts that are not trained on, the likeliest verdicts; the best model is kept."""
+        settings = replace(self.recipe.settings(seed=0), text_temperature=0.0)
+        prompts = self.prompts.held_out
+        rollout = roll_out(self.replica.refresh(), prompts, 1, settings, self.rewards, max_batch=64, fewest=1)
+        scored = [_scored(c, r, None) for g in rollout.groups for c, r in zip(g.chains, g.rewards, strict=True)]
+        if not scored:
+            return {}
+        figures = {f"eval_{k}": v for k, v in chain_figures(scored, self.recipe.rounds).items()}
+        if self.process.is_main_process:
+            self.best.offer(self.janus, step, figures["eval_final_right"])
+        return figures
+
+    def preview(self, step: int) -> np.ndarray:
+        return chain_sheet(self.janus, self.recipe.rounds)
+
+
+def token_loss(
+    now: torch.Tensor, flat: Flat, fixed: torch.Tensor | None, clip: float, kl: float
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Weighted sum over tokens of -objective + kl k3, and what to watch (means over tokens)."""
+    objective, acted = clipped_objective(now, flat.old, flat.advantages, clip)
+    loss = -(flat.weights * objective).sum()
+    gap = (now.detach() - flat.old).abs()
+    watched = {"clipped": float(acted.float().mean()), "gap": float(gap.mean())}
+    if fixed is not None:
+        divergence = k3(now, fixed)
+        loss = loss + kl * (flat.weights * divergence).sum()
+        watched["kl"] = float(divergence.detach().mean())
+    return loss, watched
+
+
+def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -> Scored:
+    truth = rewards if threshold is None else tuple(float(r >= threshold) for r in rewards)
+    verdicts = [r.verdict for r in chain.rounds]
+    return Scored(rewards, tuple(float(v.accepted) for v in verdicts), tuple(v.p_yes for v in verdicts), truth)
+
+
+def check(recipe: RlRecipe) -> None:
+    """Raises UserError for values that cannot be meant, before anything is loaded."""
+    processes = PartialState().num_processes
+    _require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
+    _require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
+    _require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
+    share = recipe.prompts_per_step // processes
+    _require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
+    _require(recipe.run.save_every % recipe.updates == 0, f"run.save_every must be a multiple of {recipe.updates} updates")
+    _require(recipe.temperature > 0 and recipe.text_temperature > 0, "temperatures must be above 0: rollouts are sampled")
+    recipe.settings(0)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def rl(recipe: RlRecipe, resume: bool = False) -> Path:
+    """Train; ``<out>/model`` then holds the last weights, ``<out>/best`` those that evaluated best."""
+    stage = RlStage(recipe)
+    out = run(stage, recipe, recipe.run, resume)
+    save(stage.janus, out / "model", torch.bfloat16)
+    return out / "model"

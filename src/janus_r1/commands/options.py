@@ -80,6 +80,7 @@ STAGES: dict[str, tuple[Recipe, str]] = {
     "vq": (("janus_r1.train.vq", "VqRecipe", "train_vq"), "Train the image tokenizer of a from-scratch model."),
     "pretrain": (("janus_r1.train.pretrain", "PretrainRecipe", "pretrain"), "Train a base model from nothing."),
     "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw."),
+    "rl": (("janus_r1.train.rl", "RlRecipe", "rl"), "Reinforce whole chains by rewards for drawing and judging."),
 }
 BUILD: Recipe = ("janus_r1.data.build", "BuildRecipe", "build")
 

@@ -294,8 +294,12 @@ def check(recipe: RlRecipe) -> None:
     _require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
     share = recipe.prompts_per_step // processes
     _require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
-    _require(recipe.run.save_every % recipe.updates == 0, f"run.save_every must be a multiple of {recipe.updates} updates")
-    _require(recipe.temperature > 0 and recipe.text_temperature > 0, "temperatures must be above 0: rollouts are sampled")
+    updates = recipe.updates
+    _require(
+        recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)"
+    )
+    sampled = recipe.temperature > 0 and recipe.text_temperature > 0
+    _require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
     recipe.settings(0)
 
 

@@ -87,7 +87,7 @@ def _collect(
         for chain, row in zip(chains[start : start + group], scores[start : start + group], strict=True):
             missing = [score for score in row if isinstance(score, Abstained)]
             if missing:
-                rollout.abstained[missing[0].why] += 1
+                rollout.abstained[missing[0].cause] += 1
             else:
                 kept.append(chain)
                 rewards.append(tuple(float(score) for score in row if not isinstance(score, Abstained)))

@@ -242,10 +242,10 @@ def alterations(prompt: Prompt, rng: random.Random | None = None) -> dict[str, D
         changed["missing"] = Description((*slots[:at], *slots[at + 1 :]))
     if description.relations:
         which = rng.randrange(len(description.relations))
-        a, relation, b = description.relations[which]
-        other = (a, rng.choice([r for r in RELATIONS if r != relation]), b)
-        relations = (*description.relations[:which], other, *description.relations[which + 1 :])
-        changed["relation"] = Description(slots, relations)
+        relations = list(description.relations)
+        a, relation, b = relations[which]
+        relations[which] = (a, rng.choice([r for r in RELATIONS if r != relation]), b)
+        changed["relation"] = Description(slots, tuple(relations))
     if not description.alike and len(slots) > 1 and all(slot.colour for slot in slots):
         i, j = rng.sample(range(len(slots)), 2)
         swapped = _replace(description, i, colour=slots[j].colour)

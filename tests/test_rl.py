@@ -1,0 +1,287 @@
+"""Reinforcement learning: log-probs agree with the engine's, rewards that fail leave, a killed run resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from janus_r1.chain import Settings
+from janus_r1.errors import UserError
+from janus_r1.introspect import introspect
+from janus_r1.reward.score import Abstained
+from janus_r1.train import trajectory
+from janus_r1.train.credit import Credit, Scored
+from janus_r1.train.loop import RunOptions, newest_checkpoint
+from janus_r1.train.policy import Policy, rescored
+from janus_r1.train.prepare import prepare
+from janus_r1.train.prompts import PromptSource
+from janus_r1.train.rl import RlRecipe, RlStage, rl
+from janus_r1.train.rollout import roll_out
+
+PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
+SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 9, "seed": 4}
+
+
+def chains_of(tiny, **changes):
+    return introspect(tiny, PROMPTS, Settings(**(SAMPLED | changes)))
+
+
+# --------------------------------------------------------------------------------------- log-probs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"history": "last"},
+        {"guidance": 1.0},
+        {"early_stop": False},
+        {"top_k": 20, "text_top_k": 12},
+        {"temperature": 0.7},
+    ],
+    ids=lambda changes: "-".join(changes) or "plain",
+)
+def test_policy_recomputes_what_the_engine_reported(tiny, changes):
+    """The gap that reinforcement learning lives on: below 1e-4 nats a token in float32."""
+    chains = chains_of(tiny, **changes)
+    assert max(len(c.rounds) for c in chains) > 1, "no redraft: the test would show little"
+    image, text = Policy(tiny, chains[0].settings, chunk=50)(trajectory.rows(tiny.layout, chains))
+    expected_image = torch.tensor([p for c in chains for r in c.rounds for p in r.logprobs])
+    expected_text = torch.tensor([p for c in chains for r in c.rounds for p in r.verdict.logprobs])
+    assert torch.allclose(image, expected_image, atol=1e-4)
+    assert torch.allclose(text, expected_text, atol=1e-4)
+
+
+def test_the_other_policies_by_their_formulas(tiny):
+    chains = chains_of(tiny)
+    settings, rows = chains[0].settings, trajectory.rows(tiny.layout, chains)
+    guided, tempered, conditional = (
+        Policy(tiny, settings, name)(rows)[0] for name in ("guided", "tempered", "conditional")
+    )
+    plain = Policy(tiny, dataclasses.replace(settings, guidance=1.0))
+    unguided = dataclasses.replace(rows, unconditional=None)
+    assert torch.allclose(conditional, plain(unguided)[0], atol=1e-5)
+    colder = Policy(tiny, dataclasses.replace(settings, temperature=settings.guidance), "guided")
+    assert torch.allclose(tempered, colder(rows)[0], atol=1e-5)
+    assert not torch.allclose(guided, tempered, atol=1e-2)
+    assert not torch.allclose(guided, conditional, atol=1e-2)
+
+
+def test_rescored_chains_carry_the_policys_own_log_probs(tiny):
+    chains = chains_of(tiny)
+    policy = Policy(tiny, chains[0].settings, "conditional")
+    renewed = rescored(policy, chains, at_once=2)
+    again = policy(trajectory.rows(tiny.layout, renewed))[0]
+    assert torch.allclose(again, torch.tensor([p for c in renewed for r in c.rounds for p in r.logprobs]), atol=1e-4)
+    assert [c.rounds[0].ids for c in renewed] == [c.rounds[0].ids for c in chains]
+
+
+def test_flat_arrays_follow_the_tokens(tiny):
+    chain = next(c for c in chains_of(tiny) if len(c.rounds) > 1)
+    rounds = len(chain.rounds)
+    credit = Credit(tuple(map(float, range(rounds))), (10.0,) * rounds, (20.0,) * rounds)
+    scored = Scored((0.0,) * rounds, (0.0,) * rounds, (0.5,) * rounds, (0.0,) * rounds)
+    held = [trajectory.Trajectory(chain, scored, credit)]
+    image, text = trajectory.image_tokens(held, "direct"), trajectory.text_tokens(held, "direct")
+    assert image.advantages.tolist() == [float(i) for i in range(rounds) for _ in range(tiny.image_tokens)]
+    assert image.weights.sum().item() == pytest.approx(rounds)
+    words = [i == 0 for r in chain.rounds for i in range(len(r.verdict.ids))]
+    assert [a == 10.0 for a in text.advantages.tolist()] == words
+    everything = (
+        trajectory.image_tokens(held, "chain").weights.sum() + trajectory.text_tokens(held, "chain").weights.sum()
+    )
+    assert everything.item() == pytest.approx(1.0)
+
+
+def test_gradients_reach_the_language_model_and_both_heads_but_not_the_encoders(tiny):
+    prepare(tiny, train_vision=False, compile_model=False)
+    chains = chains_of(tiny)
+    policy = Policy(tiny, chains[0].settings)
+    image, text = policy(trajectory.rows(tiny.layout, chains))
+    (image.sum() + text.sum()).backward()
+    reached = {name for name, p in tiny.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    for part in ("language_model.layers.0", "generation_head", "generation_aligner", "aligner.", "lm_head"):
+        assert any(part in name for name in reached), part
+    assert not any("vision_model" in name or "vqmodel" in name for name in reached)
+
+
+# ----------------------------------------------------------------------------------------- rewards
+
+
+class Says:
+    """A reward that answers from a list, in turn."""
+
+    name = "says"
+
+    def __init__(self, answers) -> None:
+        self.answers, self.asked = answers, 0
+
+    def score(self, items):
+        self.asked += len(items)
+        return [self.answers[i % len(self.answers)] for i in range(self.asked - len(items), self.asked)]
+
+
+ONE_ROUND = Settings(rounds=1, guidance=1.0, text_temperature=1.0, max_reason_tokens=2)
+
+
+def test_a_chain_whose_reward_fails_leaves_its_group_and_is_counted(tiny):
+    reward = Says([0.5, Abstained("HTTP 500: overloaded"), 0.25])
+    rollout = roll_out(tiny, ["a red circle", "a blue star"], 3, ONE_ROUND, reward)
+    assert [g.rewards for g in rollout.groups] == [((0.5,), (0.25,)), ((0.5,), (0.25,))]
+    assert rollout.abstained == {"HTTP 500": 2} and rollout.lost_groups == 0
+    alone = roll_out(tiny, ["a red circle"], 2, ONE_ROUND, Says([Abstained("HTTP 500"), 1.0]))
+    assert not alone.groups and alone.lost_groups == 1
+
+
+def test_rollouts_do_not_depend_on_how_they_are_batched(tiny):
+    settings = Settings(**SAMPLED)
+    together = roll_out(tiny, PROMPTS, 2, settings, Says([0.5]))
+    apart = roll_out(tiny, PROMPTS, 2, settings, Says([0.5]), max_batch=2)
+    for one, other in zip(together.groups, apart.groups, strict=True):
+        assert [[r.ids for r in c.rounds] for c in one.chains] == [[r.ids for r in c.rounds] for c in other.chains]
+
+
+def small(folder: Path, out: Path, **changes) -> RlRecipe:
+    run = RunOptions(out=str(out), steps=6, save_every=2, preview_every=100, log_every=1, threads=1, precision="no")
+    values = {"prompts_per_step": 2, "group": 3, "rounds": 2, "max_reason_tokens": 6, "micro_batch": 4}
+    return RlRecipe(**({"run": run, "model": str(folder), "lr": 1e-4, "eval_every": 0} | values | changes))
+
+
+def test_a_run_without_rewards_stops_and_says_why(tiny_folder, tmp_path):
+    stage = RlStage(small(tiny_folder, tmp_path))
+    stage.rewards = Says([Abstained("HTTP 503: down")])
+    with pytest.raises(UserError, match="HTTP 503"):
+        stage.batches(0)
+
+
+def test_a_run_without_spread_stops_and_says_why(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("janus_r1.train.rl.PATIENCE", 2)
+    stage = RlStage(small(tiny_folder, tmp_path))
+    stage.rewards = Says([0.25])
+    stage.batches(0)
+    with pytest.raises(UserError, match=r"same reward \(0\.25\)"):
+        stage.batches(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"group": 1}, "group"),
+        ({"text_temperature": 0.0}, "temperature"),
+        ({"minibatches": 3}, "minibatches"),
+        ({"passes": 4}, "save_every"),
+        ({"prompts": "/nowhere.txt"}, "nowhere"),
+    ],
+)
+def test_recipes_that_cannot_be_meant_are_refused(tiny_folder, tmp_path, changes, complaint):
+    with pytest.raises(UserError, match=complaint):
+        RlStage(small(tiny_folder, tmp_path, **changes))
+
+
+# ---------------------------------------------------------------------------------------- learning
+
+
+class Uneven:
+    """A reward with spread that follows from the picture."""
+
+    name = "uneven"
+
+    def score(self, items):
+        return [int(item.image.astype(int).sum()) % 100 / 99 for item in items]
+
+
+@pytest.mark.parametrize("credit", ["chain", "segment", "direct"])
+def test_a_small_step_makes_credited_tokens_likelier(tiny_folder, tmp_path, credit):
+    stage = RlStage(small(tiny_folder, tmp_path, credit=credit, group=6, micro_batch=100))
+    stage.rewards = Uneven()
+    (batch,) = stage.batches(0)
+    rows = trajectory.rows(stage.janus.layout, [t.chain for t in batch])
+    flats = trajectory.image_tokens(batch, credit), trajectory.text_tokens(batch, credit)
+    loss, _ = stage.loss(stage.module, batch, 0)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in stage.janus.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-6 * parameter.grad
+    for now, flat in zip(stage.module(rows), flats, strict=True):
+        assert (flat.weights * flat.advantages * (now - flat.old)).sum() > 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"minibatches": 2, "kl": 0.05, "policy": "conditional", "credit": "chain"}])
+def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    changes = changes | {"eval_every": 3, "eval_prompts": 2}
+    run_code(code(small(tiny_folder, whole, **changes)))
+    process = subprocess.Popen([sys.executable, "-c", code(small(tiny_folder, broken, **changes))])
+    while newest_checkpoint(broken) is None:
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert newest_checkpoint(broken).name < "step_0000006", "killed too late to show anything"
+    run_code(code(small(tiny_folder, broken, **changes)), "resume")
+    one, other = (load_file(newest_checkpoint(run) / "model.safetensors") for run in (whole, broken))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert figures(whole) == figures(broken)
+    assert (whole / "rollouts.jsonl").read_text() == (broken / "rollouts.jsonl").read_text()
+
+
+def code(recipe: RlRecipe) -> str:
+    values = dataclasses.asdict(recipe)
+    return (
+        "import sys\nfrom janus_r1.train.rl import *\n"
+        f"values = {values!r}\nvalues['run'] = RunOptions(**values['run'])\n"
+        "values['rewards'] = [RewardRecipe(**r) for r in values['rewards']]\n"
+        "rl(RlRecipe(**values), resume='resume' in sys.argv)\n"
+    )
+
+
+def run_code(source: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", source, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def figures(out: Path) -> list[dict]:
+    """Logged figures without times; NaN (nothing to fix) compares as a word."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: str(v) for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+def test_rl_writes_a_model_and_what_to_read(tiny_folder, tmp_path):
+    out = rl(small(tiny_folder, tmp_path, eval_every=3, eval_prompts=2))
+    assert (out / "config.json").exists() and (tmp_path / "best" / "config.json").exists()
+    record = json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
+    assert record["chains"][0][0].keys() == {"text", "p_yes", "reward"}
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["gap_image"] < 1e-4 and row["gap_text"] < 1e-4
+
+
+# ----------------------------------------------------------------------------------------- prompts
+
+
+def test_prompts_from_files(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"prompt {i}"}) + "\n" for i in range(7)))
+    source = PromptSource(str(file), held_out=2)
+    assert source.held_out == ["prompt 0", "prompt 1"]
+    epoch = [p for step in range(5) for p in source.step(1, seed=3, step=step)]
+    assert sorted(epoch) == [f"prompt {i}" for i in range(2, 7)]
+    assert source.step(5, 3, 0) == epoch
+    file.write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match="line 1"):
+        PromptSource(str(file), held_out=0)
+
+
+def test_world_prompts_of_steps_differ_and_are_not_those_evaluated_on():
+    source = PromptSource("shapes", held_out=50)
+    assert source.step(8, 0, 0) != source.step(8, 0, 1) and source.step(8, 0, 1) == source.step(8, 0, 1)
+    assert len(source.held_out) == 50

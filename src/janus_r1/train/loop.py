@@ -17,8 +17,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -29,27 +30,37 @@ from janus_r1.files import read_json, write_atomically, write_json
 from janus_r1.train.log import RunLog
 
 
-class Stage(Protocol):
+class Stage:
     """What a training stage provides to the loop."""
 
-    @property
-    def module(self) -> nn.Module:
-        """Everything that is checkpointed: weights and buffers."""
-
-    @property
-    def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
+    module: Any
+    """The nn.Module of everything that is checkpointed: weights and buffers."""
+    optimizers: Sequence[torch.optim.Optimizer]
+    lr_scale: float = 1.0
+    """Factor on the scheduled learning rate."""
 
     def batches(self, step: int) -> Sequence[Any]:
         """The batches of a step, whose gradients add up; they follow from recipe, weights and ``step``."""
+        raise NotImplementedError
 
     def loss(self, module: nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """The scalar to minimise, and figures to log; both are sums over the batches of a step."""
+        raise NotImplementedError
 
-    def after_step(self, step: int) -> dict[str, float] | None:
+    def after_step(self, step: int) -> dict[str, float]:
         """Called after the optimizers, without gradients (codebook upkeep, evaluation); may add figures."""
+        return {}
 
-    def preview(self, step: int) -> Any | None:
-        """A picture for the log, uint8 [H, W, 3], or None."""
+    def preview(self, step: int) -> np.ndarray | None:
+        """A picture for the log, uint8 [H, W, 3]."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside weights and optimizers; JSON."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state` again."""
 
 
 @dataclass
@@ -103,20 +114,19 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     peaks = [[group["lr"] for group in o.param_groups] for o in stage.optimizers]
     seconds = 0.0
     if checkpoint := newest_checkpoint(out):
-        _load_optimizers(checkpoint, stage)
+        load_optimizers(checkpoint, stage)
         seconds = float(read_json(checkpoint / "state.json")["seconds"])
     log = RunLog(out, start, options.steps, options.log_every, seconds)
     for step in range(start, options.steps):
         torch.manual_seed(options.seed * 1_000_003 + step)
-        _set_lr(stage.optimizers, peaks, lr_share(step, options))
+        _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)
         figures = _backward(stage, accelerator, module, step)
         norm = float(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip))
         _stop_if_broken(figures["loss"], norm, step, out)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        later = stage.after_step(step) or {}
-        log.step(step, {"loss": figures["loss"], "grad_norm": norm, **figures, **later})
+        log.step(step, {"loss": figures["loss"], "grad_norm": norm, **figures, **stage.after_step(step)})
         if (step + 1) % options.preview_every == 0 or step + 1 == options.steps:
             log.picture(step, stage.preview(step))
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
@@ -177,11 +187,17 @@ def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     changed = [key for key in resolved if key != "run" and before.get(key) != resolved[key]]
     if changed:
         raise UserError(f"cannot resume {out}: the recipe changed in {', '.join(changed)}")
+    load_weights(checkpoint, stage)
+    state = read_json(checkpoint / "state.json")
+    stage.restore(state.get("stage", {}))
+    return int(state["step"])
+
+
+def load_weights(checkpoint: Path, stage: Stage) -> None:
     stage.module.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=True)
-    return int(read_json(checkpoint / "state.json")["step"])
 
 
-def _load_optimizers(checkpoint: Path, stage: Stage) -> None:
+def load_optimizers(checkpoint: Path, stage: Stage) -> None:
     states = torch.load(checkpoint / "optimizers.pt", weights_only=True)
     for optimizer, state in zip(stage.optimizers, states, strict=True):
         optimizer.load_state_dict(state)
@@ -189,19 +205,24 @@ def _load_optimizers(checkpoint: Path, stage: Stage) -> None:
 
 def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
     """Write a checkpoint, then drop the ones before it."""
+    target = out / "checkpoints" / f"step_{step:07d}"
+    write_checkpoint(target, stage, {"step": step, "seconds": seconds, "stage": stage.state()})
+    for other in target.parent.iterdir():  # older ones, and what a kill left half-written
+        if other != target:
+            shutil.rmtree(other)
+
+
+def write_checkpoint(target: Path, stage: Stage, state: dict[str, Any]) -> None:
+    """Weights, optimizers and ``state`` as a folder, which appears whole or not at all."""
 
     def write(folder: Path) -> None:
         folder.mkdir()
         weights = {name: value.contiguous() for name, value in stage.module.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
         torch.save([optimizer.state_dict() for optimizer in stage.optimizers], folder / "optimizers.pt")
-        write_json(folder / "state.json", {"step": step, "seconds": seconds})
+        write_json(folder / "state.json", state)
 
-    target = out / "checkpoints" / f"step_{step:07d}"
     write_atomically(target, write)
-    for other in target.parent.iterdir():  # older ones, and what a kill left half-written
-        if other != target:
-            shutil.rmtree(other)
 
 
 def environment() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model, tiny_config
 from janus_r1.model.tokenizer import train_tokenizer
-from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.loop import RunOptions, Stage, run
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import prepare
@@ -100,7 +100,7 @@ def from_nothing(recipe: PretrainRecipe) -> Janus:
     return Janus(core, words)
 
 
-class PretrainStage:
+class PretrainStage(Stage):
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model) if recipe.model else from_nothing(recipe)
@@ -141,8 +141,6 @@ class PretrainStage:
         image, text = module(batch)
         figures = {"image_loss": float(image.detach()), "text_loss": float(text.detach())}
         return image + self.recipe.text_weight * text, figures
-
-    def after_step(self, step: int) -> None: ...
 
     def preview(self, step: int) -> np.ndarray:
         """Drafts; the base model's verdicts on them mean little yet."""

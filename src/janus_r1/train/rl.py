@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from janus_r1.train import trajectory
 from janus_r1.train.credit import CREDITS, Scored, has_spread
 from janus_r1.train.figures import chain_figures, rollout_figures
 from janus_r1.train.grpo import clipped_objective, k3
+from janus_r1.train.guard import Guard
 from janus_r1.train.journal import Journal
 from janus_r1.train.keep import Best
-from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.loop import RunOptions, Stage, run
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.policy import Policy, PolicyName, rescored
 from janus_r1.train.prepare import prepare
@@ -35,6 +36,7 @@ from janus_r1.train.preview import chain_sheet
 from janus_r1.train.prompts import PromptSource
 from janus_r1.train.replica import Replica
 from janus_r1.train.rollout import Group, Rollout, roll_out
+from janus_r1.train.stability import StabilityRecipe
 from janus_r1.train.trajectory import Flat, Rows, Trajectory
 
 KINDS = ("image", "text")
@@ -98,6 +100,8 @@ class RlRecipe:
     lr: float = 1e-6
     weight_decay: float = 0.0
     compile: bool = False
+    stability: StabilityRecipe = field(default_factory=StabilityRecipe)
+    """Roll back or move the reference when the run goes wrong."""
     eval_every: int = 50
     """Steps between evaluations on fixed prompts that are not trained on; 0 for none."""
     eval_prompts: int = 128
@@ -121,7 +125,7 @@ class RlRecipe:
         )
 
 
-class RlStage:
+class RlStage(Stage):
     def __init__(self, recipe: RlRecipe) -> None:
         check(recipe)
         self.recipe = recipe
@@ -136,11 +140,12 @@ class RlStage:
         self.process = PartialState()
         self.journal = Journal(Path(recipe.run.out))
         self.best = Best(Path(recipe.run.out))
+        self.guard = Guard(self, recipe.stability, Path(recipe.run.out))
         self.parts: list[list[Trajectory]] = []
         self.figures: dict[str, float] = {}
         self.tokens: dict[str, int] = {}
         self.without_spread = 0
-        self.learning_since = 0.0
+        self.reward, self.kl, self.learning_since = 0.0, 0.0, 0.0
 
     def _policy(self) -> Policy:
         recipe = self.recipe
@@ -171,7 +176,7 @@ class RlStage:
         if self.process.is_main_process:
             self.journal.write(step, rollout.groups)
         self.figures = rollout_figures(rollout, [[t.scored for t in group] for group in groups], self.recipe.rounds)
-        self.learning_since = time.monotonic()
+        self.reward, self.kl, self.learning_since = self.figures["reward_draw"], 0.0, time.monotonic()
         share = range(self.recipe.minibatches)
         dealt = [[t for group in groups[i :: self.recipe.minibatches] for t in group] for i in share]
         return [sorted(part, key=lambda t: t.chain.tokens) for part in dealt]
@@ -232,6 +237,7 @@ class RlStage:
             total = total + loss / chains
             share = len(now) / self.tokens[kind]
             figures |= {f"{name}_{kind}": value * share for name, value in watched.items()}
+        self.kl = max(self.kl, figures.get("kl_image", 0.0))
         return total, figures
 
     @torch.no_grad()
@@ -244,6 +250,7 @@ class RlStage:
         figures = {}
         if (step + 1) % recipe.updates == 0:
             figures["seconds_learning"] = time.monotonic() - self.learning_since
+            figures |= self.guard.after_rollout(step, self.reward, self.kl)
         if recipe.eval_every and (step + 1) % recipe.eval_every == 0:
             figures |= self._evaluate(step)
         return figures
@@ -260,6 +267,12 @@ class RlStage:
         if self.process.is_main_process:
             self.best.offer(self.janus, step, figures["eval_final_right"])
         return figures
+
+    def state(self) -> dict[str, Any]:
+        return self.guard.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.guard.restore(state)
 
     def preview(self, step: int) -> np.ndarray:
         return chain_sheet(self.janus, self.recipe.rounds)

@@ -18,7 +18,7 @@ from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.examples import Examples
 from janus_r1.layout import Row
 from janus_r1.model.loading import load, save
-from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.loop import RunOptions, Stage, run
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import prepare
@@ -56,7 +56,7 @@ class SftRecipe:
     """Also train the understanding encoder (the paper's code freezes it)."""
 
 
-class SftStage:
+class SftStage(Stage):
     def __init__(self, recipe: SftRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model)
@@ -91,8 +91,6 @@ class SftStage:
             total = total + self.recipe.text_weight * text
             figures["verdict_loss"] = float(text.detach())
         return total, figures
-
-    def after_step(self, step: int) -> None: ...
 
     def preview(self, step: int) -> np.ndarray:
         return chain_sheet(self.janus, rounds=3)

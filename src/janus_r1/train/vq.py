@@ -24,7 +24,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from janus_r1.model import vq
 from janus_r1.model.janus import from_uint8, to_uint8
 from janus_r1.model.presets import tiny_vq_config
-from janus_r1.train.loop import RunOptions, run
+from janus_r1.train.loop import RunOptions, Stage, run
 from janus_r1.train.muon import Muon
 from janus_r1.world.render import render
 from janus_r1.world.scene import random_description, sample_scene
@@ -82,7 +82,7 @@ class VqTrainer(nn.Module):
         return vq.decode_latents(self.model, straight_through), z, ids
 
 
-class VqStage:
+class VqStage(Stage):
     def __init__(self, recipe: VqRecipe) -> None:
         self.recipe = recipe
         torch.manual_seed(recipe.run.seed)
@@ -136,9 +136,13 @@ class VqStage:
         self.module.ready.fill_(1.0)
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        if self.ids.numel() == 0:
-            return
+    def after_step(self, step: int) -> dict[str, float]:
+        if self.ids.numel() > 0:
+            self._follow(step)
+        return {}
+
+    def _follow(self, step: int) -> None:
+        """Codes move towards the latents that they attract."""
         ids, z = self.ids.flatten(), self.latents.flatten(0, 2)
         keep = self.recipe.decay
         hits = torch.bincount(ids, minlength=self.recipe.codes).float()

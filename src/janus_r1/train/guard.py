@@ -1,0 +1,85 @@
+"""Carries out what :mod:`stability` decides: rolls back, halves the learning rate, moves the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from safetensors.torch import load_file, save_file
+
+from janus_r1.errors import UserError
+from janus_r1.files import write_atomically
+from janus_r1.train.loop import load_optimizers, load_weights, write_checkpoint
+from janus_r1.train.stability import Act, StabilityRecipe, Watch
+
+if TYPE_CHECKING:
+    from janus_r1.train.rl import RlStage
+
+
+class Guard:
+    """Watches a run. ``<out>/good`` holds what it comes back to, ``<out>/acts.jsonl`` what it did and why."""
+
+    def __init__(self, stage: RlStage, recipe: StabilityRecipe, out: Path) -> None:
+        self.stage, self.recipe = stage, recipe
+        self.watch = Watch(recipe)
+        self.good, self.acts, self.reference = out / "good", out / "acts.jsonl", out / "reference.safetensors"
+        self.moved = False
+        self.rollouts = 0
+
+    def after_rollout(self, step: int, reward: float, kl: float) -> dict[str, float]:
+        """Act if need be; returns figures to log."""
+        if not self.recipe.enabled:
+            return {}
+        act = self.watch.observe(*_agreed(reward, kl))
+        if act:
+            self._carry_out(act, step)
+        elif self.rollouts == 0 or (self.watch.good and self.rollouts % self.recipe.window == 0):
+            self._keep(step)
+        self.rollouts += 1
+        self.stage.lr_scale = self.watch.lr_scale
+        return {"lr_scale": self.watch.lr_scale}
+
+    def _carry_out(self, act: Act, step: int) -> None:
+        if act.kind == "rollback":
+            load_weights(self.good, self.stage)
+            load_optimizers(self.good, self.stage)
+        elif self.stage.reference:
+            self.stage.reference.load_state_dict(self.stage.module.state_dict())
+            self.moved = True
+            self._keep_reference()
+        if PartialState().is_main_process:
+            print(f"step {step + 1}: {act.kind.replace('_', ' ')}: {act.reason}", flush=True)
+            with self.acts.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "act": act.kind, "reason": act.reason}) + "\n")
+        if self.watch.rollbacks > self.recipe.acts:
+            raise UserError(f"the run broke down {self.watch.rollbacks} times: see {self.acts}; change the recipe")
+
+    def _keep(self, step: int) -> None:
+        if PartialState().is_main_process:
+            write_checkpoint(self.good, self.stage, {"step": step})
+
+    def _keep_reference(self) -> None:
+        weights = {k: v.clone() for k, v in self.stage.module.state_dict().items()}
+        if PartialState().is_main_process:
+            write_atomically(self.reference, lambda path: save_file(weights, path))
+
+    def state(self) -> dict[str, Any]:
+        return {"watch": self.watch.state(), "moved": self.moved, "rollouts": self.rollouts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.watch.restore(state["watch"])
+        self.rollouts, self.moved = state["rollouts"], state["moved"]
+        self.stage.lr_scale = self.watch.lr_scale
+        if self.moved and self.stage.reference:
+            self.stage.reference.load_state_dict(load_file(self.reference))
+
+
+def _agreed(*values: float) -> list[float]:
+    """Means over processes, so that all decide alike."""
+    if PartialState().num_processes == 1:
+        return list(values)
+    return reduce(torch.tensor(values, device=PartialState().device), "mean").tolist()

@@ -1,0 +1,107 @@
+"""The automatic stability recipe: what it takes for a drop, for a decline, and what it does then."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from test_rl import Uneven, small
+
+from janus_r1.errors import UserError
+from janus_r1.train.rl import RlStage
+from janus_r1.train.stability import StabilityRecipe, Watch, trend
+
+
+def acts(rewards, kls=None, **changes) -> list[tuple[int, str]]:
+    watch = Watch(StabilityRecipe(enabled=True, **changes))
+    pairs = zip(rewards, kls or [0.0] * len(rewards), strict=True)
+    return [(i, act.kind) for i, (reward, kl) in enumerate(pairs) if (act := watch.observe(reward, kl))]
+
+
+def noisy(means, scatter=0.03):
+    rng = random.Random(0)
+    return [mean + rng.gauss(0, scatter) for mean in means]
+
+
+def test_a_sharp_drop_rolls_back_once_and_halves_the_rate():
+    assert acts(noisy([0.6] * 20 + [0.2] * 10)) == [(23, "rollback")]
+    watch = Watch(StabilityRecipe(enabled=True))
+    for reward in [0.6] * 10 + [0.1] * 5:
+        watch.observe(reward, 0.0)
+    assert watch.rollbacks == 1 and watch.lr_scale == 0.5
+
+
+def test_noise_and_progress_trigger_nothing():
+    assert acts(noisy([0.5] * 200)) == []
+    assert acts(noisy([0.3 + i / 400 for i in range(200)])) == []
+
+
+def test_a_slow_decline_moves_the_reference():
+    falling = noisy([0.6] * 40 + [0.6 - 0.002 * i for i in range(60)], scatter=0.01)
+    kinds = [kind for _, kind in acts(falling)]
+    assert kinds and set(kinds) == {"move_reference"}
+
+
+def test_a_limit_on_the_divergence_acts_at_once():
+    assert acts([0.5] * 3, [0.01, 0.5, 0.01], kl_limit=0.1) == [(1, "rollback")]
+
+
+def test_trend_by_hand():
+    slope, scatter = trend([1.0, 2.0, 3.0])
+    assert slope == pytest.approx(1.0) and scatter == pytest.approx(0.0)
+    assert trend([0.0, 1.0, 0.0])[1] == pytest.approx((2 / 9) ** 0.5)
+
+
+def test_a_state_is_taken_up_again():
+    watch, other = Watch(StabilityRecipe(enabled=True)), Watch(StabilityRecipe(enabled=True))
+    for reward in [0.6] * 12:
+        watch.observe(reward, 0.0)
+    other.restore(json.loads(json.dumps(watch.state())))
+    assert other.observe(0.0, 0.0) == watch.observe(0.0, 0.0) and other.best == watch.best
+
+
+class Collapses(Uneven):
+    """Pays well for the first ``good`` pictures, then badly."""
+
+    def __init__(self, good: int) -> None:
+        self.left = good
+
+    def score(self, items):
+        self.left -= len(items)
+        return [score if self.left >= 0 else score / 10 for score in super().score(items)]
+
+
+def test_a_collapsing_run_returns_to_its_good_weights(tiny_folder, tmp_path):
+    recipe = small(tiny_folder, tmp_path, kl=0.1, rounds=1, group=4)
+    recipe.stability = StabilityRecipe(enabled=True, window=2, acts=1)
+    stage = RlStage(recipe)
+    stage.rewards = Collapses(good=3 * 8)
+    start = {k: v.clone() for k, v in stage.module.state_dict().items()}
+    for step in range(4):
+        stage.batches(step)
+        with torch.no_grad():
+            stage.janus.core.lm_head.weight += 1.0
+        stage.after_step(step)
+        if stage.lr_scale < 1:
+            break
+    assert stage.lr_scale == 0.5
+    moved = stage.janus.core.lm_head.weight - start["janus.core.lm_head.weight"]
+    assert moved.mean().item() == pytest.approx(3.0)  # four steps were made; the last good one was the third
+    record = json.loads((tmp_path / "acts.jsonl").read_text())
+    assert record["act"] == "rollback" and "fell from" in record["reason"]
+
+
+def test_a_run_that_keeps_collapsing_stops(tiny_folder, tmp_path):
+    recipe = small(tiny_folder, tmp_path, kl=0.1, rounds=1, group=4)
+    recipe.stability = StabilityRecipe(enabled=True, window=1, kl_limit=1e-9, acts=1)
+    stage = RlStage(recipe)
+    stage.rewards = Uneven()
+    stage.batches(0)
+    stage.after_step(0)  # keeps the first weights
+    stage.kl = 1.0
+    stage.after_step(1)
+    stage.kl = 1.0
+    with pytest.raises(UserError, match="broke down 2 times"):
+        stage.after_step(2)

@@ -7,11 +7,11 @@ import random
 
 import pytest
 import torch
-from test_rl import Uneven, small
 
 from janus_r1.errors import UserError
 from janus_r1.train.rl import RlStage
 from janus_r1.train.stability import StabilityRecipe, Watch, trend
+from test_rl import Uneven, small
 
 
 def acts(rewards, kls=None, **changes) -> list[tuple[int, str]]:

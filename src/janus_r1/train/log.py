@@ -16,18 +16,20 @@ from janus_r1.files import write_atomically
 class RunLog:
     """One row a step in metrics.jsonl; every ``every`` steps also TensorBoard and the terminal.
 
-    On a terminal a progress bar with the time left; elsewhere a line every ``every`` steps.
+    On a terminal a progress bar with the time left; elsewhere a line every ``every`` steps. Only the
+    ``main`` process writes.
     """
 
-    def __init__(self, out: Path, start: int, steps: int, every: int, seconds: float) -> None:
-        self.start, self.steps, self.every = start, steps, every
+    def __init__(self, out: Path, start: int, steps: int, every: int, seconds: float, main: bool = True) -> None:
+        self.start, self.steps, self.every, self.main = start, steps, every, main
         self.path = out / "metrics.jsonl"
-        self.before = seconds
+        self.before, self.began = seconds, time.monotonic()
+        if not main:
+            return
         if start:
             forget_after(self.path, start)
         else:
             self.path.unlink(missing_ok=True)  # rows of a run that never reached a checkpoint
-        self.began = time.monotonic()
         self.file = self.path.open("a", encoding="utf-8")
         self.writer = _tensorboard(out / "tensorboard", start)
         self.bar, self.task = _bar(out.name, start, steps)
@@ -38,6 +40,8 @@ class RunLog:
         return self.before + time.monotonic() - self.began
 
     def step(self, step: int, figures: dict[str, float]) -> None:
+        if not self.main:
+            return
         row = {"step": step, **figures}
         self.file.write(json.dumps(row) + "\n")
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
@@ -60,9 +64,12 @@ class RunLog:
 
     def flush(self) -> None:
         """Before a checkpoint: no step of it may miss its row."""
-        self.file.flush()
+        if self.main:
+            self.file.flush()
 
     def close(self) -> None:
+        if not self.main:
+            return
         self.file.close()
         if self.writer:
             self.writer.close()

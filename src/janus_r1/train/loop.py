@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -108,15 +108,15 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
         torch.set_num_threads(options.threads)
     out = Path(options.out)
     accelerator = Accelerator(mixed_precision=options.precision)
-    start = _begin(out, stage, recipe, resume)
-    prepared = accelerator.prepare(stage.module, *stage.optimizers)
-    module, optimizers = prepared[0], prepared[1:]
+    with accelerator.main_process_first():  # which writes the recipe before the others read it
+        start = _begin(out, stage, recipe, resume or not accelerator.is_main_process)
+    module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
     peaks = [[group["lr"] for group in o.param_groups] for o in stage.optimizers]
     seconds = 0.0
     if checkpoint := newest_checkpoint(out):
         load_optimizers(checkpoint, stage)
         seconds = float(read_json(checkpoint / "state.json")["seconds"])
-    log = RunLog(out, start, options.steps, options.log_every, seconds)
+    log = RunLog(out, start, options.steps, options.log_every, seconds, accelerator.is_main_process)
     for step in range(start, options.steps):
         torch.manual_seed(options.seed * 1_000_003 + step)
         _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)
@@ -127,14 +127,27 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
             optimizer.step()
             optimizer.zero_grad()
         log.step(step, {"loss": figures["loss"], "grad_norm": norm, **figures, **stage.after_step(step)})
-        if (step + 1) % options.preview_every == 0 or step + 1 == options.steps:
-            log.picture(step, stage.preview(step))
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
-            log.flush()
-            if accelerator.is_main_process:
-                _save(out, stage, step + 1, log.seconds)
+        _keep(stage, step + 1, options, log, accelerator)
     log.close()
     return out
+
+
+def _keep(stage: Stage, done: int, options: RunOptions, log: RunLog, accelerator: Accelerator) -> None:
+    """A picture and a checkpoint where they are due, and at the end."""
+    last = done == options.steps
+    if (done % options.preview_every == 0 or last) and accelerator.is_main_process:
+        log.picture(done - 1, stage.preview(done - 1))
+    if done % options.save_every == 0 or last:
+        log.flush()
+        if accelerator.is_main_process:
+            _save(Path(options.out), stage, done, log.seconds)
+        accelerator.wait_for_everyone()
+
+
+def share(items: Sequence[Any]) -> Sequence[Any]:
+    """This process's part of a step's rows."""
+    state = PartialState()
+    return items[state.process_index :: state.num_processes]
 
 
 def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: int) -> dict[str, float]:
@@ -148,7 +161,14 @@ def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: i
             accelerator.backward(loss)
         for name, value in {"loss": float(loss.detach()), **parts}.items():
             figures[name] = figures.get(name, 0.0) + value
-    return figures
+    return _mean_over_processes(figures, accelerator)
+
+
+def _mean_over_processes(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    if accelerator.num_processes == 1:
+        return figures
+    values = torch.tensor(list(figures.values()), dtype=torch.float64, device=accelerator.device)
+    return dict(zip(figures, accelerator.reduce(values, "mean").tolist(), strict=True))
 
 
 def _set_lr(optimizers: Sequence[torch.optim.Optimizer], peaks: list[list[float]], share: float) -> None:

@@ -21,7 +21,7 @@ from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model, tiny_config
 from janus_r1.model.tokenizer import train_tokenizer
-from janus_r1.train.loop import RunOptions, Stage, run
+from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import prepare
@@ -110,7 +110,7 @@ class PretrainStage(Stage):
 
     def batches(self, step: int) -> list[list[Row]]:
         rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
-        return [[*self._draw_rows(rng), *self._see_rows(rng)]]
+        return [[*share(self._draw_rows(rng)), *share(self._see_rows(rng))]]
 
     def _draw_rows(self, rng: random.Random) -> list[Row]:
         prompts, scenes = _scenes(self.recipe.draw_rows, rng)

@@ -7,6 +7,7 @@ the verdict word carries a fixed share of its row's loss (official code: 0.8, th
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.examples import Examples
 from janus_r1.layout import Row
 from janus_r1.model.loading import load, save
-from janus_r1.train.loop import RunOptions, Stage, run
+from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import prepare
@@ -66,7 +67,7 @@ class SftStage(Stage):
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
 
-    def batches(self, step: int) -> list[tuple[list[Row], list[Row]]]:
+    def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
         recipe = self.recipe
         rng = random.Random(recipe.run.seed * 1_000_003 + step)
@@ -76,9 +77,9 @@ class SftStage(Stage):
         images = [self.examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
         images += [self.examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         verdicts = [self.examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
-        return [(images, verdicts)]
+        return [(share(images), share(verdicts))]
 
-    def loss(self, module, batch: tuple[list[Row], list[Row]], step: int):
+    def loss(self, module, batch: tuple[Sequence[Row], Sequence[Row]], step: int):
         images, verdicts = batch
         total = torch.zeros((), device=self.janus.device)
         figures = {}

@@ -9,7 +9,7 @@ import base64
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -69,7 +69,7 @@ class EndpointReward:
             for plan, digest in zip(plans, seen, strict=True)
         ]
 
-    def _side_by_side(self, jobs: dict[K, Callable[[], V]]) -> dict[K, V]:
+    def _side_by_side(self, jobs: Mapping[K, Callable[[], V]]) -> dict[K, V]:
         """The results of all jobs; what has not begun when one raises is called off."""
         futures = {key: self._pool.submit(job) for key, job in jobs.items()}
         try:

@@ -47,20 +47,20 @@ class LocalVlmReward:
         self._last_only = {"logits_to_keep": 1} if takes_it else {}
 
     @classmethod
-    def from_pretrained(cls, name: str, device: str = "cpu", dtype: str = "auto", **options: Any) -> LocalVlmReward:
+    def from_pretrained(cls, folder: str, device: str = "cpu", dtype: str = "auto", **options: Any) -> LocalVlmReward:
         """A folder or a Hub id; remote code is never run.
 
         Raises:
             UserError: if it is missing, broken or no image-text-to-text model.
         """
         try:
-            processor = AutoProcessor.from_pretrained(name)
-            model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True)
+            processor = AutoProcessor.from_pretrained(folder)
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot load the judge {name}: {why}") from None
+            raise UserError(f"cannot load the judge {folder}: {why}") from None
         if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
-            raise UserError(f"cannot use the judge {name}: it has no image processor or no chat template")
+            raise UserError(f"cannot use the judge {folder}: it has no image processor or no chat template")
         return cls(model.to(device), processor, **options)
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:

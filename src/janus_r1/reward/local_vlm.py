@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from janus_r1.errors import UserError
-from janus_r1.reward.questions import combine, edit, whole
-from janus_r1.reward.score import Scorable, Score
+from janus_r1.reward.questions import Plan, combine, edit, whole
+from janus_r1.reward.score import Abstained, Scorable, Score
 from janus_r1.reward.yes_no import MIN_MASS, share_of_yes, spelling
+
+SPELLS_A_TOKEN = Abstained("not a prompt: it spells a special token of the judge")
 
 
 class LocalVlmReward:
@@ -64,13 +66,19 @@ class LocalVlmReward:
         return cls(model.to(device), processor, **options)
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:
-        plans = [whole(item) if item.source is None else edit(item, *self.edit_weights) for item in items]
+        plans = [self._plan(item) for item in items]
         asked = [(item, question.text) for item, plan in zip(items, plans, strict=True) for question in plan]
         answers: list[Score] = []
         for start in range(0, len(asked), self.batch_size):
             answers += self._answer(asked[start : start + self.batch_size])
         left = iter(answers)
-        return [combine(plan, [next(left) for _ in plan]) for plan in plans]
+        return [combine(plan, [next(left) for _ in plan]) if plan else SPELLS_A_TOKEN for plan in plans]
+
+    def _plan(self, item: Scorable) -> Plan:
+        """Nothing is asked about a prompt that spells a token such as <image>: it would derange its batch."""
+        if any(token in item.prompt for token in self.processor.tokenizer.all_special_tokens):
+            return ()
+        return whole(item) if item.source is None else edit(item, *self.edit_weights)
 
     @torch.inference_mode()
     def _answer(self, asked: list[tuple[Scorable, str]]) -> list[Score]:

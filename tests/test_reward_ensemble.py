@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ import pytest
 from endpoint_server import Endpoint, by_brightness
 from janus_r1.errors import UserError
 from janus_r1.recipe import load_recipe
-from janus_r1.reward.build import RewardRecipe, build_rewards
+from janus_r1.reward.build import RewardRecipe, _check, build_rewards
 from janus_r1.reward.ensemble import Ensemble
 from janus_r1.reward.score import Abstained, Scorable
 
 ITEMS = [Scorable("a circle", np.zeros((64, 64, 3), np.uint8))] * 3
+DOCS = (Path(__file__).parent.parent / "docs" / "rewards.md").read_text(encoding="utf-8")
 
 
 class Fixed:
@@ -141,6 +144,21 @@ def test_an_empty_list_and_a_name_used_twice():
         build_rewards([])
     with pytest.raises(UserError, match="one name"):
         build_rewards([RewardRecipe("world"), RewardRecipe("world", name="world")])
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL))
+def test_the_documents_recipes_load(block, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(block)
+    recipes = load_recipe(Recipe, tmp_path / "recipe.yaml").rewards
+    for index, recipe in enumerate(recipes):
+        _check(recipe, f"rewards[{index}]")
+    assert recipes
+
+
+def test_the_documents_python_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
+    exec(compile(code, "rewards.md", "exec"), {})
+    assert capsys.readouterr().out == "[0.0]\nCounter()\n"
 
 
 def test_an_endpoint_needs_no_torch():

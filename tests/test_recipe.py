@@ -145,3 +145,33 @@ def test_help_of_a_real_recipe_imports_nothing_heavy():
     assert "--run.steps INT  (default: 4500)" in done.stdout
     assert "--codes INT  (default: 2048)" in done.stdout
     assert help_of("janus_r1.train.vq", "VqRecipe") in done.stdout
+
+
+@dataclass
+class Listing:
+    parts: list[Needs] = field(default_factory=list)
+    """Several of them."""
+
+
+def test_a_list_of_dataclasses_is_filled_and_overridden_by_index(tmp_path):
+    path = write(tmp_path, "parts:\n- model: a\n- {model: b, seed: 2}\n")
+    assert load_recipe(Listing, path).parts == [Needs("a"), Needs("b", 2)]
+    changed = load_recipe(Listing, path, ["--parts.1.seed", "7", "--parts.0.model=7"])
+    assert changed.parts == [Needs("7"), Needs("b", 7)]
+    assert load_recipe(Listing, None, ["--parts", "[{model: c, seed: 1}]"]).parts == [Needs("c", 1)]
+
+
+def test_mistakes_in_a_list_of_dataclasses_name_the_entry(tmp_path):
+    path = write(tmp_path, "parts: [{model: a}, {model: b}]\n")
+    assert "parts is a list of 2" in message(Listing, path, ["--parts.2.seed", "7"])
+    assert "parts is a list of 2" in message(Listing, path, ["--parts.0", "7"])
+    assert "did you mean parts[1].seed?" in message(Listing, write(tmp_path, "parts: [{model: a}, {sed: 1}]\n"))
+    assert "parts[0].seed must be int" in message(Listing, write(tmp_path, "parts: [{model: a, seed: x}]\n"))
+    assert "lacks parts[0].model" in message(Listing, write(tmp_path, "parts: [{seed: 1}]\n"))
+    assert "parts[0] must hold keys" in message(Listing, write(tmp_path, "parts: [a]\n"))
+
+
+def test_help_lists_the_keys_of_list_entries():
+    text = help_text(Listing)
+    assert "--parts list[Needs]  (default: list())\n        Several of them." in text
+    assert "--parts.N.model STR  (default: required)" in text

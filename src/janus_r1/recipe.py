@@ -73,13 +73,20 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """``run.steps`` = 5 into ``{"run": {"steps": 5}}``, over what stands there."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(values.get(parent), dict):
-            values[parent] = {}
-        values = values[parent]
-    values[last] = value
+    """``run.steps`` = 5 into ``{"run": {"steps": 5}}``, over what stands there; ``rewards.0.weight`` into a list."""
+    first, dot, rest = key.partition(".")
+    if not dot:
+        values[first] = value
+        return
+    inner = values.get(first)
+    if isinstance(inner, list):
+        index, dot, rest = rest.partition(".")
+        if not (index.isdecimal() and int(index) < len(inner) and dot and isinstance(inner[int(index)], dict)):
+            raise UserError(f"no {key}: {first} is a list of {len(inner)}; set it whole, or one key as {first}.0.KEY")
+        inner = inner[int(index)]
+    elif not isinstance(inner, dict):
+        inner = values[first] = {}
+    _put(inner, rest, value)
 
 
 def _where(error: yaml.YAMLError) -> str:
@@ -124,7 +131,10 @@ def _coerce(value: Any, hint: Any, key: str, base: Any) -> Any:
     """``value`` as the type ``hint``; ``base`` is what a nested dataclass starts from."""
     if is_dataclass(hint):
         if isinstance(value, _Typed) or not isinstance(value, dict):
-            raise UserError(f"{key} holds keys of its own: set {key}.{fields(hint)[0].name} and the like")
+            name = fields(hint)[0].name
+            if key.endswith("]"):
+                raise UserError(f"{key} must hold keys with values, such as {{{name}: ...}}, not {value!r}")
+            raise UserError(f"{key} holds keys of its own: set {key}.{name} and the like")
         return _build(hint, value, base if isinstance(base, hint) else None, f"{key}.")  # type: ignore[arg-type]
     if isinstance(value, _Typed):
         value = str(value) if hint is str else _parsed(value)
@@ -192,7 +202,7 @@ def _container(value: Any, origin: type, arguments: tuple[Any, ...], key: str) -
         value = [_parsed(part) for part in value.split(",")]
     items = list(value) if isinstance(value, list | tuple) else [_expect(not isinstance(value, dict), value)]
     if origin is list or arguments[1:] == (...,):
-        return origin(_convert(item, arguments[0], key, None) for item in items)
+        return origin(_convert(item, arguments[0], f"{key}[{i}]", None) for i, item in enumerate(items))
     return tuple(_convert(item, hint, key, None) for item, hint in zip(items, arguments, strict=True))
 
 
@@ -251,6 +261,9 @@ def _keys(module: str, name: str, given: dict[str, str], prefix: str) -> list[Ke
             continue
         shown = given.get(field) or ("required" if default is None else ast.unparse(default))
         found.append(Key(f"{prefix}{field}", _shown_type(node.annotation), shown, _doc(after)))
+        home = _home(tree, module, _item(node.annotation))
+        if home:
+            found += _keys(*home, {}, f"{prefix}{field}.N.")
     return found
 
 
@@ -260,6 +273,11 @@ def _source(module: str) -> str:
     if package == __package__:
         return Path(__file__).parent.joinpath(*rest).with_suffix(".py").read_text(encoding="utf-8")
     return Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
+
+
+def _item(annotation: ast.expr) -> ast.expr:
+    """``X`` of ``list[X]``; any other type as it is."""
+    return annotation.slice if isinstance(annotation, ast.Subscript) else annotation
 
 
 def _home(tree: ast.Module, module: str, annotation: ast.expr) -> tuple[str, str] | None:

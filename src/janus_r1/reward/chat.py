@@ -86,8 +86,6 @@ class Chat:
             wait = self._wait(failure, attempt)
             if not failure.again or attempt + 1 == self.patience.tries or time.monotonic() + wait > deadline:
                 break
-            if wait > self.patience.longest_wait_s:
-                return Abstained(f"{failure.why.partition(':')[0]}: the server asks to wait for {wait:.0f} s")
             time.sleep(wait)
         return Abstained(failure.why)
 
@@ -104,9 +102,16 @@ class Chat:
                 return _object(_read(response, end))
         except urllib.error.HTTPError as error:
             with error:
-                return _refused(error, self._key)
+                return self._patient(_refused(error, self._key))
         except (OSError, http.client.HTTPException, ValueError) as error:
             return _broken(error)
+
+    def _patient(self, failure: Failure) -> Failure:
+        """Trying earlier than the server asks for would only make it angrier: too long a wait is no try."""
+        if not failure.again or (failure.after_s or 0.0) <= self.patience.longest_wait_s:
+            return failure
+        asks = f"the server asks to wait for {failure.after_s:.0f} s"
+        return Failure(f"{failure.why.partition(':')[0]}: {asks}", again=False)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -22,8 +22,9 @@ class JanusReward:
         self.model, self.batch_size, self.name = model, batch_size, name
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:
-        scores: list[Score] = [_refusal(item) or 0.0 for item in items]
-        fit = [index for index, score in enumerate(scores) if not isinstance(score, Abstained)]
+        refusals = [_refusal(item) for item in items]
+        scores: list[Score] = [refusal or Abstained("not judged") for refusal in refusals]
+        fit = [index for index, refusal in enumerate(refusals) if refusal is None]
         for start in range(0, len(fit), self.batch_size):
             batch = fit[start : start + self.batch_size]
             for index, score in zip(batch, self._judge([items[index] for index in batch]), strict=True):

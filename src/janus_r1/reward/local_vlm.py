@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from janus_r1.errors import UserError
-from janus_r1.reward.questions import combine, edit, whole
-from janus_r1.reward.score import Scorable, Score
+from janus_r1.reward.questions import Plan, combine, edit, whole
+from janus_r1.reward.score import Abstained, Scorable, Score
 from janus_r1.reward.yes_no import MIN_MASS, share_of_yes, spelling
+
+SPELLS_A_TOKEN = Abstained("not a prompt: it spells a special token of the judge")
 
 
 class LocalVlmReward:
@@ -47,30 +49,36 @@ class LocalVlmReward:
         self._last_only = {"logits_to_keep": 1} if takes_it else {}
 
     @classmethod
-    def from_pretrained(cls, name: str, device: str = "cpu", dtype: str = "auto", **options: Any) -> LocalVlmReward:
+    def from_pretrained(cls, folder: str, device: str = "cpu", dtype: str = "auto", **options: Any) -> LocalVlmReward:
         """A folder or a Hub id; remote code is never run.
 
         Raises:
             UserError: if it is missing, broken or no image-text-to-text model.
         """
         try:
-            processor = AutoProcessor.from_pretrained(name)
-            model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True)
+            processor = AutoProcessor.from_pretrained(folder)
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot load the judge {name}: {why}") from None
+            raise UserError(f"cannot load the judge {folder}: {why}") from None
         if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
-            raise UserError(f"cannot use the judge {name}: it has no image processor or no chat template")
+            raise UserError(f"cannot use the judge {folder}: it has no image processor or no chat template")
         return cls(model.to(device), processor, **options)
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:
-        plans = [whole(item) if item.source is None else edit(item, *self.edit_weights) for item in items]
+        plans = [self._plan(item) for item in items]
         asked = [(item, question.text) for item, plan in zip(items, plans, strict=True) for question in plan]
         answers: list[Score] = []
         for start in range(0, len(asked), self.batch_size):
             answers += self._answer(asked[start : start + self.batch_size])
         left = iter(answers)
-        return [combine(plan, [next(left) for _ in plan]) for plan in plans]
+        return [combine(plan, [next(left) for _ in plan]) if plan else SPELLS_A_TOKEN for plan in plans]
+
+    def _plan(self, item: Scorable) -> Plan:
+        """Nothing is asked about a prompt that spells a token such as <image>: it would derange its batch."""
+        if any(token in item.prompt for token in self.processor.tokenizer.all_special_tokens):
+            return ()
+        return whole(item) if item.source is None else edit(item, *self.edit_weights)
 
     @torch.inference_mode()
     def _answer(self, asked: list[tuple[Scorable, str]]) -> list[Score]:

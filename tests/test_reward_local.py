@@ -1,0 +1,170 @@
+"""Judges in this process: the world's verifier, a transformers VLM and a Janus checkpoint."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_vlm
+from janus_r1.chain import Settings
+from janus_r1.errors import UserError
+from janus_r1.images import square
+from janus_r1.introspect import judge
+from janus_r1.reward.janus import JanusReward
+from janus_r1.reward.local_vlm import LocalVlmReward, p_yes
+from janus_r1.reward.score import Abstained, Scorable
+from janus_r1.reward.world import WorldReward
+from janus_r1.reward.yes_no import spelling
+from janus_r1.world.prompts import split
+from janus_r1.world.render import render
+from janus_r1.world.scene import Description, Slot, sample_scene
+
+
+def picture(description: Description, seed: int = 0) -> np.ndarray:
+    return render(sample_scene(description, random.Random(seed)))
+
+
+def noise(seed: int, side: int = 20) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+# --------------------------------------------------------------------------------------- spellings
+
+
+@pytest.mark.parametrize("token", ["Yes", " yes", "YES", "ĠYes", "▁yes", "yes.", '"Yes', "**Yes", " Yes,", "\nyes"])
+def test_spellings_of_yes(token):
+    assert spelling(token) == "yes"
+    assert spelling(token.replace("es", "").replace("ES", "").replace("Y", "No").replace("y", "no")) == "no"
+
+
+@pytest.mark.parametrize("token", ["", "Y", "yesterday", "Not", "none", "Ġ", "yes no", "n", "ÿes"])
+def test_other_tokens(token):
+    assert spelling(token) is None
+
+
+# ----------------------------------------------------------------------------------------- world
+
+
+def test_the_world_scores_right_and_wrong_pictures():
+    red, blue = Description((Slot("circle", "red", "large"),)), Description((Slot("circle", "blue", "large"),))
+    items = [Scorable("Draw a large red circle.", picture(d)) for d in (red, blue)]
+    assert WorldReward().score(items) == [1.0, pytest.approx(0.49 * 3 / 4)]
+    assert WorldReward(binary=True).score(items) == [1.0, 0.0]
+
+
+def test_the_world_accepts_renderings_of_the_test_prompts():
+    prompts = split("test")[::8]
+    scores = WorldReward().score([Scorable(p.text, picture(p.description, i)) for i, p in enumerate(prompts)])
+    assert sum(score == 1.0 for score in scores) >= 0.97 * len(prompts)
+
+
+def test_the_world_abstains_on_what_it_cannot_judge():
+    circle = picture(Description((Slot("circle", "red"),)))
+    items = [
+        Scorable("a photo of a dog", circle),
+        Scorable("a red circle", circle, source=circle),
+        Scorable("a red circle", noise(0, 32)),
+    ]
+    causes = [score.cause for score in WorldReward().score(items)]
+    assert causes == ["not in the world's language", "the world's verifier does not judge edits", causes[2]]
+    assert causes[2].startswith("the world's images are 64x64")
+
+
+# ------------------------------------------------------------------------------------- local VLM
+
+
+@pytest.fixture(scope="module")
+def vlm_folder(tmp_path_factory):
+    return tiny_vlm.save_vlm(tmp_path_factory.mktemp("vlm"))
+
+
+@pytest.fixture
+def vlm(vlm_folder) -> LocalVlmReward:
+    return LocalVlmReward.from_pretrained(str(vlm_folder), min_mass=0.0)
+
+
+def test_p_yes_sums_over_spellings():
+    probabilities = torch.tensor([[0.1, 0.3, 0.1, 0.1, 0.4], [0.0, 0.04, 0.0, 0.04, 0.92]])
+    first, second = p_yes(probabilities.log(), [0, 1], [2, 3], min_mass=0.1)
+    assert first == pytest.approx(0.4 / 0.6)
+    assert isinstance(second, Abstained) and second.cause == "neither yes nor no"
+
+
+def test_broken_logits_abstain_in_their_row_alone():
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = float("nan")
+    scores = p_yes(logits, [0], [1], min_mass=0.0)
+    assert scores[0] == scores[2] == 0.5 and isinstance(scores[1], Abstained)
+
+
+def test_a_batch_of_different_lengths_scores_as_each_alone(vlm):
+    items = [Scorable(text, noise(i)) for i, text in enumerate(("a", "a much longer prompt than that", "two"))]
+    items.append(Scorable("make it red", noise(8), source=noise(9)))
+    vlm.batch_size = 3
+    together = vlm.score(items)
+    assert together == pytest.approx([vlm.score([item])[0] for item in items], abs=1e-5)
+    assert len({round(score, 4) for score in together}) == len(items), "equal scores show nothing"
+
+
+def test_the_local_judge_agrees_with_a_plain_forward(vlm):
+    """Recomputed from the template's text, without padding, with the ids of the words found by hand."""
+    item = Scorable("a red circle", noise(3))
+    text = "<image>Description: a red circle\nDoes the image show what the description says? Reply with yes or no only."
+    inputs = vlm.processor(images=[item.image], text=f"{text} Answer:", return_tensors="pt")
+    with torch.no_grad():
+        probabilities = vlm.model(**inputs).logits[0, -1].softmax(-1)
+    yes, no = probabilities[[3, 4, 5]].sum(), probabilities[[6, 7]].sum()
+    assert vlm.score([item]) == [pytest.approx(float(yes / (yes + no)), abs=1e-5)]
+
+
+def test_the_image_and_the_source_matter(vlm):
+    first, second = noise(1), noise(2)
+    assert vlm.score([Scorable("a", first)]) != vlm.score([Scorable("a", second)])
+    assert vlm.score([Scorable("a", first, source=second)]) != vlm.score([Scorable("a", second, source=first)])
+
+
+def test_a_prompt_that_spells_a_special_token_does_not_derange_its_batch(vlm):
+    items = [Scorable("a", noise(1)), Scorable("an <image> of", noise(1)), Scorable("a", noise(1))]
+    first, middle, last = vlm.score(items)
+    assert isinstance(middle, Abstained)
+    assert first == pytest.approx(last) and not isinstance(first, Abstained)
+
+
+def test_a_tokenizer_without_yes_is_refused():
+    made = tiny_vlm.processor(["<pad>", "<image>", "<unk>", "no"])
+    with pytest.raises(UserError, match="no single token for yes"):
+        LocalVlmReward(tiny_vlm.model(len(made.tokenizer)), made)
+
+
+def test_folders_that_hold_no_judge(tmp_path, vlm_folder, tiny_folder):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match="cannot load the judge") as caught:
+            LocalVlmReward.from_pretrained(str(folder))
+        assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------- Janus as judge
+
+
+def test_a_janus_judge_gives_the_p_yes_of_its_verdicts(tiny):
+    images = [noise(i, side) for i, side in enumerate((64, 64, 100))]
+    prompts = ["a red circle", "two rings", "a small blue square left of a star"]
+    shown = [square(image, tiny.image_size) for image in images]
+    expected = [verdict.p_yes for verdict in judge(tiny, shown, prompts, Settings())]
+    items = [Scorable(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
+    assert JanusReward(tiny, batch_size=2).score(items) == pytest.approx(expected, abs=1e-5)
+    assert len({round(p, 4) for p in expected}) > 1
+
+
+def test_a_janus_judge_abstains_on_what_it_cannot_judge(tiny):
+    image = noise(0, 64)
+    items = [Scorable("", image), Scorable("a circle", image), Scorable("a circle", image, source=image)]
+    items.append(Scorable("a <|User|> circle", image))
+    scores = JanusReward(tiny).score(items)
+    assert [isinstance(score, Abstained) for score in scores] == [True, False, True, True]
+    assert JanusReward(tiny).score([]) == []

@@ -112,8 +112,6 @@ def _changes(scene: Scene, item: SceneObject, rng: random.Random) -> dict[str, S
 
 
 def _newcomer(scene: Scene, rng: random.Random) -> SceneObject | None:
-    if len(scene.objects) == MAX_OBJECTS:
-        return None
     shape, colour = rng.choice([(s, c) for s in SHAPES for c in COLOURS if (s, c) not in HELD_OUT])
     free = places(SceneObject(shape, colour, "small", 0, 0), scene.objects)
-    return rng.choice(free) if free else None
+    return rng.choice(free) if free and len(scene.objects) < MAX_OBJECTS else None

@@ -262,12 +262,15 @@ def _found_for(anchor: Wanted, plan: Plan, chosen: Chosen) -> tuple[float, float
 
 
 def _unwanted(item: Seen, removed: list[Wanted], findings: Findings) -> None:
-    """An object too many: what should be gone, in its place or with its look, or something new."""
+    """An object too many: one that should be gone, something else in its place, or anything new."""
+    thing = with_article(str(item))
     for gone in removed:
-        if (item.shape, item.colour) == (gone.shape, gone.colour):
-            findings.following.append(f"the {gone} is still there")
+        alike = (item.shape, item.colour) == (gone.shape, gone.colour)
+        there = gone.centre is not None and _near(gone.centre, item.centre)
+        if alike or there:
+            findings.following.append(
+                f"the {gone} is still there" if alike else f"there is {thing} where the {gone} was"
+            )
+        if alike and there:
             return
-        if gone.centre and _near(gone.centre, item.centre):
-            findings.following.append(f"there is {with_article(str(item))} where the {gone} was")
-            return
-    findings.preserving.append(f"{with_article(str(item))} has appeared")
+    findings.preserving.append(f"{thing} has appeared")

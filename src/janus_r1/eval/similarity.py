@@ -28,8 +28,8 @@ def edited_region(source: np.ndarray, target: np.ndarray, threshold: float = 16.
         UserError: if the pictures are not uint8 of one size.
     """
     _check(source, target)
-    changed = np.abs(source.astype(np.int16) - target.astype(np.int16)) > threshold
-    return _dilate(changed.any(-1) if changed.ndim == 3 else changed, margin)
+    change = np.abs(source.astype(np.int16) - target.astype(np.int16))
+    return _dilate(np.atleast_3d(change).max(-1) > threshold, margin)
 
 
 def _dilate(mask: np.ndarray, margin: int) -> np.ndarray:

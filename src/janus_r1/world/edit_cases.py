@@ -46,7 +46,8 @@ from janus_r1.world.scene import (
 
 FAMILIES = (*KINDS, "two_step")
 EDIT_COUNTS = {"test": 300, "held_out": 100}  # shared evenly by the families, in turn
-SAMPLE_TRIES = 200  # most scenes take an edit of a family at once; with a held-out pair one in ten does
+TRIES = 30  # most proposals for a scene will do; of those with a held-out pair, which are sought longer, one in ten
+HELD_OUT_TRIES = 200
 UNMOVED = 4.0  # an object that is to move stands at least this far, in pixels, from being there already
 
 # How an object is named, where that singles it out, and how often.
@@ -91,7 +92,7 @@ def sample_edit(scene: Scene, rng: random.Random, held_out: bool = False, family
         CannotEdit: if the scene takes no such edit: its objects are all alike, it is full, or has too few.
     """
     for one in [family] if family else rng.sample(FAMILIES, len(FAMILIES)):
-        for _ in range(SAMPLE_TRIES):
+        for _ in range(HELD_OUT_TRIES if held_out else TRIES):
             edits = _propose(scene, one, rng)
             if edits and held_out == any(pair in HELD_OUT for edit in edits for pair in pairs(scene, edit)):
                 return Instruction(write(edits, rng), one, edits)

@@ -183,7 +183,7 @@ def places(
 ) -> list[SceneObject]:
     """``item`` at every place of the lattice where it touches nothing and clearly stands ``where`` it should."""
     lattice = range(0, IMAGE_SIZE - item.side + 1, STEP)
-    anywhere = (replace(item, x=x, y=y) for y in lattice for x in lattice)
+    anywhere = (SceneObject(item.shape, item.colour, item.size, x, y) for y in lattice for x in lattice)
     return [
         place
         for place in anywhere

@@ -217,6 +217,18 @@ def test_twins_are_told_apart_by_their_place():
     assert fewer.preserving.failed == ("the red star has vanished",) * 4 and fewer.following.correct
 
 
+def test_what_stands_in_the_place_is_the_object():
+    """Unedited, the pink square could pass for the recoloured one that went astray."""
+    purple, pink = (
+        SceneObject("square", colour, "large", x, y) for colour, x, y in (("purple", 40, 4), ("pink", 0, 8))
+    )
+    text = "remove the pink square, and turn the purple square pink"
+    for source in (grey(purple, pink), grey(pink, purple)):
+        judged = judge(text, source, source)
+        assert judged.preserving.correct
+        assert judged.following.failed == ("the square is purple, not pink", "the pink square is still there")
+
+
 # --------------------------------------------------------------------------------------- bad input
 
 

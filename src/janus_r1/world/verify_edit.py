@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import hypot
 
 import numpy as np
 
@@ -184,11 +185,14 @@ Chosen = tuple[Seen | None, ...]  # for each one wanted
 
 
 def _assignments(plan: Plan, found: Sequence[Seen]) -> Iterator[Chosen]:
-    """Every way to take a different object, or none, for each one wanted; the likeliest first."""
+    """Every way to take a different object, or none, for each one wanted; the likeliest first.
+
+    Where as many facts fail either way, what stands in the place is likelier than what looks right elsewhere.
+    """
     options = []
     for wanted in plan.wanted:
         fitting = [i for i, item in enumerate(found) if _may_be(wanted, item)]
-        fitting.sort(key=lambda i: len(_failures(wanted, found[i])))
+        fitting.sort(key=lambda i: (len(_failures(wanted, found[i])), _distance(wanted.centre, found[i].centre)))
         options.append([*fitting[:MAX_OPTIONS], None])
     for chosen in product(*options):
         taken = [i for i in chosen if i is not None]
@@ -201,11 +205,12 @@ def _may_be(wanted: Wanted, item: Seen) -> bool:
     same = (item.shape == wanted.shape, item.colour == wanted.colour)
     if wanted.centre is None:
         return any(same)
-    return all(same) or _near(wanted.centre, item.centre)
+    return all(same) or _distance(wanted.centre, item.centre) <= PLACE_TOLERANCE
 
 
-def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return float(np.hypot(a[0] - b[0], a[1] - b[1])) <= PLACE_TOLERANCE
+def _distance(kept: tuple[float, float] | None, centre: tuple[float, float]) -> float:
+    """Pixels from the place to keep; 0 where none is."""
+    return hypot(kept[0] - centre[0], kept[1] - centre[1]) if kept else 0.0
 
 
 def _compare(plan: Plan, found: Sequence[Seen], chosen: Chosen) -> Findings:
@@ -236,7 +241,7 @@ def _failures(wanted: Wanted, item: Seen) -> list[str]:
         failures.append(f"the {item.shape or wanted.shape or 'object'} is {item.colour}, not {wanted.colour}")
     if wanted.size is not None and item.size != wanted.size:
         failures.append(f"the {item} is {item.size}, not {wanted.size}")
-    if wanted.centre is not None and not _near(wanted.centre, item.centre):
+    if wanted.centre is not None and _distance(wanted.centre, item.centre) > PLACE_TOLERANCE:
         failures.append(f"the {item} has left its place")
     return failures
 
@@ -266,7 +271,7 @@ def _unwanted(item: Seen, removed: list[Wanted], findings: Findings) -> None:
     thing = with_article(str(item))
     for gone in removed:
         alike = (item.shape, item.colour) == (gone.shape, gone.colour)
-        there = gone.centre is not None and _near(gone.centre, item.centre)
+        there = gone.centre is not None and _distance(gone.centre, item.centre) <= PLACE_TOLERANCE
         if alike or there:
             findings.following.append(
                 f"the {gone} is still there" if alike else f"there is {thing} where the {gone} was"

@@ -232,8 +232,12 @@ def test_an_interrupt_ends_with_130(stand_in, capsys, monkeypatch):
 
 def test_splits(capsys):
     assert main(["data", "splits", "--examples", "2", "--json"]) == 0
-    splits = json.loads(capsys.readouterr().out)["splits"]
+    shown = json.loads(capsys.readouterr().out)
+    splits, edits = shown["splits"], shown["edits"]
     assert [splits[name]["count"] for name in ("test", "dense", "held_out", "train")] == [553, 100, 100, None]
     assert sum(splits["test"]["families"].values()) == 553 and len(splits["train"]["examples"]) == 2
+    assert [edits[name]["count"] for name in ("test", "held_out", "train")] == [300, 100, None]
+    assert set(edits["test"]["families"].values()) == {50} and len(edits["train"]["examples"]) == 2
     assert main(["data", "splits"]) == 0
-    assert "553 prompts" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "553 prompts" in printed and "300 edits" in printed

@@ -232,8 +232,9 @@ def _add_recipe(commands: Any, name: str, recipe: Recipe, summary: str) -> None:
 
 
 def _add_splits(commands: Any) -> None:
-    parser = _add(commands, "splits", "splits", "show the world's prompts, by split and family", SPLITS_EXAMPLES)
-    parser.add_argument("--examples", metavar="N", type=_at_least(0), default=5, help="prompts shown a split")
+    summary = "show the world's prompts and edits, by split and family"
+    parser = _add(commands, "splits", "splits", summary, SPLITS_EXAMPLES)
+    parser.add_argument("--examples", metavar="N", type=_at_least(0), default=5, help="prompts or edits shown a split")
     _add_json(parser)
 
 

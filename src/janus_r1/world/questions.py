@@ -12,10 +12,14 @@ WORDS = ("no", "one", "two", "three", "four")
 
 def describe(scene: Scene) -> str:
     """Every object in reading order and the background."""
+    return f"{enumerate_objects(scene)} on a {scene.background} background"
+
+
+def enumerate_objects(scene: Scene) -> str:
+    """Every object in reading order: "a small red ring, a large blue star and a small green cross"."""
     ordered = sorted(scene.objects, key=lambda o: (round(o.centre[1] / 8), o.centre[0]))
     phrases = [phrase(Slot(o.shape, o.colour, o.size)) for o in ordered]
-    listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-    return f"{listed} on a {scene.background} background"
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def ask(scene: Scene, prompt: Prompt, rng: random.Random, describing: float = 0.4) -> tuple[str, str]:

@@ -103,7 +103,8 @@ def holds(relation: str, a: tuple[float, float], b: tuple[float, float], margin:
     return along >= margin and along > abs(across)
 
 
-def _clear(a: SceneObject, b: SceneObject) -> bool:
+def clear(a: SceneObject, b: SceneObject) -> bool:
+    """Whether two objects keep the distance ``GAP`` along at least one axis."""
     return (
         a.x + a.side + GAP <= b.x or b.x + b.side + GAP <= a.x or a.y + a.side + GAP <= b.y or b.y + b.side + GAP <= a.y
     )
@@ -140,7 +141,7 @@ def _place(looks: list[Look], relations, rng: random.Random) -> list[SceneObject
             x, y = (rng.randrange(0, last + 1, STEP) for _ in range(2))
             candidate = SceneObject(shape, colour, size, x, y)
             everyone = [*placed, candidate]
-            if all(_clear(candidate, other) for other in placed) and all(
+            if all(clear(candidate, other) for other in placed) and all(
                 _related(name, everyone[a], everyone[b])
                 for a, name, b in relations
                 if index in (a, b) and max(a, b) == index

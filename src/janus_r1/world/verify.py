@@ -69,7 +69,7 @@ def verify(pixels: np.ndarray, description: Description) -> Verification:
 def find_objects(pixels: np.ndarray) -> list[Seen]:
     """Objects in reading order (top to bottom, then left to right)."""
     image = pixels.astype(np.float32)
-    background = _background(image)
+    background = find_background(image)
     distance = np.linalg.norm(image - background, axis=-1)
     labels, count = _components(distance > FOREGROUND_DISTANCE)
     seen = []
@@ -80,7 +80,7 @@ def find_objects(pixels: np.ndarray) -> list[Seen]:
     return sorted(seen, key=lambda item: (round(item.centre[1] / 8), item.centre[0]))
 
 
-def _background(image: np.ndarray) -> np.ndarray:
+def find_background(image: np.ndarray) -> np.ndarray:
     """The palette background nearest to the median of the border pixels."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     options = np.array(list(BACKGROUNDS.values()), dtype=np.float32)

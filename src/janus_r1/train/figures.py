@@ -38,7 +38,7 @@ def rollout_figures(rollout: Rollout, groups: Sequence[Sequence[Scored]], limit:
         **chain_figures([chain for group in groups for chain in group], limit),
         "no_spread": float(np.mean([not has_spread(group) for group in groups])),
         "abstained": float(sum(rollout.abstained.values())),
-        "images": float(rollout.images),
+        "images_per_second": rollout.images / max(1e-9, rollout.seconds_drawing + rollout.seconds_waiting),
         "seconds_drawing": rollout.seconds_drawing,
         "seconds_waiting": rollout.seconds_waiting,
     }

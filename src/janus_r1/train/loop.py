@@ -38,6 +38,8 @@ class Stage:
     optimizers: Sequence[torch.optim.Optimizer]
     lr_scale: float = 1.0
     """Factor on the scheduled learning rate."""
+    headline: Sequence[str] = ()
+    """Figures worth a place on the terminal; all of them when empty."""
 
     def batches(self, step: int) -> Sequence[Any]:
         """The batches of a step, whose gradients add up; they follow from recipe, weights and ``step``."""
@@ -116,7 +118,8 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     if checkpoint := newest_checkpoint(out):
         load_optimizers(checkpoint, stage)
         seconds = float(read_json(checkpoint / "state.json")["seconds"])
-    log = RunLog(out, start, options.steps, options.log_every, seconds, accelerator.is_main_process)
+    main = accelerator.is_main_process
+    log = RunLog(out, start, options.steps, options.log_every, seconds, stage.headline, main)
     for step in range(start, options.steps):
         torch.manual_seed(options.seed * 1_000_003 + step)
         _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)

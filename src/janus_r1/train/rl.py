@@ -40,6 +40,11 @@ from janus_r1.train.stability import StabilityRecipe
 from janus_r1.train.trajectory import Flat, Rows, Trajectory
 
 KINDS = ("image", "text")
+HEADLINE = (
+    *("reward_draw", "reward_judge", "first_right", "final_right", "verdicts_right", "rounds", "fixed", "broken"),
+    *("kl_image", "clipped_image", "gap_image", "gap_text", "no_spread", "abstained", "images_per_second"),
+    *("seconds_drawing", "seconds_waiting", "seconds_learning", "eval_first_right", "eval_final_right"),
+)
 TOO_FEW = 0.5  # a rollout that keeps a smaller share of its groups is drawn again
 ATTEMPTS = 3
 PATIENCE = 20  # rollouts in a row without any spread before the run stops
@@ -126,6 +131,8 @@ class RlRecipe:
 
 
 class RlStage(Stage):
+    headline = HEADLINE
+
     def __init__(self, recipe: RlRecipe) -> None:
         check(recipe)
         self.recipe = recipe

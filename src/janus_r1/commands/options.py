@@ -67,6 +67,11 @@ examples:
   janus-r1 eval tokenizer --model tiny-base
   janus-r1 eval tokenizer --scenes 200 --json"""
 
+JUDGE_SET_EXAMPLES = """\
+examples:
+  janus-r1 eval judge --model tiny-sft
+  janus-r1 eval judge --model runs/rl/model --drafts-of tiny-base --out results/judge.json"""
+
 CONVERT_EXAMPLES = """\
 examples:
   janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
@@ -142,6 +147,7 @@ def build_parser() -> Parser:
     measure = commands.add_parser("eval", help=about, description=f"{about.capitalize()}.", epilog=EVAL_EXAMPLES)
     benchmarks = measure.add_subparsers(metavar="BENCHMARK", required=True)
     _add_eval_world(benchmarks)
+    _add_eval_judge(benchmarks)
     _add_eval_tokenizer(benchmarks)
     _add_convert(commands)
     return parser
@@ -248,6 +254,20 @@ def _add_eval_world(commands: Any) -> None:
     parser.add_argument("--limit", metavar="N", type=_at_least(1), help="prompts at most, balanced over families")
     parser.add_argument("--no-controls", dest="controls", action="store_false", help="skip best-of-N and the like")
     _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+    _add_json(parser)
+
+
+def _add_eval_judge(commands: Any) -> None:
+    summary = "measure a model's verdicts on one fixed set of drafts, half of them right"
+    parser = _add(commands, "judge", "judge_set", summary, JUDGE_SET_EXAMPLES)
+    parser.add_argument("--drafts-of", metavar="MODEL", default="tiny-base", help="model that drew what is judged")
+    parser.add_argument("--split", choices=("test", "dense", "held_out"), default="test", help="prompts of the drafts")
+    parser.add_argument("--samples", metavar="N", type=_at_least(1), default=4, help="drafts a prompt")
+    parser.add_argument("--limit", metavar="N", type=_at_least(1), help="prompts at most, balanced over families")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the drafts")
+    parser.add_argument("--max-batch", metavar="N", type=_at_least(1), default=64, help="images judged at once")
     _add_model(parser)
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
     _add_json(parser)

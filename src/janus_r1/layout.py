@@ -94,9 +94,7 @@ class Layout:
         first, *middle, last = prompt.ids
         return Text((first, *(self.special.pad for _ in middle), last))
 
-    def verdict(
-        self, text: str, learn: bool = False, word_weight: float | None = None, weight: float = 1.0
-    ) -> Text:
+    def verdict(self, text: str, learn: bool = False, word_weight: float | None = None, weight: float = 1.0) -> Text:
         """``Yes...``/``No...`` with its reason and the end-of-sequence token, which is trained too.
 
         ``word_weight`` is the share of the loss that the verdict word carries (official code: 0.8);

@@ -33,11 +33,11 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: short waits, see docs/log.md
 
-import machine
 import torch
 from transformers import AutoTokenizer
 from transformers.cache_utils import DynamicCache
 
+import machine
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.layout import Text
@@ -174,7 +174,8 @@ def bench(model: Janus, options: argparse.Namespace, bandwidth: float) -> list[d
             arm |= rates(model, batch, arm, bandwidth)
             print(
                 f"{batch:>5} {name:<12} {arm['images_per_second']:>9.3f} {arm['tokens_per_second']:>9.1f} "
-                f"{arm['bytes_per_second'] / 1e9:>8.2f} {arm['share_of_bandwidth']:>7.1%} {arm['peak_bytes'] / 1e9:>8.2f}"
+                f"{arm['bytes_per_second'] / 1e9:>8.2f} {arm['share_of_bandwidth']:>7.1%} "
+                f"{arm['peak_bytes'] / 1e9:>8.2f}"
             )
         ratio = {name: arms["ours"]["images_per_second"] / arms[name]["images_per_second"] for name in list(ARMS)[1:]}
         print("      ours is faster by " + ", ".join(f"{r:.2f}x than {name}" for name, r in ratio.items()), flush=True)

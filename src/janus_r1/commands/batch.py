@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from janus_r1.chain import Settings
 from janus_r1.commands.terminal import check_device, loading_errors, say
@@ -13,28 +14,33 @@ UNKNOWN = 64  # for ``auto`` on a device that does not tell its free memory
 
 
 def plan_batch(
-    name: str, dtype: str, device: str, wanted: int | str, chains: int, settings: Settings, drawing: bool = True
+    args: argparse.Namespace, prompts: Sequence[str], chains: int, settings: Settings, drawing: bool = True
 ) -> int:
-    """``wanted`` (a number, or ``auto``: as many as fit), lowered to ``chains`` and to what fits.
+    """``--max-batch`` (a number, or ``auto``: as many as fit), lowered to ``chains`` and to what fits.
+
+    ``prompts`` may be empty where they are not known yet: they are taken at their longest then.
 
     Raises:
         UserError: if not even one chain fits beside the weights.
     """
+    from janus_r1.layout import MAX_CAPTION_TOKENS
     from janus_r1.model.loading import describe
     from janus_r1.model.memory import estimate, free_bytes
 
+    device, wanted = args.device, args.max_batch
     check_device(device)
     free = free_bytes(device)
     most = chains if isinstance(wanted, str) else min(wanted, chains)
     if free is None:
         return min(most, UNKNOWN) if isinstance(wanted, str) else most
-    with loading_errors(name):
-        need = estimate(*describe(name, dtype), settings, drawing)
+    longest = max((len(prompt.encode()) for prompt in prompts), default=MAX_CAPTION_TOKENS)
+    with loading_errors(args.model):
+        need = estimate(*describe(args.model, args.dtype), settings, drawing, longest)
     batch = need.largest_batch(free, most)
     if not batch:
         raise UserError(
-            f"{name} does not fit: it needs about {_gb(need.of(1))} ({_gb(need.weights)} of weights) and {device} "
-            f"has {_gb(free)} free; try --dtype bfloat16, fewer --rounds, --history last or another --device"
+            f"{args.model} does not fit: it needs about {_gb(need.of(1))} ({_gb(need.weights)} of weights) "
+            f"and {device} has {_gb(free)} free; try --dtype bfloat16, fewer --rounds or --history last"
         )
     if batch < most and wanted != "auto":
         say(f"janus-r1: note: {batch} chains at once, not {most}: more do not fit into {_gb(free)} on {device}")

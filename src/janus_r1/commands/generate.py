@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out or f"outputs/{slug(prompts)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
     with answers_only(args.json):
-        batch = plan_batch(args.model, args.dtype, args.device, args.max_batch, samples * len(prompts), settings)
+        batch = plan_batch(args, prompts, samples * len(prompts), settings)
         model = load_model(args.model, args.dtype, args.device)
         began = time.monotonic()
         with progress("drawing") as update, memory_errors(batch, args.device):

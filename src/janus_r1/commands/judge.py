@@ -25,8 +25,7 @@ def run(args: argparse.Namespace) -> None:
         check_image(path)
     with answers_only(args.json):
         settings = Settings(text_temperature=args.text_temperature, seed=args.seed)
-        count = len(args.images)
-        batch = plan_batch(args.model, args.dtype, args.device, args.max_batch, count, settings, drawing=False)
+        batch = plan_batch(args, texts, len(args.images), settings, drawing=False)
         model = load_model(args.model, args.dtype, args.device)
         size = model.model.image_size
         pixels = [load_image(path, size, warn=lambda text: say(f"janus-r1: warning: {text}")) for path in args.images]

@@ -1,7 +1,7 @@
 """How much memory a model and a batch of chains take, from a config alone: nothing is loaded or run.
 
-An upper bound on what the engine allocates: prompts and reasons are taken at their longest, and no chain
-stops before its last round. S is the number of ids an image, D the hidden width, I that of the MLP.
+An upper bound on what the engine allocates: reasons are taken at their longest, and no chain stops before
+its last round. S is the number of ids an image, D the hidden width, I that of the MLP.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from janus_r1.layout import MAX_CAPTION_TOKENS
 from janus_r1.model.presets import random_model
 from janus_r1.model.vq import DECODE_CHUNK
 
-PROMPT = MAX_CAPTION_TOKENS + 8  # tokens of the longest prompt, with the roles around it
+ROLES = 8  # tokens of a prompt beside its caption
 LEAD_INS = 40  # tokens of the self-check and the regeneration string together, in any tokenizer
 RESERVED = 0.05  # of the free memory, for what nobody counts
 VQ_TENSORS = 5  # full-size float32 activations alive at once in the VQ decoder
@@ -55,9 +55,18 @@ class Memory:
         return bisect_right(range(1, at_most + 1), free * (1 - RESERVED), key=self.of)
 
 
-def estimate(config: JanusConfig, dtype: torch.dtype, settings: Settings, drawing: bool = True) -> Memory:
-    """What chains under ``settings`` take; without ``drawing``, what judging a given image takes."""
-    streams = _streams(config, settings, drawing)
+def estimate(
+    config: JanusConfig,
+    dtype: torch.dtype,
+    settings: Settings,
+    drawing: bool = True,
+    caption: int = MAX_CAPTION_TOKENS,
+) -> Memory:
+    """What chains under ``settings`` take; without ``drawing``, what judging a given image takes.
+
+    ``caption`` is the most tokens of one; a caption has no more tokens than bytes.
+    """
+    streams = _streams(config, settings, drawing, min(caption, MAX_CAPTION_TOKENS) + ROLES)
     token = kv_bytes(config, dtype)
     return Memory(
         weights=weight_bytes(config, dtype),
@@ -104,24 +113,24 @@ def _table_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
 Stream = tuple[int, int, int]  # rows a chain, cached tokens a row, most tokens fed at once
 
 
-def _streams(config: JanusConfig, settings: Settings, drawing: bool) -> list[Stream]:
+def _streams(config: JanusConfig, settings: Settings, drawing: bool, prompt: int) -> list[Stream]:
     """The drawing stream (twice its rows under guidance) and the seeing stream, as introspect grows them."""
     image = config.vision_config.num_image_tokens
     said = LEAD_INS + settings.max_reason_tokens + 1
-    look = PROMPT + image + said
+    look = prompt + image + said
     if not drawing:
-        return [(1, _capacity(PROMPT + image, [look]), image + LEAD_INS)]
+        return [(1, _capacity(prompt + image, [look]), image + LEAD_INS)]
     later = range(1, settings.rounds)
     if settings.history == "full":
         seeing = [look + i * (image + said) for i in range(settings.rounds)]
-        redraws = [PROMPT + image + i * (image + said) for i in later]
+        redraws = [prompt + image + i * (image + said) for i in later]
         fed = said
     else:
-        seeing, redraws, fed = [look], [PROMPT + 2 * image + said for _ in later], image + said
+        seeing, redraws, fed = [look], [prompt + 2 * image + said for _ in later], image + said
     rows = 2 if settings.guidance > 1 else 1
     return [
-        (rows, _capacity(PROMPT + image, redraws), fed if later else PROMPT),
-        (1, _capacity(PROMPT + image, seeing), image + said),
+        (rows, _capacity(prompt + image, redraws), fed if later else prompt),
+        (1, _capacity(prompt + image, seeing), image + said),
     ]
 
 

@@ -1,14 +1,22 @@
 """Images a second of our decoder beside its two rivals, in one process, on the same weights.
 
     python benchmarks/decode.py --model tiny-sft --batch 1,4,16,64
+    python benchmarks/decode.py --preset 7b --device cuda --dtype bfloat16 --batch 1,4,16,64,128
+    python benchmarks/decode.py --preset 100m --batch 2 --tokens 32      # a 576-id image, cut short
+    python benchmarks/decode.py --plot docs/decode.png
 
-* ours          janus_r1.engine: preallocated cache, prompts prefilled once, fused projections
+* ours          janus_r1.engine: preallocated cache, prompts prefilled once, fused projections; on a GPU
+                one CUDA graph a token
 * transformers  JanusForConditionalGeneration.generate(generation_mode="image"), static cache
 * official      a plain loop as the official code has it: a dynamic cache that grows every token
 
 Every arm draws the same number of ids a row for the same prompts, with guidance, and takes turns with
 the others, so that a busy moment of the machine does not favour one. Pixels are not decoded: the
-VQ decoder is the same for all. Results are appended to benchmarks/results/decode.jsonl.
+VQ decoder is the same for all. A preset has random weights, which take as long as trained ones.
+
+The limit is memory: what every token must read (layers, image head, mean length of the cache) against
+what a plain copy of a large tensor reads and writes a second on this machine, both measured here.
+Results are appended to benchmarks/results/decode.jsonl.
 """
 
 from __future__ import annotations
@@ -20,31 +28,44 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: short waits, see docs/log.md
 
 import torch
+from transformers import AutoTokenizer
 from transformers.cache_utils import DynamicCache
 
+import machine
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
+from janus_r1.layout import Text
 from janus_r1.model.janus import Janus
-from janus_r1.model.loading import load
+from janus_r1.model.loading import DTYPES, EMBEDDED, load
+from janus_r1.model.memory import step_bytes
+from janus_r1.model.presets import PRESETS, preset_config, random_model
 from janus_r1.train.loop import environment
 from janus_r1.world.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
 
 
-def ours(model: Janus, prompts: list, guidance: float) -> torch.Tensor:
-    decoder = Decoder(model)
+@lru_cache(1)
+def decoder_of(model: Janus) -> Decoder:
+    """One for all turns, as a service would have it: what it prepares once belongs to the warm-up."""
+    return Decoder(model)
+
+
+def ours(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor:
+    decoder = decoder_of(model)
     stream = decoder.open(prompts, [model.layout.unconditional(prompt) for prompt in prompts])
     uniform = uniforms(0, list(range(len(prompts))), 0, DRAW, model.image_tokens)
     return decoder.draw(stream, uniform, guidance)[0]
 
 
-def transformers_generate(model: Janus, prompts: list, guidance: float) -> torch.Tensor:
+def transformers_generate(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor:
     ids, mask = left_padded(model, prompts)
     return model.core.generate(
         input_ids=ids, attention_mask=mask, generation_mode="image", do_sample=True, top_k=0, guidance_scale=guidance
@@ -52,7 +73,7 @@ def transformers_generate(model: Janus, prompts: list, guidance: float) -> torch
 
 
 @torch.inference_mode()
-def official(model: Janus, prompts: list, guidance: float) -> torch.Tensor:
+def official(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor:
     """Interleaved conditional and unconditional rows; cache and mask grow by concatenation."""
     ids, mask = left_padded(model, prompts)
     rows = ids.repeat_interleave(2, dim=0)
@@ -78,70 +99,158 @@ def official(model: Janus, prompts: list, guidance: float) -> torch.Tensor:
 ARMS: dict[str, Callable] = {"ours": ours, "transformers": transformers_generate, "official": official}
 
 
-def left_padded(model: Janus, prompts: list) -> tuple[torch.Tensor, torch.Tensor]:
+def left_padded(model: Janus, prompts: list[Text]) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(len(prompt) for prompt in prompts)
     pad = model.layout.special.pad
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p.ids) for p in prompts])
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    ids = torch.tensor([[pad] * (longest - len(p)) + list(p.ids) for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     return ids, mask
 
 
-def measure(model: Janus, batch: int, guidance: float, repeats: int) -> dict[str, dict[str, float]]:
-    """Median, least and most seconds a batch for every arm; the arms take turns."""
-    prompts = [model.layout.prompt(prompt.text) for prompt in split("test")[:: 553 // batch][:batch]]
+def random_janus(preset: str, dtype: str, device: str) -> Janus:
+    """Random weights; the embedded tokenizer spells the special tokens, whatever the vocabulary's size."""
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny-base")
+    core = random_model(preset_config(preset, len(tokenizer)), 0, DTYPES[dtype], device)
+    janus = Janus(core, tokenizer).eval()
+    special = janus.layout.special
+    settings = core.generation_config  # what transformers' generate asks for
+    settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = special.bos, special.eos, special.pad
+    settings.generation_kwargs = {"boi_token_id": special.begin_of_image}
+    return janus
+
+
+def shorten(model: Janus, tokens: int) -> None:
+    """Let every arm draw the first ``tokens`` ids of an image only."""
+    model.image_tokens = model.core.model.vision_model.config.num_image_tokens = tokens
+
+
+def prompts_for(model: Janus, batch: int) -> list[Text]:
+    """``batch`` prompts of the test split, spread over its families and repeated where it ends."""
+    texts = [prompt.text for prompt in split("test")]
+    return [model.layout.prompt(texts[i * max(1, len(texts) // batch) % len(texts)]) for i in range(batch)]
+
+
+def measure(model: Janus, batch: int, guidance: float, repeats: int) -> dict[str, dict[str, Any]]:
+    """Seconds a batch (sorted) and peak bytes for every arm; the arms take turns, the first turn warms up."""
+    prompts, device = prompts_for(model, batch), str(model.device)
     seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+    peak = dict.fromkeys(ARMS, 0)
     for turn in range(repeats + 1):
         for name, arm in ARMS.items():
+            machine.forget_peak(device)
             began = time.perf_counter()
             ids = arm(model, prompts, guidance)
+            machine.synchronize(device)
             took = time.perf_counter() - began
             assert ids.shape == (batch, model.image_tokens)
-            if turn:  # the first turn warms up
+            peak[name] = max(peak[name], machine.peak_memory(device))
+            if turn:
                 seconds[name].append(took)
+    return {name: {"seconds": sorted(seconds[name]), "peak_bytes": peak[name]} for name in ARMS}
+
+
+def rates(model: Janus, batch: int, arm: dict[str, Any], bandwidth: float) -> dict[str, float]:
+    """What follows from the median: images, tokens and bytes a second, and the share of the copy bandwidth."""
+    took = statistics.median(arm["seconds"])
+    prompts = prompts_for(model, batch)
+    context = sum(len(prompt) for prompt in prompts) // batch + model.image_tokens // 2
+    read = step_bytes(model.core.config, model.dtype, 2 * batch, context) * model.image_tokens
     return {
-        name: {"images_per_second": batch / statistics.median(s), "seconds": sorted(s)} for name, s in seconds.items()
+        "images_per_second": batch / took,
+        "tokens_per_second": batch * model.image_tokens / took,
+        "bytes_per_second": read / took,
+        "share_of_bandwidth": read / took / bandwidth,
     }
 
 
 def profile(model: Janus, batch: int, guidance: float) -> str:
     """Where the time of our arm goes."""
-    prompts = [model.layout.prompt(prompt.text) for prompt in split("test")[:batch]]
+    prompts = prompts_for(model, batch)
     with torch.profiler.profile() as record:
         ours(model, prompts, guidance)
     return record.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40)
 
 
-def main() -> None:
+def bench(model: Janus, options: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]]:
+    """A row for every batch size, printed as it is known."""
+    print(f"{'batch':>5} {'arm':<12} {'images/s':>9} {'tokens/s':>9} {'GB/s':>8} {'of copy':>7} {'peak GB':>8}")
+    rows = []
+    for batch in map(int, options.batch.split(",")):
+        arms = measure(model, batch, options.guidance, options.repeats)
+        for name, arm in arms.items():
+            arm |= rates(model, batch, arm, bandwidth)
+            print(
+                f"{batch:>5} {name:<12} {arm['images_per_second']:>9.3f} {arm['tokens_per_second']:>9.1f} "
+                f"{arm['bytes_per_second'] / 1e9:>8.2f} {arm['share_of_bandwidth']:>7.1%} "
+                f"{arm['peak_bytes'] / 1e9:>8.2f}"
+            )
+        ratio = {name: arms["ours"]["images_per_second"] / arms[name]["images_per_second"] for name in list(ARMS)[1:]}
+        print("      ours is faster by " + ", ".join(f"{r:.2f}x than {name}" for name, r in ratio.items()), flush=True)
+        rows.append({"batch": batch, "arms": arms})
+    return rows
+
+
+def plot(records: list[dict[str, Any]], path: Path) -> None:
+    """Images a second over the batch size, a panel for every model and machine; the latest record of each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    latest = {(r.get("preset") or r["model"], r.get("machine", "?"), r["dtype"]): r for r in records}
+    figure, axes = pyplot.subplots(1, len(latest), figsize=(5 * len(latest), 4), squeeze=False)
+    for axis, ((name, where, dtype), record) in zip(axes[0], latest.items(), strict=True):
+        for arm in ARMS:
+            points = [(row["batch"], row["arms"][arm]["images_per_second"]) for row in record["rows"]]
+            axis.plot(*zip(*points, strict=True), marker="o", label=arm)
+        axis.set(title=f"{name}, {dtype}\n{where}", xlabel="images in a batch", ylabel="images a second")
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny-sft")
+    parser.add_argument("--model", default="tiny-sft", help="a model with trained weights")
+    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", default="1,4,16,64")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--tokens", type=int, default=0, help="ids an image, to try a large model in short")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--profile", action="store_true", help="also print where our time goes at the largest batch")
     parser.add_argument("--no-save", action="store_true", help="do not append to the results")
-    options = parser.parse_args()
+    parser.add_argument("--plot", metavar="PNG", type=Path, help="draw the saved results; measure nothing")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    options = options_from()
+    if options.plot:
+        plot([json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()], options.plot)
+        return
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = load(options.model, options.dtype)
-    batches = [int(b) for b in options.batch.split(",")]
-    print(f"{options.model} {options.dtype}, {torch.get_num_threads()} threads, guidance {options.guidance}")
-    print(f"{'batch':>6} {'ours':>14} {'transformers':>14} {'official':>14}   images/s; ours is faster by")
-    rows = []
-    for batch in batches:
-        arms = measure(model, batch, options.guidance, options.repeats)
-        rate = {name: arm["images_per_second"] for name, arm in arms.items()}
-        factors = ", ".join(f"{rate['ours'] / rate[name]:.1f}x {name}" for name in ("transformers", "official"))
-        print(f"{batch:>6} " + " ".join(f"{rate[name]:>14.2f}" for name in ARMS) + f"   {factors}", flush=True)
-        rows.append({"batch": batch, "arms": arms})
+    if options.preset:
+        model = random_janus(options.preset, options.dtype, options.device)
+    else:
+        model = load(options.model, options.dtype, options.device)
+    if options.tokens:
+        shorten(model, options.tokens)
+    bandwidth, where = machine.copy_bandwidth(options.device), machine.name(options.device)
+    print(f"{options.preset or options.model} {options.dtype}, {model.image_tokens} ids, guidance {options.guidance}")
+    print(f"{where}, {torch.get_num_threads()} used, copies {bandwidth / 1e9:.1f} GB/s")
+    rows = bench(model, options, bandwidth)
     if options.profile:
-        print(profile(model, batches[-1], options.guidance))
+        print(profile(model, rows[-1]["batch"], options.guidance))
     if not options.no_save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        record = {"date": str(date.today()), **vars(options), "environment": environment(), "rows": rows}
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        record = {"date": str(date.today()), **{k: v for k, v in vars(options).items() if k not in ("plot", "no_save")}}
+        record |= {"machine": where, "copy_bytes_per_second": bandwidth, "environment": environment(), "rows": rows}
+        machine.append(RESULTS, record)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_r1.chain import load_chain
-from janus_r1.cli import main
+from janus_r1.chain import Settings, load_chain
+from janus_r1.cli import _parse, main
+from janus_r1.commands.generate import settings_of
 
 
 @pytest.fixture
@@ -97,3 +98,22 @@ def test_eval_world(tiny_folder, here, capsys):
     assert set(result["rounds"]) == {"1", "2"} and json.loads(Path("result.json").read_text()) == result
     assert main([*argv, "--no-controls"]) == 0
     assert "overall" in capsys.readouterr().out
+
+
+PAPER = Settings(rounds=3, guidance=5, top_k=4096, text_top_k=50, text_temperature=1, history="last")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_papers_preset_and_what_wins_over_it(before):
+    given = ["--guidance", "1.5", "--rounds", "2"]  # 1.5 is also the ordinary default, and still wins
+    preset = ["--preset", "paper"]
+    assert settings_of(_parse(["generate", "x", *preset])) == PAPER
+    assert settings_of(_parse(["generate", "x"])) == Settings()
+    both = settings_of(_parse(["generate", "x", *(given + preset if before else preset + given)]))
+    assert both == Settings(**{**vars(PAPER), "guidance": 1.5, "rounds": 2})
+
+
+def test_a_preset_draws(tiny_folder, here, capsys):
+    assert generate(tiny_folder, "--preset", "paper", "--out", "o", "--json") == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings["rounds"] == 2 and settings["guidance"] == 5 and settings["history"] == "last"

@@ -203,3 +203,59 @@ def test_fused_weights_are_transformers_own_memory(tiny):
     start = layer.self_attn.q_proj.weight.shape[0]
     assert (decoder.layers[0].qkv[start : start + 4] == 7.0).all()
     assert Decoder(tiny).layers[0].qkv.data_ptr() == decoder.layers[0].qkv.data_ptr()
+
+
+# ------------------------------------------------------------------------------------- static shapes
+
+
+def drawn(model, graph: bool, guidance: float, top_k: int = 0):
+    """Two images of every prompt in one chain, rows leaving between them; then what follows."""
+    decoder = Decoder(model, graph=graph)
+    prompts = [model.layout.prompt(p) for p in PROMPTS]
+    unconditional = [model.layout.unconditional(p) for p in prompts] if guidance > 1 else None
+    stream = decoder.open(prompts, unconditional)
+    uniform = uniforms(3, [0, 1, 2], 0, DRAW, model.image_tokens)
+    first = decoder.draw(stream, uniform, guidance, top_k=top_k)
+    decoder.keep(stream, [0, 1])
+    rest = [(Drawn(tuple(first[0][row].tolist()[-1:])), model.layout.regenerate) for row in (0, 1)]
+    decoder.feed(stream, rest)
+    second = decoder.draw(stream, uniform[:2], guidance, top_k=top_k)
+    return [*first, *second, stream.last], stream.lengths
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("top_k", [0, 7])
+def test_static_steps_draw_what_the_growing_path_draws(tiny, guidance, top_k):
+    """The step that a GPU captures, run as it is: rows of unequal length, several reading ends."""
+    (ids, logprobs, ids2, logprobs2, last), lengths = drawn(tiny, True, guidance, top_k)
+    (ids_, logprobs_, ids2_, logprobs2_, last_), lengths_ = drawn(tiny, False, guidance, top_k)
+    assert lengths == lengths_ and len(set(lengths)) == 2 and max(lengths) > 128
+    assert torch.equal(ids, ids_) and torch.equal(ids2, ids2_)
+    torch.testing.assert_close(logprobs, logprobs_, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logprobs2, logprobs2_, atol=1e-4, rtol=0)
+    torch.testing.assert_close(last, last_, atol=1e-4, rtol=1e-4)
+
+
+def test_a_static_step_never_asks_the_host(tiny, monkeypatch):
+    """Nothing in a step may read a value back, and all it keeps stays where it was: else no graph could hold it."""
+    decoder = Decoder(tiny, graph=True)
+    stream = decoder.open([tiny.layout.prompt(p) for p in PROMPTS])
+    uniform = uniforms(3, [0, 1, 2], 0, DRAW, tiny.image_tokens)
+    first, _ = decoder.draw(stream, uniform)
+    (steps,) = decoder.steps.values()
+    where = [value.data_ptr() for value in vars(steps).values() if isinstance(value, torch.Tensor)]
+    decoder.rewind(stream, [len(tiny.layout.prompt(p)) - 1 for p in PROMPTS])
+    decoder.feed(stream, [(Text(tiny.layout.prompt(p).ids[-1:]),) for p in PROMPTS])
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, name=name: pytest.fail(f"the host asked: {name}"))
+    again, _ = decoder.draw(stream, uniform)
+    monkeypatch.undo()
+    assert torch.equal(first, again) and list(decoder.steps.values()) == [steps], "the same shape starts no new buffers"
+    assert where == [value.data_ptr() for value in vars(steps).values() if isinstance(value, torch.Tensor)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures a CUDA graph")
+def test_captured_steps_draw_what_eager_ones_draw(tiny):
+    tiny = tiny.to("cuda")
+    captured, eager = (drawn(tiny, graph, 3.0)[0] for graph in (True, False))
+    assert (captured[0] == eager[0]).float().mean() > 0.9  # kernels differ by shape, and a tie may fall otherwise

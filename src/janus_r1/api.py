@@ -63,7 +63,9 @@ class JanusR1:
             self.model, rows, Settings(**settings), max_batch=max_batch, on_progress=on_progress
         )
 
-    def judge(self, images: Sequence[np.ndarray], texts: str | Sequence[str], **settings: Any) -> list[Verdict]:
+    def judge(
+        self, images: Sequence[np.ndarray], texts: str | Sequence[str], *, max_batch: int = 64, **settings: Any
+    ) -> list[Verdict]:
         """Does each image (uint8 [H, W, 3]) match its text? One text may serve all images."""
         listed = [texts] * len(images) if isinstance(texts, str) else list(texts)
         if len(listed) != len(images):
@@ -72,4 +74,4 @@ class JanusR1:
         for image in images:
             if image.shape != (side, side, 3):
                 raise UserError(f"the model sees images of {side}x{side}x3, not {image.shape}: resize them first")
-        return algorithm.judge(self.model, list(images), listed, Settings(**settings))
+        return algorithm.judge(self.model, list(images), listed, Settings(**settings), max_batch=max_batch)

@@ -38,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Only recipe commands take further options: ``--run.steps 100``."""
+    """Only recipe commands take further options: ``--run.steps 100``.
+
+    A preset is a set of defaults, so a command line that names one is read again with these.
+    """
     args, rest = build_parser().parse_known_args(argv)
+    if preset := getattr(args, "preset", None):
+        args, rest = build_parser(preset).parse_known_args(argv)
     if hasattr(args, "overrides"):
         args.overrides = rest
     elif rest and rest[0].startswith("-"):

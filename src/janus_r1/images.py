@@ -15,6 +15,7 @@ from janus_r1.errors import UserError
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 20_000
 MIN_SIDE = 8
+MIN_FITTED = 14  # pixels of the shorter side, however long the picture
 PADDING = (127, 127, 127)  # DeepSeek's understanding preprocessing pads with grey
 
 
@@ -63,10 +64,13 @@ def check_image(path: str | Path) -> None:
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Longest side to ``size`` (bicubic), then grey padding to a square: uint8 [size, size, 3]."""
+    """Longest side to ``size`` (bicubic), then grey padding to a square: uint8 [size, size, 3].
+
+    Bit for bit DeepSeek's: sides are truncated, not rounded, and at least :data:`MIN_FITTED`.
+    """
     height, width = pixels.shape[:2]
-    scale = size / max(height, width)
-    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    longest = max(height, width)
+    fitted = (max(int(width / longest * size), MIN_FITTED), max(int(height / longest * size), MIN_FITTED))
     image = Image.fromarray(pixels)
     if fitted != image.size:
         image = image.resize(fitted, Image.Resampling.BICUBIC)

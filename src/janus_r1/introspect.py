@@ -43,12 +43,19 @@ def introspect(
     return chains
 
 
-def judge(model: Janus, images: list[np.ndarray], prompts: list[str], settings: Settings) -> list[Verdict]:
+def judge(
+    model: Janus, images: list[np.ndarray], prompts: list[str], settings: Settings, *, max_batch: int = 64
+) -> list[Verdict]:
     """Verdicts on given images (uint8 [H, W, 3] of the model's size), as the chain would judge them."""
+    laid_out = [model.layout.prompt(prompt) for prompt in prompts]
     decoder = Decoder(model)
-    stream = decoder.open([model.layout.prompt(prompt) for prompt in prompts])
-    decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in images])
-    return _say_verdicts(decoder, stream, settings, list(range(len(images))), round_index=0)
+    verdicts: list[Verdict] = []
+    for start in range(0, len(images), max_batch):
+        shown = images[start : start + max_batch]
+        stream = decoder.open(laid_out[start : start + max_batch])
+        decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
+        verdicts += _say_verdicts(decoder, stream, settings, list(range(start, start + len(shown))), round_index=0)
+    return verdicts
 
 
 class _Batch:

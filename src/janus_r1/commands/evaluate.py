@@ -10,9 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from janus_r1.chain import Chain, Settings
+from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.generate import settings_of
 from janus_r1.commands.terminal import answers_only, check_writable, load_model, print_json, progress, say
 from janus_r1.files import write_json
+
+MOST = 1024  # chains at once, however much memory there is
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    batch = plan_batch(args, [], MOST, settings)
     model = load_model(args.model, args.dtype, args.device)
     from janus_r1.eval.world import EvalOptions, evaluate_world
     from janus_r1.train.loop import environment
@@ -48,12 +52,12 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         model=args.model,
         environment=environment(),
     )
-    with progress("sampling") as update:
+    with progress("sampling") as update, memory_errors(batch, args.device):
 
         def sample(prompts: list[str], settings: Settings) -> list[Chain]:
             total = len(prompts)
             return model.generate(
-                prompts, max_batch=args.max_batch, on_progress=lambda done: update(done, total), **asdict(settings)
+                prompts, max_batch=batch, on_progress=lambda done: update(done, total), **asdict(settings)
             )
 
         return evaluate_world(sample, options)

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from janus_r1.chain import Chain, Settings
+from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
 from janus_r1.errors import UserError
 from janus_r1.files import write_atomically, write_json
@@ -33,13 +34,14 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out or f"outputs/{slug(prompts)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
     with answers_only(args.json):
+        batch = plan_batch(args, prompts, samples * len(prompts), settings)
         model = load_model(args.model, args.dtype, args.device)
         began = time.monotonic()
-        with progress("drawing") as update:
+        with progress("drawing") as update, memory_errors(batch, args.device):
             chains = model.generate(
                 prompts,
                 samples=samples,
-                max_batch=args.max_batch,
+                max_batch=batch,
                 on_progress=lambda done: update(done, samples * len(prompts)),
                 **asdict(settings),
             )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from janus_r1.chain import Verdict
+from janus_r1.chain import Settings, Verdict
+from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.generate import check_prompts
 from janus_r1.commands.terminal import answers_only, load_model, print_json, say
 from janus_r1.errors import UserError
@@ -22,10 +24,13 @@ def run(args: argparse.Namespace) -> None:
     for path in args.images:
         check_image(path)
     with answers_only(args.json):
+        settings = Settings(text_temperature=args.text_temperature, seed=args.seed)
+        batch = plan_batch(args, texts, len(args.images), settings, drawing=False)
         model = load_model(args.model, args.dtype, args.device)
         size = model.model.image_size
         pixels = [load_image(path, size, warn=lambda text: say(f"janus-r1: warning: {text}")) for path in args.images]
-        verdicts = model.judge(pixels, texts, text_temperature=args.text_temperature, seed=args.seed)
+        with memory_errors(batch, args.device):
+            verdicts = model.judge(pixels, texts, max_batch=batch, **asdict(settings))
     items = [_item(*entry) for entry in zip(args.images, texts, verdicts, strict=True)]
     if args.json:
         print_json({"model": args.model, "seed": args.seed, "verdicts": items})

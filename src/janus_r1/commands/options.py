@@ -27,6 +27,7 @@ examples:
   janus-r1 generate "a red circle left of a blue square"
   janus-r1 generate "two stars" "a pink heart above a cross" --rounds 5 --final best
   janus-r1 generate --file prompts.txt --samples 8 --out outputs/run1 --json > run1.json
+  janus-r1 generate "a corgi" --model midbee/Janus-Pro-R1-7B --dtype bfloat16 --device cuda --preset paper
 
 The folder --out then holds sheet.png (everything at a glance), chains.json (the index) and one
 folder a chain with its drafts, its verdicts and a sheet of its own."""
@@ -90,6 +91,20 @@ STAGES: dict[str, tuple[Recipe, str]] = {
 BUILD: Recipe = ("janus_r1.data.build", "BuildRecipe", "build")
 
 
+# What the paper and the released checkpoint sample with, where the defaults differ. The temperature of drafts
+# is not stated; the official code's is 1, which is the default.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "rounds": 3,
+        "guidance": 5.0,
+        "top_k": 4096,
+        "text_top_k": 50,
+        "text_temperature": 1.0,
+        "history": "last",
+    },
+}
+
+
 class Parser(argparse.ArgumentParser):
     """One-line errors instead of a usage text; options are never abbreviated.
 
@@ -129,10 +144,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 # --------------------------------------------------------------------------------------- parsers
 
 
-def build_parser() -> Parser:
+def build_parser(preset: str | None = None) -> Parser:
+    """``preset`` is the one that ``generate`` was given: its values become the defaults there."""
     parser = Parser(prog="janus-r1", description=DESCRIPTION, epilog=EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_generate(commands)
+    _add_generate(commands).set_defaults(**PRESETS.get(preset or "", {}))
     _add_judge(commands)
     train = commands.add_parser("train", help="train a stage", description="Train a stage.", epilog=TRAIN_EXAMPLES)
     stages = train.add_subparsers(metavar="STAGE", required=True)
@@ -159,7 +175,7 @@ def _add(commands: Any, name: str, module: str, summary: str, examples: str) -> 
     return parser
 
 
-def _add_generate(commands: Any) -> None:
+def _add_generate(commands: Any) -> Parser:
     parser = _add(commands, "generate", "generate", "draw, judge, redraw", GENERATE_EXAMPLES)
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw; several are drawn together")
     parser.add_argument(
@@ -169,11 +185,18 @@ def _add_generate(commands: Any) -> None:
         "--samples", metavar="N", type=_at_least(1), help="chains a prompt (default: 4 for one prompt, else 1)"
     )
     parser.add_argument("--rounds", metavar="N", type=_at_least(1), default=3, help="drafts a chain at most")
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="paper: guidance 5, top-k 4096, text sampled at 1 with top-k 50, 3 rounds, history last; "
+        "options given beside it win",
+    )
     _add_sampling(parser)
     _add_model(parser)
     parser.add_argument("--out", metavar="PATH", help="folder to write (default: outputs/PROMPT-SEED)")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if an earlier run wrote it")
     _add_json(parser)
+    return parser
 
 
 def _add_sampling(parser: Parser) -> None:
@@ -189,19 +212,29 @@ def _add_sampling(parser: Parser) -> None:
     parser.add_argument(
         "--top-p", metavar="P", type=float, default=1.0, help="probability mass of image ids to sample from"
     )
+    parser.add_argument(
+        "--text-temperature", metavar="T", type=float, default=0.0, help="of verdict and reason; 0 takes the likeliest"
+    )
+    parser.add_argument(
+        "--text-top-k", metavar="K", type=int, default=50, help="text tokens to sample from; 0 takes all"
+    )
     parser.add_argument("--history", choices=("full", "last"), default="full", help="earlier rounds kept in context")
     parser.add_argument("--final", choices=("last", "best"), default="last", help="last draft, or highest p_yes")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="the same seed draws the same chains")
-    parser.add_argument(
-        "--max-batch", type=_at_least(1), default=64, help="chains drawn at once; less needs less memory"
-    )
+    _add_max_batch(parser, "chains drawn at once at most: a number, or auto for as many as fit into memory")
+
+
+def _add_max_batch(parser: Parser, about: str) -> None:
+    parser.add_argument("--max-batch", metavar="N", type=_batch, default=64, help=about)
 
 
 def _add_model(parser: Parser) -> None:
     parser.add_argument(
         "--model", default="tiny-sft", help="a model in the package, a folder, or owner/name on the Hub"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the weights; auto: as stored"
+    )
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
@@ -223,6 +256,7 @@ def _add_judge(commands: Any) -> None:
         "--text-temperature", metavar="T", type=float, default=0.0, help="of the reason; 0 takes the likeliest"
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="for --text-temperature above 0")
+    _add_max_batch(parser, "images judged at once at most: a number, or auto for as many as fit into memory")
     _add_model(parser)
     _add_json(parser)
 
@@ -302,6 +336,14 @@ def _at_least(least: int) -> Callable[[str], int]:
         return number
 
     return integer
+
+
+def _batch(text: str) -> int | str:
+    """``auto``, or a number from 1."""
+    try:
+        return text if text == "auto" else _at_least(1)(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be auto or a number, not {text!r}") from None
 
 
 def _limits(text: str) -> tuple[int, ...]:

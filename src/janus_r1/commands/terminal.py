@@ -68,11 +68,18 @@ def load_model(name: str, dtype: str, device: str, weights: str | None = None) -
     from janus_r1.api import JanusR1
 
     check_device(device)
-    try:
+    with loading_errors(name):
         return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights)
+
+
+@contextlib.contextmanager
+def loading_errors(name: str) -> Iterator[None]:
+    """A config is a user's file too, and transformers raises anything about it: one line for all."""
+    try:
+        yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # a config is a user's file too, and transformers raises anything about it
+    except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"cannot load the model {name}: {lines[0]}") from error
 

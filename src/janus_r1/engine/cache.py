@@ -6,6 +6,8 @@ stretch of H * E numbers, so appending a token is a plain copy of rows in every 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 
@@ -48,3 +50,31 @@ class Cache:
         other.keys, other.values, other.lengths = self.keys, self.values, self.lengths
         other.select(rows)
         return other
+
+
+@dataclass
+class Placement:
+    """Where the new tokens of every row go, and what they may attend to."""
+
+    positions: torch.Tensor  # [R, T]
+    flat: torch.Tensor  # [R * T], the same as places in a cache layer of [R * S, H * E]
+    end: int  # keys and values are read up to here
+    mask: torch.Tensor | None  # bool [R, 1, T, end]; None where every row may see all, or is causal
+    causal: bool
+
+    @classmethod
+    def of(cls, cache: Cache, new: int, device: torch.device) -> Placement:
+        lengths = cache.lengths
+        end = max(lengths) + new
+        first = torch.tensor(lengths, device=device).unsqueeze(1)
+        positions = first + torch.arange(new, device=device)
+        rows = torch.arange(len(lengths), device=device).unsqueeze(1) * cache.capacity
+        flat = (rows + positions).flatten()
+        if min(lengths) == max(lengths) and (new == 1 or lengths[0] == 0):
+            return cls(positions, flat, end, None, causal=new > 1)
+        mask = torch.arange(end, device=device) <= positions.unsqueeze(-1)
+        return cls(positions, flat, end, mask.unsqueeze(1), causal=False)
+
+    def write(self, cache_RSHE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
+        heads_and_width = new_RTHE.shape[2] * new_RTHE.shape[3]
+        cache_RSHE.view(-1, heads_and_width).index_copy_(0, self.flat, new_RTHE.reshape(-1, heads_and_width))

@@ -58,17 +58,15 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
     """
-    if dtype not in (*DTYPES, "auto"):
-        raise UserError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)} or auto")
     folder = resolve(name)
     original = _kind(folder) == ORIGINAL
     try:
-        wanted = DTYPES[_stored(folder, weights) if dtype == "auto" else dtype]
+        wanted = _dtype(folder, dtype, weights)
         if original or weights is not None:
             files = weight_files(folder) if weights is None else [Path(weights)]
             core = assemble(_config(folder), files, wanted, device, str(weights or name))
         else:
-            core = _from_transformers(folder, wanted, name)
+            core = _from_transformers(folder, wanted, device, name)
         tokenizer = original_tokenizer(folder) if original else AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot load the model {name}: {_first_line(error)}") from None
@@ -76,6 +74,22 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
         return Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
         raise UserError(f"cannot use the model {name}: {error}") from None
+
+
+def describe(name: str, dtype: str = "float32", weights: str | Path | None = None) -> tuple[JanusConfig, torch.dtype]:
+    """Config and dtype of what :func:`load` would load, without loading it.
+
+    Raises:
+        UserError: for a name or a dtype that means nothing.
+    """
+    folder = resolve(name)
+    return _config(folder), _dtype(folder, dtype, weights)
+
+
+def _dtype(folder: Path, dtype: str, weights: str | Path | None) -> torch.dtype:
+    if dtype not in (*DTYPES, "auto"):
+        raise UserError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)} or auto")
+    return DTYPES[_stored(folder, weights) if dtype == "auto" else dtype]
 
 
 def _config(folder: Path) -> JanusConfig:
@@ -93,10 +107,10 @@ def _stored(folder: Path, weights: str | Path | None) -> str:
     return "bfloat16" if stored_dtype(files) == torch.bfloat16 else "float32"
 
 
-def _from_transformers(folder: Path, dtype: torch.dtype, name: str) -> JanusForConditionalGeneration:
-    """transformers' own loading, strict about what it is lenient about."""
+def _from_transformers(folder: Path, dtype: torch.dtype, device: str, name: str) -> JanusForConditionalGeneration:
+    """transformers' own loading, straight to ``device``, strict about what it is lenient about."""
     core, info = JanusForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, device_map={"": device}
     )
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *(str(m) for m in info["mismatched_keys"])]
     if wrong:

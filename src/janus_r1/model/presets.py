@@ -1,14 +1,22 @@
 """Sizes of models that are built from nothing. ``tiny`` is trained here on a laptop.
 
 Every preset has the architecture of Janus-Pro (SigLIP, Llama, VQ-16's layout, two-layer
-aligners, untied text head); only the numbers differ.
+aligners, untied text head); only the numbers differ. ``1b`` and ``7b`` are Janus-Pro's own sizes;
+``100m`` is what a CPU can still draw 576 ids an image with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, LlamaConfig
 from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
+
+from janus_r1.errors import UserError
+
+PRESETS = ("tiny", "100m", "1b", "7b")
 
 
 def tiny_vq_config(num_embeddings: int = 2048) -> JanusVQVAEConfig:
@@ -58,8 +66,75 @@ def tiny_config(
     )
 
 
-def random_model(config: JanusConfig, seed: int) -> JanusForConditionalGeneration:
-    """Untrained weights that depend on the seed only."""
-    with torch.random.fork_rng():
+def pro_config(
+    hidden: int,
+    intermediate: int,
+    layers: int,
+    heads: int,
+    vocab_size: int = 102_400,
+    vision: JanusVisionConfig | None = None,
+    base_channels: int = 128,
+) -> JanusConfig:
+    """Janus-Pro: 384x384 pixels, 576 ids of 16,384 codes, SigLIP-L/16 unless ``vision`` says otherwise."""
+    vision = vision or JanusVisionConfig()
+    vision.projection_dim = hidden
+    return JanusConfig(
+        text_config=LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=16_384,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+        ),
+        vision_config=vision,
+        vq_config=JanusVQVAEConfig(base_channels=base_channels, projection_dim=hidden, image_token_embed_dim=hidden),
+        tie_word_embeddings=False,
+    )
+
+
+def preset_config(name: str, vocab_size: int) -> JanusConfig:
+    """``tiny``, ``100m``, ``1b`` or ``7b``; ``vocab_size`` is that of the tokenizer.
+
+    Janus-Pro's own vocabulary is larger than its tokenizer's, so 1b and 7b keep 102,400 rows.
+
+    Raises:
+        UserError: for another name.
+    """
+    if name == "tiny":
+        return tiny_config(vocab_size)
+    if name == "100m":  # 85 M in the layers, 13 M in text embeddings and head
+        vision = JanusVisionConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=6)
+        return pro_config(768, 2048, 12, 12, max(vocab_size, 8192), vision, base_channels=64)
+    if name == "1b":
+        return pro_config(2048, 5632, 24, 16)
+    if name == "7b":
+        return pro_config(4096, 11_008, 30, 32)
+    raise UserError(f"no preset {name!r}: use one of {', '.join(PRESETS)}")
+
+
+def random_model(
+    config: JanusConfig, seed: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> JanusForConditionalGeneration:
+    """Untrained weights that depend on the seed only, made on ``device`` in ``dtype`` without a wider copy.
+
+    The image tokenizer is float32 as in every loaded model.
+    """
+    with torch.random.fork_rng(), _default_dtype(dtype), torch.device(device):
         torch.manual_seed(seed)
-        return JanusForConditionalGeneration(config)
+        core = JanusForConditionalGeneration(config)
+    core.model.vqmodel.float()
+    return core
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,254 @@
+"""Seconds a chain of up to three rounds: introspect beside the structure of the official code.
+
+    python benchmarks/chain.py --preset tiny --batch 4,16 --accept 0.5,0.5
+    python benchmarks/chain.py --preset 7b --device cuda --dtype bfloat16 --batch 16,64
+
+* ours      janus_r1.introspect: streams that only grow, prompts prefilled once, accepted rows leave
+* official  every round is stages of their own, each prefilled from nothing (draw; judge; redraw from the
+            re-encoded image), caches grow by concatenation, every row is redrawn whether accepted or not
+
+Both do the same rounds on the same prompts with the same guidance, reason length and ``history last`` (all
+that the official code can). Verdicts of random weights mean nothing, so both arms compute and sample them
+in full and then obey ``--accept``: after round i that share of the rows still going (the first ones, rounded)
+says Yes, the others No. In the official arm a Yes changes nothing, since it redraws every row.
+
+Appended to benchmarks/results/chain.jsonl. A tool of one process; the arms take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: short waits, see docs/log.md
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+import machine
+from decode import random_janus
+from janus_r1 import introspect as algorithm
+from janus_r1.chain import Settings
+from janus_r1.engine.decoder import Decoder
+from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.model.janus import Janus, from_uint8
+from janus_r1.model.loading import DTYPES, load
+from janus_r1.model.presets import PRESETS
+from janus_r1.train.loop import environment
+from janus_r1.world.prompts import split
+
+RESULTS = Path(__file__).parent / "results" / "chain.jsonl"
+Schedule = tuple[float, ...]
+
+
+# ----------------------------------------------------------------------------------------------- ours
+
+
+class Counting(Decoder):
+    """Counts the tokens that are prefilled: whatever is fed, in both halves of a guided stream."""
+
+    prefilled = 0
+
+    def feed(self, stream, rows: list[Row]) -> None:
+        tokens = sum(len(segment) for row in rows for segment in row)
+        Counting.prefilled += tokens * (2 if stream.guided else 1)
+        super().feed(stream, rows)
+
+
+def ours(model: Janus, prompts: list[str], settings: Settings, accept: Schedule) -> tuple[int, int]:
+    """Images drawn and tokens prefilled."""
+    say = algorithm._say_verdicts
+
+    def obey(decoder, stream, settings, rows, round_index):
+        verdicts = say(decoder, stream, settings, rows, round_index)
+        yes = accepted(accept, round_index, len(rows))
+        return [replace(verdict, accepted=i < yes) for i, verdict in enumerate(verdicts)]
+
+    Counting.prefilled = 0
+    algorithm._say_verdicts, algorithm.Decoder = obey, Counting
+    try:
+        chains = algorithm.introspect(model, prompts, settings, max_batch=len(prompts))
+    finally:
+        algorithm._say_verdicts, algorithm.Decoder = say, Decoder
+    return sum(len(chain.rounds) for chain in chains), Counting.prefilled
+
+
+def accepted(accept: Schedule, round_index: int, rows: int) -> int:
+    """How many of the rows still going say Yes after this round."""
+    return round(rows * accept[round_index]) if round_index < len(accept) else 0
+
+
+# ------------------------------------------------------------------------------------------- official
+
+
+class Official:
+    """The official structure over our own modules, so that only the structure differs."""
+
+    def __init__(self, model: Janus, prompts: list[str], settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.prompts = [model.layout.prompt(prompt) for prompt in prompts]
+        self.images = self.prefilled = 0
+
+    @torch.inference_mode()
+    def run(self) -> tuple[int, int]:
+        """Images drawn and tokens prefilled."""
+        pixels = self.draw([() for _ in self.prompts])
+        for _ in range(self.settings.rounds - 1):
+            pixels = self.draw(self.redraw_contexts(pixels, self.judge(pixels)))
+        self.judge(pixels)
+        return self.images, self.prefilled
+
+    def draw(self, contexts: list[Row]):
+        """Conditional and unconditional rows from nothing, one growing cache; pixels of every row."""
+        pairs = zip(self.prompts, contexts, strict=True)
+        rows = [(start, *rest) for p, rest in pairs for start in (p, self.model.layout.unconditional(p))]
+        hidden, cache, mask = self.prefill(rows)
+        drawn = []
+        for _ in range(self.model.image_tokens):
+            logits = self.model.image_logits(hidden)
+            guided = logits[1::2] + self.settings.guidance * (logits[0::2] - logits[1::2])
+            drawn.append(torch.multinomial(guided.float().softmax(-1), 1))
+            embeddings = self.model.embed_drawn(drawn[-1].repeat_interleave(2, dim=0))
+            hidden, mask = self.advance(cache, mask, embeddings)
+        self.images += len(self.prompts)
+        return self.model.decode_image(torch.cat(drawn, dim=1))
+
+    def judge(self, pixels) -> list[tuple[int, ...]]:
+        """Prompt, image as seen and self-check from nothing; Yes or No, then a sampled reason."""
+        layout, tokens = self.model.layout, self.model.image_tokens
+        rows = [(p, Seen(image, tokens), layout.self_check) for p, image in zip(self.prompts, pixels, strict=True)]
+        hidden, cache, mask = self.prefill(rows)
+        words = torch.tensor([layout.special.yes, layout.special.no], device=self.model.device)
+        chosen = words[torch.multinomial(self.model.text_logits(hidden)[:, words].float().softmax(-1), 1)]
+        said = [chosen]
+        for _ in range(self.settings.max_reason_tokens - 1):
+            hidden, mask = self.advance(cache, mask, self.model.embed_text(chosen))
+            best = self.model.text_logits(hidden).float().topk(self.settings.text_top_k)
+            chosen = best.indices.gather(1, torch.multinomial(best.values.softmax(-1), 1))
+            said.append(chosen)
+        return [tuple(ids) for ids in torch.cat(said, dim=1).tolist()]
+
+    def redraw_contexts(self, pixels, reasons: list[tuple[int, ...]]) -> list[Row]:
+        """The drawn image encoded again from its pixels, self-check, verdict and regeneration string."""
+        layout = self.model.layout
+        ids = self.model.encode_image(from_uint8(pixels).to(self.model.device)).tolist()
+        return [
+            (Drawn(tuple(i)), layout.self_check, Text((*reason, layout.special.eos)), layout.regenerate)
+            for i, reason in zip(ids, reasons, strict=True)
+        ]
+
+    def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
+        """Left-padded rows through an empty cache: last hidden states, cache, mask."""
+        lengths = [sum(len(segment) for segment in row) for row in rows]
+        self.prefilled += sum(lengths)
+        embeddings, longest = self.model.embed_rows(rows), max(lengths)
+        padded = torch.stack([e.roll(longest - n, 0) for e, n in zip(embeddings, lengths, strict=True)])
+        mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths], device=padded.device)
+        cache = DynamicCache()
+        return self.forward(cache, mask, padded), cache, mask
+
+    def advance(self, cache: DynamicCache, mask: torch.Tensor, embeddings: torch.Tensor):
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        return self.forward(cache, mask, embeddings), mask
+
+    def forward(self, cache: DynamicCache, mask: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        outputs = self.model.core.model.language_model(
+            inputs_embeds=embeddings.to(self.model.dtype), attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        return outputs.last_hidden_state[:, -1]
+
+
+# ---------------------------------------------------------------------------------------- measurement
+
+
+def measure(model: Janus, batch: int, settings: Settings, accept: Schedule, repeats: int) -> dict[str, Any]:
+    """Per arm: sorted seconds, images drawn, tokens prefilled, peak bytes; the first turn warms up."""
+    texts = [prompt.text for prompt in split("test")]
+    prompts = [texts[i * max(1, len(texts) // batch) % len(texts)] for i in range(batch)]
+    arms = {
+        "ours": lambda: ours(model, prompts, settings, accept),
+        "official": lambda: Official(model, prompts, settings).run(),
+    }
+    device = str(model.device)
+    found: dict[str, Any] = {name: {"seconds": [], "peak_bytes": 0} for name in arms}
+    for turn in range(repeats + 1):
+        for name, arm in arms.items():
+            machine.forget_peak(device)
+            began = time.perf_counter()
+            images, prefilled = arm()
+            machine.synchronize(device)
+            took = time.perf_counter() - began
+            found[name] |= {"images": images, "prefilled": prefilled}
+            found[name]["peak_bytes"] = max(found[name]["peak_bytes"], machine.peak_memory(device))
+            if turn:
+                found[name]["seconds"].append(took)
+    for arm in found.values():
+        arm["chains_per_second"] = batch / statistics.median(arm["seconds"])
+        arm["seconds"].sort()
+    return found
+
+
+def bench(model: Janus, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every batch size, printed as it is known."""
+    settings = Settings(
+        rounds=options.rounds,
+        guidance=options.guidance,
+        history="last",
+        text_temperature=1.0,
+        max_reason_tokens=options.reason_tokens,
+    )
+    accept = tuple(float(share) for share in options.accept.split(","))
+    print(f"{'batch':>5} {'arm':<9} {'seconds':>8} {'chains/s':>9} {'images':>7} {'prefilled':>10} {'peak GB':>8}")
+    rows = []
+    for batch in map(int, options.batch.split(",")):
+        arms = measure(model, batch, settings, accept, options.repeats)
+        for name, arm in arms.items():
+            print(
+                f"{batch:>5} {name:<9} {statistics.median(arm['seconds']):>8.2f} {arm['chains_per_second']:>9.3f} "
+                f"{arm['images']:>7} {arm['prefilled']:>10} {arm['peak_bytes'] / 1e9:>8.2f}"
+            )
+        ratio = arms["ours"]["chains_per_second"] / arms["official"]["chains_per_second"]
+        print(f"      ours is faster by {ratio:.2f}x", flush=True)
+        rows.append({"batch": batch, "arms": arms})
+    return rows
+
+
+def options_from(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny-sft", help="a model with trained weights")
+    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument("--batch", default="4,16")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--accept", default="0.5,0.5", help="share of the rows still going that says Yes, by round")
+    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--reason-tokens", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-save", action="store_true", help="do not append to the results")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    options = options_from()
+    if options.preset:
+        model = random_janus(options.preset, options.dtype, options.device)
+    else:
+        model = load(options.model, options.dtype, options.device)
+    where = machine.name(options.device)
+    print(f"{options.preset or options.model} {options.dtype}, accepted by round {options.accept}; {where}")
+    rows = bench(model, options)
+    if not options.no_save:
+        kept = {key: value for key, value in vars(options).items() if key != "no_save"}
+        record = {"date": str(date.today()), **kept, "machine": where, "environment": environment(), "rows": rows}
+        machine.append(RESULTS, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Drawing with static shapes: one step function that runs as it is on a CPU and as a CUDA graph on a GPU.
+
+A step samples an id from the last hidden states, embeds it, and runs all layers on it. Whatever it reads
+or changes stands in buffers that never move, its own position too, so a captured step is right for every
+token of every image of that shape, and the host does nothing but count and replay. Only how far back
+attention reads is fixed in a step; it is rounded up, so an image needs a few graphs and reads little in vain.
+
+Shapes: B rows of a stream, R cached rows (2 B under guidance), S ids an image, D hidden width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from janus_r1.engine import sampling
+from janus_r1.engine.cache import Placement
+
+if TYPE_CHECKING:
+    from janus_r1.engine.decoder import Decoder, Stream
+
+READ = 128  # attention reads a multiple of so many cached tokens
+KEPT = 8  # shapes whose buffers and graphs a decoder keeps
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a drawn id is sampled from."""
+
+    guidance: float
+    temperature: float
+    top_k: int
+    top_p: float
+
+    def choose(self, logits: torch.Tensor, guided: bool, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [R, K] of both halves, numbers [B] -> ids [B] and their log-probs [B]."""
+        if guided:
+            conditional, unconditional = logits.float().chunk(2)
+            logits = sampling.guided(conditional, unconditional, self.guidance)
+        return sampling.sample(sampling.restrict(logits, self.temperature, self.top_k, self.top_p), uniform)
+
+
+class Steps:
+    """The buffers of one shape, its step, and the graphs captured of it."""
+
+    def __init__(self, decoder: Decoder, stream: Stream, how: Sampling, tokens: int) -> None:
+        self.decoder, self.how, self.guided, self.cache = decoder, how, stream.guided, stream.cache
+        device, rows = stream.last.device, stream.cache.rows
+        self.last_RD = torch.empty_like(stream.last)
+        self.uniform_BS = torch.empty(stream.rows, tokens, device=device)
+        self.logprobs_BS = torch.empty(stream.rows, tokens, device=device)
+        self.ids_BS = torch.empty(stream.rows, tokens, dtype=torch.long, device=device)
+        self.index = torch.empty(1, dtype=torch.long, device=device)  # of the id to draw
+        self.lengths_R = torch.empty(rows, dtype=torch.long, device=device)
+        self.starts_R = torch.arange(rows, device=device) * stream.cache.capacity
+        self.positions = torch.arange(stream.cache.capacity, device=device)
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def begin(self, stream: Stream, uniform: torch.Tensor) -> None:
+        """Fill the buffers for an image."""
+        self.cache = stream.cache
+        self.last_RD.copy_(stream.last)
+        self.uniform_BS.copy_(uniform)
+        self.lengths_R.copy_(torch.tensor(stream.cache.lengths))
+        self.index.zero_()
+
+    def choose(self) -> torch.Tensor:
+        """Sample and write down the ids at ``index``: [B]."""
+        logits = self.decoder.model.image_logits(self.last_RD)
+        uniform = self.uniform_BS.index_select(1, self.index).squeeze(1)
+        chosen, logprobs = self.how.choose(logits, self.guided, uniform)
+        self.ids_BS.index_copy_(1, self.index, chosen.unsqueeze(1))
+        self.logprobs_BS.index_copy_(1, self.index, logprobs.unsqueeze(1))
+        return chosen
+
+    def step(self, end: int) -> None:
+        """One id a row, through all layers; attention reads the first ``end`` cached tokens."""
+        x = self.decoder.drawn_table[self.choose()]
+        x_RD = x.repeat(2, 1) if self.guided else x
+        hidden = self.decoder.layers_of(self.cache, x_RD.unsqueeze(1), self.placement(end, x.dtype))
+        self.last_RD.copy_(hidden[:, 0])
+        self.lengths_R += 1
+        self.index += 1
+
+    def placement(self, end: int, dtype: torch.dtype) -> Placement:
+        """Each row's new token behind its own; later places are masked, by a sum as attention kernels want it."""
+        hidden = self.positions[:end] > self.lengths_R.unsqueeze(1)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
+        positions = self.lengths_R.unsqueeze(1)
+        return Placement(positions, self.starts_R + self.lengths_R, end, mask[:, None, None], causal=False)
+
+    def run(self, end: int) -> None:
+        """A step; the first of its kind on a GPU runs as it is, which loads all that a capture must not."""
+        if end in self.graphs:
+            self.graphs[end].replay()
+            return
+        self.step(end)
+        if self.last_RD.is_cuda:
+            self.graphs[end] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[end], pool=self.decoder.graph_pool()):
+                self.step(end)  # recorded, not run
+
+
+def draw(decoder: Decoder, stream: Stream, uniform: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :meth:`Decoder.draw`, whose cache has room for the image already; no host sync until the ids are read."""
+    tokens, cache = uniform.shape[1], stream.cache
+    steps = _steps(decoder, stream, how, tokens)
+    steps.begin(stream, uniform)
+    longest = max(cache.lengths)
+    for fed in range(1, tokens):  # the last id is not fed
+        steps.run(min(cache.capacity, -(-(longest + fed) // READ) * READ))
+    steps.choose()
+    stream.last = steps.last_RD.clone()
+    cache.lengths = [length + tokens - 1 for length in cache.lengths]
+    del steps.cache  # its memory must not outlive the stream
+    return steps.ids_BS.clone(), steps.logprobs_BS.clone()
+
+
+def _steps(decoder: Decoder, stream: Stream, how: Sampling, tokens: int) -> Steps:
+    """Buffers and graphs of this shape. A graph knows addresses only, so the cache's are part of the shape."""
+    cache = stream.cache
+    place = (cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.shape)
+    key = (place, stream.guided, how, tokens)
+    if key not in decoder.steps:
+        if len(decoder.steps) >= KEPT:
+            decoder.steps.clear()
+        decoder.steps[key] = Steps(decoder, stream, how, tokens)
+    return decoder.steps[key]

@@ -1,0 +1,56 @@
+"""The benchmarks run: every arm draws what it says it draws, on a model of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import chain
+import decode
+import machine
+from janus_r1.chain import Settings
+
+
+@pytest.fixture
+def ready(tiny):
+    """transformers' generate asks for token ids in its generation config."""
+    special, settings = tiny.layout.special, tiny.core.generation_config
+    settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = special.bos, special.eos, special.pad
+    settings.generation_kwargs = {"boi_token_id": special.begin_of_image}
+    return tiny
+
+
+def test_every_decoder_draws_a_shortened_image(ready):
+    decode.shorten(ready, 5)
+    arms = decode.measure(ready, batch=2, guidance=3.0, repeats=1)
+    for arm in arms.values():
+        found = decode.rates(ready, 2, arm, bandwidth=1e9)
+        assert len(arm["seconds"]) == 1 and arm["peak_bytes"] > 0
+        assert found["tokens_per_second"] == pytest.approx(5 * found["images_per_second"])
+        assert found["share_of_bandwidth"] == pytest.approx(found["bytes_per_second"] / 1e9)
+
+
+def test_chains_of_both_structures_do_the_same_rounds(tiny):
+    settings = Settings(rounds=3, guidance=3.0, history="last", text_temperature=1.0, max_reason_tokens=4)
+    ours, official = chain.measure(tiny, 4, settings, accept=(0.5, 0.5), repeats=1).values()
+    assert ours["images"] == 4 + 2 + 1 and official["images"] == 4 * 3
+    assert 0 < ours["prefilled"] < official["prefilled"]
+
+
+def test_results_are_appended_and_drawn(tmp_path):
+    rows = [{"batch": b, "arms": {name: {"images_per_second": b / 2.0} for name in decode.ARMS}} for b in (1, 4)]
+    for preset in ("tiny", "1b"):
+        machine.append(tmp_path / "r" / "a.jsonl", {"preset": preset, "machine": "m", "dtype": "d", "rows": rows})
+    lines = (tmp_path / "r" / "a.jsonl").read_text().splitlines()
+    pytest.importorskip("matplotlib")
+    decode.plot([json.loads(line) for line in lines], tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_bandwidth_of_this_machine_is_that_of_a_memory():
+    assert 1e8 < machine.copy_bandwidth("cpu", repeats=1) < 1e13

@@ -84,6 +84,10 @@ Recipe = tuple[str, str, str]  # module, recipe class, function(recipe, resume) 
 
 STAGES: dict[str, tuple[Recipe, str]] = {
     "vq": (("janus_r1.train.vq", "VqRecipe", "train_vq"), "Train the image tokenizer of a from-scratch model."),
+    "vision": (
+        ("janus_r1.train.vision", "VisionRecipe", "teach_vision"),
+        "Teach a from-scratch encoder words for patches.",
+    ),
     "pretrain": (("janus_r1.train.pretrain", "PretrainRecipe", "pretrain"), "Train a base model from nothing."),
     "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw."),
     "rl": (("janus_r1.train.rl", "RlRecipe", "rl"), "Reinforce whole chains by rewards for drawing and judging."),

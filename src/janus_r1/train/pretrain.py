@@ -58,6 +58,8 @@ class PretrainRecipe:
     """Weight of the text loss beside the image loss."""
     describe: float = 0.4
     """Share of question rows that ask for a description, which names every object."""
+    train_vision: bool = True
+    """Also train the understanding encoder and its aligner; not after ``train vision`` has taught them."""
     caption_dropout: float = 0.1
     """Share of drawing rows whose prompt is replaced by pads, for guidance."""
     lr: float = 3e-3
@@ -107,7 +109,8 @@ class PretrainStage(Stage):
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model) if recipe.model else from_nothing(recipe)
-        prepare(self.janus, train_vision=True, compile_model=recipe.compile)
+        prepare(self.janus, recipe.train_vision, recipe.compile)
+        self.janus.core.model.aligner.requires_grad_(recipe.train_vision)
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 

@@ -19,8 +19,8 @@ from janus_r1.chain import Chain, Round, Settings, Verdict, load_chain
 from janus_r1.cli import main
 from janus_r1.commands.options import build_parser
 
-COMMANDS = ["", "generate", "judge", "train", "train vq", "train pretrain", "train sft", "data", "data build"]
-COMMANDS += ["data splits", "eval", "eval world"]
+COMMANDS = ["", "generate", "edit", "judge", "train", "train vq", "train pretrain", "train sft", "data", "data build"]
+COMMANDS += ["data splits", "eval", "eval world", "eval edit"]
 
 
 class StandIn:

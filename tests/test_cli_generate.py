@@ -117,3 +117,57 @@ def test_a_preset_draws(tiny_folder, here, capsys):
     assert generate(tiny_folder, "--preset", "paper", "--out", "o", "--json") == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
     assert settings["rounds"] == 2 and settings["guidance"] == 5 and settings["history"] == "last"
+
+
+# -------------------------------------------------------------------------------------------- edits
+
+
+def edit(folder: Path, image: str, *arguments: str) -> int:
+    return main(["edit", image, *arguments, "--model", str(folder), "--rounds", "2", "--out", "o"])
+
+
+def test_edits_in_turn(tiny_folder, here, capsys):
+    """Another size and mode; the second instruction edits what the first one made, sample by sample."""
+    Image.new("CMYK", (90, 50), (0, 200, 90, 10)).save("wide.jpg")
+    assert edit(tiny_folder, "wide.jpg", "add a ring", "remove the ring", "--samples", "2", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    items = record["chains"]
+    assert [(i["sample"], i["turn"], i["prompt"]) for i in items] == [
+        (sample, turn, text) for sample in (1, 2) for turn, text in ((1, "add a ring"), (2, "remove the ring"))
+    ]
+    chains = [load_chain(item["folder"]) for item in items]
+    assert (chains[0].source.pixels == chains[2].source.pixels).all()
+    assert chains[0].source.pixels.shape == (64, 64, 3)
+    for first, second in (chains[:2], chains[2:]):
+        assert (second.source.pixels == first.image).all()
+    assert chains[0].rounds[0].ids != chains[2].rounds[0].ids
+    assert (np.asarray(Image.open(items[1]["source"])) == chains[0].image).all()
+    assert Path(record["sheet"]).exists()
+
+
+def test_edits_that_cannot_be_made(tiny_folder, here, capsys):
+    Image.new("RGB", (64, 64)).save("black.png")
+    Path("cut.png").write_bytes(Path("black.png").read_bytes()[:60])
+    for arguments, complaint in (
+        (("black.png", " "), "the instruction is empty"),
+        (("black.png", "add <|User|>"), "the instruction contains the special token"),
+        (("cut.png", "add a ring"), "broken or truncated"),
+        (("none.png", "add a ring"), "no such image"),
+        (("black.png",), "INSTRUCTION"),
+    ):
+        assert edit(tiny_folder, *arguments) == 2
+        err = capsys.readouterr().err.strip().splitlines()[-1]
+        assert err.startswith("janus-r1: error: ") and complaint in err
+    assert not Path("o").exists()
+
+
+def test_eval_edit(tiny_folder, here, capsys):
+    argv = ["eval", "edit", "--model", str(tiny_folder), "--limit", "6", "--rounds", "1,2"]
+    assert main([*argv, "--out", "result.json", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert json.loads(Path("result.json").read_text()) == result
+    for check in ("following", "preserving", "both"):
+        assert set(result[check]) == {"mean", "low", "high", "n"} and result[check]["n"] == 6
+    assert set(result["rounds"]) == {"1", "2"} and len(result["rounds"]["1"]["families"]) == 6
+    assert main([*argv, "--no-baselines"]) == 0
+    assert "following" in capsys.readouterr().out

@@ -19,6 +19,8 @@ from janus_r1.reward.local_vlm import LocalVlmReward, p_yes
 from janus_r1.reward.score import Abstained, Scorable
 from janus_r1.reward.world import WorldReward
 from janus_r1.reward.yes_no import spelling
+from janus_r1.world.edit_cases import edit_split
+from janus_r1.world.mistakes import side_effects
 from janus_r1.world.prompts import split
 from janus_r1.world.render import render
 from janus_r1.world.scene import Description, Slot, sample_scene
@@ -66,12 +68,29 @@ def test_the_world_abstains_on_what_it_cannot_judge():
     circle = picture(Description((Slot("circle", "red"),)))
     items = [
         Scorable("a photo of a dog", circle),
-        Scorable("a red circle", circle, source=circle),
+        Scorable("make it more cheerful", circle, source=circle),
+        Scorable("remove the blue star", circle, source=circle),
         Scorable("a red circle", noise(0, 32)),
+        Scorable("make the red circle blue", circle, source=noise(0, 32)),
     ]
     causes = [score.cause for score in WorldReward().score(items)]
-    assert causes == ["not in the world's language", "the world's verifier does not judge edits", causes[2]]
-    assert causes[2].startswith("the world's images are 64x64")
+    assert causes[:3] == ["not in the world's language"] * 2 + ["the edit does not fit its source"]
+    assert all(cause.startswith("the world's images are 64x64") for cause in causes[3:])
+
+
+@pytest.mark.parametrize("weights", [(0.5, 1.0), (1.0, 0.25)])
+def test_the_world_weighs_following_and_preserving(weights):
+    case = next(case for case in edit_split("test") if case.instruction.family == "recolour")
+    source, target = render(case.source), render(case.target)
+    spoilt = render(side_effects(case, random.Random(0))["background"])
+    items = [Scorable(case.instruction.text, image, source) for image in (target, source, spoilt)]
+    right, copied, repainted = WorldReward(binary=True, edit_weights=weights).score(items)
+    follow, preserve = weights
+    assert right == 1.0
+    assert copied == pytest.approx(preserve / (follow + preserve))
+    assert repainted == pytest.approx(follow / (follow + preserve))
+    partial = WorldReward(edit_weights=weights).score(items)
+    assert partial[0] == 1.0 and copied < partial[1] < 1.0, "some facts about the object still hold"
 
 
 # ------------------------------------------------------------------------------------- local VLM
@@ -163,8 +182,19 @@ def test_a_janus_judge_gives_the_p_yes_of_its_verdicts(tiny):
 
 def test_a_janus_judge_abstains_on_what_it_cannot_judge(tiny):
     image = noise(0, 64)
-    items = [Scorable("", image), Scorable("a circle", image), Scorable("a circle", image, source=image)]
-    items.append(Scorable("a <|User|> circle", image))
+    items = [Scorable("", image), Scorable("a circle", image), Scorable("a <|User|> circle", image)]
     scores = JanusReward(tiny).score(items)
-    assert [isinstance(score, Abstained) for score in scores] == [True, False, True, True]
+    assert [isinstance(score, Abstained) for score in scores] == [True, False, True]
     assert JanusReward(tiny).score([]) == []
+
+
+def test_a_janus_judge_looks_at_the_source_of_an_edit(tiny):
+    """Plain and edited items in one batch, in any order; the verdict follows from the source."""
+    image, sources = noise(0, 64), [noise(1, 64), noise(2, 100)]
+    items = [Scorable("add a ring", image, sources[0]), Scorable("add a ring", image)]
+    items.append(Scorable("add a ring", image, sources[1]))
+    scores = JanusReward(tiny).score(items)
+    assert len({round(float(score), 4) for score in scores}) == 3
+    fitted = tiny.sources([square(source, 64) for source in sources])
+    expected = judge(tiny, [image] * 3, ["add a ring"] * 3, Settings(), sources=[fitted[0], None, fitted[1]])
+    assert scores == pytest.approx([verdict.p_yes for verdict in expected], abs=1e-5)

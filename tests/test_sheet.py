@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import ImageColor
 
-from janus_r1.chain import Chain, Round, Settings, Verdict
-from janus_r1.sheet import MAX_CHAINS, NO, SIDE, YES, reason, sheet
+from janus_r1.chain import Chain, Round, Settings, Source, Verdict
+from janus_r1.sheet import MAX_CHAINS, NO, SIDE, YES, difference, reason, sheet
 
 
 def chain(verdicts: str, prompt: str = "a red ring", text: str = "No, it is blue.", side: int = 64) -> Chain:
@@ -49,6 +51,26 @@ def test_hard_texts_do_not_break_it(text):
 
 def test_a_great_many_chains_are_cut_off():
     assert sheet([chain("y")] * (MAX_CHAINS + 9)).height == sheet([chain("y")] * (MAX_CHAINS + 1)).height
+
+
+def test_an_edit_shows_its_source_and_what_changed():
+    plain = chain("nny")
+    pixels = np.full((64, 64, 3), 90, dtype=np.uint8)
+    pixels[:32] = (10, 200, 30)
+    edited = sheet([replace(plain, source=Source((1, 2), pixels))])
+    assert edited.width > sheet([plain]).width
+    assert count(edited, "#0ac81e") == SIDE * SIDE // 2, "the upper half of the source"
+    assert count(edited, "#000000") == SIDE * SIDE // 2, "the lower half did not change"
+    long = replace(chain("n" * 9), source=Source((1, 2), pixels))
+    assert sheet([long]).height > 1.5 * edited.height
+
+
+def test_difference_is_black_where_equal_and_brighter_the_more_changes():
+    before, after = np.zeros((1, 4, 3), np.uint8), np.zeros((1, 4, 3), np.uint8)
+    after[0, 1:, 1] = (20, 120, 255)
+    shown = difference(before, after).astype(int)
+    assert (shown[0, 0] == 0).all() and (np.diff(shown.sum(-1)[0]) > 0).all()
+    assert (shown[0, 3] == 255).all() and (difference(after, before) == shown).all()
 
 
 def test_reason():

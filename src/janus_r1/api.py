@@ -1,4 +1,4 @@
-"""What a user imports: load, generate, judge, save."""
+"""What a user imports: load, generate, edit, judge, save."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import Chain, Settings, Verdict
 from janus_r1.errors import UserError
+from janus_r1.images import square
+from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
 
@@ -63,6 +65,37 @@ class JanusR1:
             self.model, rows, Settings(**settings), max_batch=max_batch, on_progress=on_progress
         )
 
+    def edit(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        instructions: str | Sequence[str],
+        *,
+        samples: int = 1,
+        max_batch: int = 64,
+        first_row: int = 0,
+        on_progress: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> list[Chain]:
+        """``samples`` chains of every image with its instruction, those of one pair side by side.
+
+        One image (uint8 [H, W, 3]) may serve all instructions, or one instruction all images. Images of
+        another size than the model's are fitted into it. ``first_row`` shifts the random numbers, which
+        belong to rows, so that an edit of an edit draws its own.
+        """
+        pairs = _paired(images, instructions)
+        if samples < 1:
+            raise UserError("samples must be at least 1")
+        fitted = [square(_checked(image), self.model.image_size) for image, _ in pairs for _ in range(samples)]
+        return algorithm.introspect(
+            self.model,
+            [instruction for _, instruction in pairs for _ in range(samples)],
+            Settings(**settings),
+            max_batch=max_batch,
+            on_progress=on_progress,
+            first_row=first_row,
+            sources=self.model.sources(fitted),
+        )
+
     def judge(
         self, images: Sequence[np.ndarray], texts: str | Sequence[str], *, max_batch: int = 64, **settings: Any
     ) -> list[Verdict]:
@@ -75,3 +108,25 @@ class JanusR1:
             if image.shape != (side, side, 3):
                 raise UserError(f"the model sees images of {side}x{side}x3, not {image.shape}: resize them first")
         return algorithm.judge(self.model, list(images), listed, Settings(**settings), max_batch=max_batch)
+
+
+def _paired(
+    images: np.ndarray | Sequence[np.ndarray], instructions: str | Sequence[str]
+) -> list[tuple[np.ndarray, str]]:
+    """One image an instruction; a single one of either serves all of the other."""
+    pictures = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
+    texts = [instructions] if isinstance(instructions, str) else list(instructions)
+    count = max(len(pictures), len(texts))
+    if {len(pictures), len(texts)} - {1, count} or not pictures or not texts:
+        raise UserError(f"{len(pictures)} images but {len(texts)} instructions: give one of either, or as many of both")
+    for text in texts:
+        clean(text, "instruction", "change")
+    return list(zip(pictures * (count // len(pictures)), texts * (count // len(texts)), strict=True))
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise UserError(
+            f"images to edit are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: convert them first"
+        )
+    return image

@@ -1,7 +1,8 @@
 """The one record that sampling writes and SFT, RL, evaluation and serving read.
 
 A :class:`Chain` is a prompt, its rounds (a draft and the verdict on it), which round is final, and
-the settings and seed that reproduce it. On disk it is a folder: ``chain.json`` and a PNG a round.
+the settings and seed that reproduce it; for an edit also the source image. On disk it is a folder:
+``chain.json``, a PNG a round, and ``source.png``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from janus_r1.errors import UserError
 from janus_r1.files import read_json, write_atomically, write_json
 
 FORMAT = 1
+SOURCE = "source.png"
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,28 @@ class Round:
     """Of ``ids`` under the guided distribution they were sampled from."""
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The image that an instruction edits, at the model's size."""
+
+    ids: tuple[int, ...]
+    """Its VQ ids, as the drawing stream holds it."""
+    pixels: np.ndarray
+    """uint8 [H, W, 3], as the seeing stream sees it."""
+
+
 @dataclass(frozen=True)
 class Chain:
     prompt: str
+    """For an edit: the instruction."""
     rounds: tuple[Round, ...]
     final: int
     """Index into ``rounds``."""
     settings: Settings
     row: int = 0
     """Position in its batch of prompts x samples; with ``settings.seed`` it fixes the random numbers."""
+    source: Source | None = None
+    """Of an edit."""
 
     @property
     def image(self) -> np.ndarray:
@@ -121,6 +136,8 @@ class Chain:
             temporary.mkdir()
             for index, item in enumerate(self.rounds):
                 Image.fromarray(item.pixels).save(temporary / f"round_{index + 1}.png")
+            if self.source:
+                Image.fromarray(self.source.pixels).save(temporary / SOURCE)
             write_json(temporary / "chain.json", self.as_dict())
             if also:
                 also(temporary)
@@ -133,9 +150,11 @@ class Chain:
             {"image": f"round_{i + 1}.png", "ids": r.ids, "logprobs": r.logprobs, "verdict": asdict(r.verdict)}
             for i, r in enumerate(self.rounds)
         ]
+        edited = {"source": {"image": SOURCE, "ids": self.source.ids}} if self.source else {}
         return {
             "format": FORMAT,
             "prompt": self.prompt,
+            **edited,
             "final": self.final,
             "row": self.row,
             "settings": asdict(self.settings),
@@ -157,7 +176,8 @@ def load_chain(folder: str | Path) -> Chain:
         known = {field.name for field in fields(Settings)}
         settings = Settings(**{k: v for k, v in record["settings"].items() if k in known})
         rounds = tuple(_load_round(folder, item) for item in record["rounds"])
-        return Chain(record["prompt"], rounds, record["final"], settings, record["row"])
+        source = _load_source(folder, record["source"]) if "source" in record else None
+        return Chain(record["prompt"], rounds, record["final"], settings, record["row"], source)
     except (KeyError, TypeError, OSError) as error:
         raise UserError(f"{folder} does not hold a whole chain: {error}") from None
 
@@ -165,6 +185,13 @@ def load_chain(folder: str | Path) -> Chain:
 def _load_round(folder: Path, item: dict[str, Any]) -> Round:
     verdict = dict(item["verdict"])
     verdict["ids"], verdict["logprobs"] = tuple(verdict["ids"]), tuple(verdict["logprobs"])
-    with Image.open(folder / item["image"]) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    return Round(tuple(item["ids"]), pixels, Verdict(**verdict), tuple(item["logprobs"]))
+    return Round(tuple(item["ids"]), _pixels(folder / item["image"]), Verdict(**verdict), tuple(item["logprobs"]))
+
+
+def _load_source(folder: Path, item: dict[str, Any]) -> Source:
+    return Source(tuple(item["ids"]), _pixels(folder / item["image"]))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

@@ -2,18 +2,19 @@
 
 Every row draws; the model looks at its own drawing and says Yes or No and why; rows that said Yes
 leave, the others go on with all of that in their context, for at most ``settings.rounds`` drafts.
+With a source image the prompt is an instruction, and the drafts are edits of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from janus_r1.chain import Chain, Round, Settings, Verdict
+from janus_r1.chain import Chain, Round, Settings, Source, Verdict
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
-from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.layout import Drawn, Opening, Row, Seen, Text
 from janus_r1.model.janus import Janus
 
 
@@ -25,34 +26,45 @@ def introspect(
     max_batch: int = 64,
     on_progress: Callable[[int], None] | None = None,
     first_row: int = 0,
+    sources: Sequence[Source | None] | None = None,
 ) -> list[Chain]:
     """One chain per prompt, in order. A row's random numbers follow from the seed and its index.
+
+    ``sources`` has one entry a prompt: the image that it edits, or ``None`` for a prompt to draw.
 
     Raises:
         UserError: for an empty prompt; nothing has been drawn then.
     """
-    laid_out = [model.layout.prompt(prompt) for prompt in prompts]
+    sources = sources or [None] * len(prompts)
+    openings = [model.layout.opening(*pair) for pair in zip(prompts, sources, strict=True)]
     decoder = Decoder(model)
     chains: list[Chain] = []
     for start in range(0, len(prompts), max_batch):
         part = slice(start, start + max_batch)
         rows = range(first_row + start, first_row + start + len(prompts[part]))
-        chains += _Batch(decoder, prompts[part], laid_out[part], list(rows), settings).run()
+        chains += _Batch(decoder, prompts[part], sources[part], openings[part], list(rows), settings).run()
         if on_progress:
             on_progress(len(chains))
     return chains
 
 
 def judge(
-    model: Janus, images: list[np.ndarray], prompts: list[str], settings: Settings, *, max_batch: int = 64
+    model: Janus,
+    images: list[np.ndarray],
+    prompts: list[str],
+    settings: Settings,
+    *,
+    max_batch: int = 64,
+    sources: Sequence[Source | None] | None = None,
 ) -> list[Verdict]:
     """Verdicts on given images (uint8 [H, W, 3] of the model's size), as the chain would judge them."""
-    laid_out = [model.layout.prompt(prompt) for prompt in prompts]
+    sources = sources or [None] * len(prompts)
+    seeing = [model.layout.opening(*pair).seeing for pair in zip(prompts, sources, strict=True)]
     decoder = Decoder(model)
     verdicts: list[Verdict] = []
     for start in range(0, len(images), max_batch):
         shown = images[start : start + max_batch]
-        stream = decoder.open(laid_out[start : start + max_batch])
+        stream = decoder.open(seeing[start : start + max_batch])
         decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
         verdicts += _say_verdicts(decoder, stream, settings, list(range(start, start + len(shown))), round_index=0)
     return verdicts
@@ -62,16 +74,26 @@ class _Batch:
     """The rows of one batch while they are being drawn, judged and redrawn."""
 
     def __init__(
-        self, decoder: Decoder, prompts: list[str], laid_out: list[Text], rows: list[int], settings: Settings
+        self,
+        decoder: Decoder,
+        prompts: list[str],
+        sources: Sequence[Source | None],
+        openings: list[Opening],
+        rows: list[int],
+        settings: Settings,
     ) -> None:
         self.decoder, self.model, self.layout = decoder, decoder.model, decoder.model.layout
-        self.prompts, self.laid_out, self.rows, self.settings = prompts, laid_out, rows, settings
+        self.prompts, self.sources, self.openings = prompts, sources, openings
+        self.rows, self.settings = rows, settings
         self.rounds: list[list[Round]] = [[] for _ in prompts]
         self.active = list(range(len(prompts)))  # positions in ``rounds`` of the streams' rows
         guided = settings.guidance > 1
-        unconditional = [self.layout.unconditional(prompt) for prompt in laid_out] if guided else None
-        self.drawing = decoder.open(laid_out, unconditional)
-        self.seeing = decoder.fork(self.drawing)
+        unconditional = [opening.unconditional for opening in openings] if guided else None
+        self.drawing = decoder.open([opening.drawing for opening in openings], unconditional)
+        if any(sources):
+            self.seeing = decoder.open([opening.seeing for opening in openings])
+        else:  # texts read the same in both streams
+            self.seeing = decoder.fork(self.drawing)
 
     def run(self) -> list[Chain]:
         for index in range(self.settings.rounds):
@@ -116,9 +138,9 @@ class _Batch:
 
     def _lead_into_redraw(self) -> None:
         if self.settings.history == "last":
-            lengths = [len(self.laid_out[position]) for position in self.active]
-            self.decoder.rewind(self.drawing, lengths)
-            self.decoder.rewind(self.seeing, lengths)
+            openings = [self.openings[position] for position in self.active]
+            self.decoder.rewind(self.drawing, [_length(opening.drawing) for opening in openings])
+            self.decoder.rewind(self.seeing, [_length(opening.seeing) for opening in openings])
         self.decoder.feed(self.drawing, [self._redraw_context(position) for position in self.active])
 
     def _redraw_context(self, position: int) -> Row:
@@ -132,7 +154,12 @@ class _Batch:
         final = len(rounds) - 1
         if self.settings.final == "best":
             final = max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
-        return Chain(self.prompts[position], rounds, final, self.settings, self.rows[position])
+        prompt, source, row = self.prompts[position], self.sources[position], self.rows[position]
+        return Chain(prompt, rounds, final, self.settings, row, source)
+
+
+def _length(row: Row) -> int:
+    return sum(len(segment) for segment in row)
 
 
 def _say_verdicts(

@@ -6,6 +6,10 @@ Three streams (design section 4), all built from the same pieces, so that sampli
 * drawing, unconditional: the same with the user's turn replaced by attended pads
 * seeing: prompt, SigLIP features of draft 1, self-check, verdict 1, [regeneration, ...]
 
+For an edit the user's turn holds the source image and then the instruction. The drawing streams hold it as
+VQ ids, the seeing stream as SigLIP features, just as they hold the drafts; all else is the same. The
+unconditional row keeps the source: only the instruction is replaced by pads.
+
 The strings are those the released Janus-Pro-R1 checkpoint was trained on. No row is ever padded in
 its middle, and truncation shortens a caption or a reason, never the structure around it.
 """
@@ -18,12 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from janus_r1.chain import Source
 from janus_r1.errors import UserError
 from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, BOS, END_OF_IMAGE, SPECIAL_TOKENS, USER, SpecialTokens
 
 SELF_CHECK = f"{END_OF_IMAGE}\nLet me think Does this image match the prompt..."
 REGENERATE = f"\nNext, I will draw a new image{BEGIN_OF_IMAGE}"
+EDIT_REQUEST = " Please generate an image."
 MAX_CAPTION_TOKENS = 200
+MAX_INSTRUCTION_TOKENS = 90
 MAX_REASON_TOKENS = 184
 
 
@@ -65,6 +72,16 @@ Segment = Text | Drawn | Seen
 Row = tuple[Segment, ...]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What stands before a chain's first draft, in each of its three streams."""
+
+    drawing: Row
+    unconditional: Row
+    """As long as ``drawing``, token for token."""
+    seeing: Row
+
+
 class Layout:
     """The pieces of every sequence, as ids of one tokenizer."""
 
@@ -95,6 +112,40 @@ class Layout:
         first, *middle, last = prompt.ids
         return Text((first, *(self.special.pad for _ in middle), last))
 
+    def edit_prompt(self, source_ids: tuple[int, ...], instruction: str, drop_instruction: bool = False) -> Row:
+        """``<bos><|User|>: <begin_of_image>ids<end_of_image>instruction Please generate an image.\\n\\n...``
+
+        The pieces are tokenised one by one, as the released editor's were: no space before the instruction.
+        With ``drop_instruction`` it is replaced by pads, as guidance subtracts it; the source stays.
+
+        Raises:
+            UserError: for an empty instruction or one that spells a special token.
+        """
+        return self._edit_turn(Drawn(source_ids), instruction, drop_instruction)
+
+    def _edit_turn(self, image: Segment, instruction: str, drop: bool = False) -> Row:
+        words = self._shortened(clean(instruction, "instruction", "change"), "", MAX_INSTRUCTION_TOKENS)
+        if drop:
+            words = (self.special.pad,) * len(words)
+        head = Text(self._encode(f"{BOS}{USER}: {BEGIN_OF_IMAGE}"))
+        request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
+        return head, image, Text((*self._encode(END_OF_IMAGE), *words, *request))
+
+    def opening(self, prompt: str, source: Source | None = None) -> Opening:
+        """The rows before the first draft, of a caption or, with ``source``, of an instruction.
+
+        Raises:
+            UserError: as :meth:`prompt` and :meth:`edit_prompt`.
+        """
+        if source is None:
+            text = self.prompt(prompt)
+            return Opening((text,), (self.unconditional(text),), (text,))
+        return Opening(
+            self.edit_prompt(source.ids, prompt),
+            self.edit_prompt(source.ids, prompt, drop_instruction=True),
+            self._edit_turn(Seen(source.pixels, self.image_tokens), prompt),
+        )
+
     def verdict(self, text: str, learn: bool = False, word_weight: float | None = None, weight: float = 1.0) -> Text:
         """``Yes...``/``No...`` with its reason and the end-of-sequence token, which is trained too.
 
@@ -115,10 +166,10 @@ class Layout:
         reply = Text((*self._encode(f" {answer}"), self.special.eos), learn=True)
         return head, Seen(pixels, self.image_tokens), tail, reply
 
-    def draw(self, caption: str, ids: tuple[int, ...], drop_caption: bool = False) -> Row:
-        """Text to image (Task I): loss on the image's ids."""
-        prompt = self.prompt(caption)
-        return (self.unconditional(prompt) if drop_caption else prompt), Drawn(ids, learn=True)
+    def draw(self, caption: str, ids: tuple[int, ...], drop_caption: bool = False, source: Source | None = None) -> Row:
+        """Text to image (Task I), or an edit of ``source``: loss on the image's ids."""
+        opening = self.opening(caption, source)
+        return *(opening.unconditional if drop_caption else opening.drawing), Drawn(ids, learn=True)
 
     def judge(
         self,
@@ -128,19 +179,25 @@ class Layout:
         verdict: str,
         word_weight: float | None = None,
         weight: float = 1.0,
+        source: Source | None = None,
     ) -> Row:
         """Self-evaluation (Task II): loss on the verdict on ``seen``, after ``earlier`` rejected images."""
-        row: list[Segment] = [self.prompt(caption)]
+        row: list[Segment] = [*self.opening(caption, source).seeing]
         for image, reason in earlier:
             row += [image, self.self_check, self.verdict(reason), self.regenerate]
         return (*row, seen, self.self_check, self.verdict(verdict, True, word_weight, weight))
 
     def redraw(
-        self, caption: str, earlier: list[tuple[Drawn, str]], ids: tuple[int, ...], drop_caption: bool = False
+        self,
+        caption: str,
+        earlier: list[tuple[Drawn, str]],
+        ids: tuple[int, ...],
+        drop_caption: bool = False,
+        source: Source | None = None,
     ) -> Row:
         """Regeneration (Task III): loss on the last image's ids; only the caption is ever dropped."""
-        prompt = self.prompt(caption)
-        row: list[Segment] = [self.unconditional(prompt) if drop_caption else prompt]
+        opening = self.opening(caption, source)
+        row: list[Segment] = [*(opening.unconditional if drop_caption else opening.drawing)]
         for image, reason in earlier:
             row += [image, self.self_check, self.verdict(reason), self.regenerate]
         return (*row, Drawn(ids, learn=True))
@@ -153,25 +210,26 @@ class Layout:
 
     def drawing(
         self,
-        prompt: Text,
+        prompt: Row,
         drafts: Sequence[tuple[int, ...]],
         verdicts: Sequence[tuple[int, ...]],
         only_last: bool = False,
     ) -> Row:
         """The drawing stream of a chain as it was sampled; all its drafts are learnt, or the last alone.
 
+        ``prompt`` is the chain's opening in this stream, conditional or not.
         ``verdicts`` are the sampled ids between the drafts: one fewer than drafts.
         """
-        row: list[Segment] = [prompt]
+        row: list[Segment] = [*prompt]
         for index, draft in enumerate(drafts):
             if index:
                 row += [self.self_check, Text(self.closed(verdicts[index - 1])), self.regenerate]
             row.append(Drawn(draft, learn=not only_last or index + 1 == len(drafts)))
         return tuple(row)
 
-    def seeing(self, prompt: Text, images: Sequence[np.ndarray], verdicts: Sequence[tuple[int, ...]]) -> Row:
+    def seeing(self, prompt: Row, images: Sequence[np.ndarray], verdicts: Sequence[tuple[int, ...]]) -> Row:
         """The seeing stream of a chain, its verdicts learnt (not an end-of-sequence token it never sampled)."""
-        row: list[Segment] = [prompt]
+        row: list[Segment] = [*prompt]
         for index, (pixels, verdict) in enumerate(zip(images, verdicts, strict=True)):
             if index:
                 before = verdicts[index - 1]
@@ -188,16 +246,16 @@ class Layout:
         return (*self._encode(text)[: limit - len(tail)], *tail)
 
 
-def clean(caption: str) -> str:
-    """The caption without surrounding blanks.
+def clean(text: str, kind: str = "prompt", task: str = "draw") -> str:
+    """The caption or instruction without surrounding blanks; ``kind`` and ``task`` are for the complaint.
 
     Raises:
         UserError: if nothing is left, or if it contains a special token's spelling.
     """
-    caption = caption.strip()
-    if not caption:
-        raise UserError("the prompt is empty: say what to draw")
+    text = text.strip()
+    if not text:
+        raise UserError(f"the {kind} is empty: say what to {task}")
     for token in SPECIAL_TOKENS:
-        if token in caption:
-            raise UserError(f"the prompt contains the special token {token}: remove it")
-    return caption
+        if token in text:
+            raise UserError(f"the {kind} contains the special token {token}: remove it")
+    return text

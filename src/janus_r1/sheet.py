@@ -1,10 +1,14 @@
-"""Contact sheets: draft -> verdict -> redraft at a glance, one card a chain, drawn with Pillow alone."""
+"""Contact sheets: draft -> verdict -> redraft at a glance, one card a chain, drawn with Pillow alone.
+
+Of an edit the source stands before the drafts, and behind them what the final one changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from janus_r1.chain import Chain, Round
@@ -14,7 +18,7 @@ YES, NO = "#16804a", "#c22f46"
 SIDE = 192  # of a shown draft: three times the 64 pixels of the tiny model
 GUTTER = 60  # between two drafts, where the arrow stands
 PAD, GAP, LINE_GAP, FRAME = 20, 14, 8, 5
-PER_LINE = 5  # drafts beside each other before a chain continues on the next line
+PER_LINE = 5  # panels beside each other before a chain continues on the next line
 REASON_LINES = 4
 MAX_CHAINS = 48  # keeps a sheet below about 20,000 pixels
 
@@ -24,7 +28,7 @@ Box = tuple[float, float, float, float]
 def sheet(chains: Sequence[Chain]) -> Image.Image:
     """All chains below each other, RGB. Beyond ``MAX_CHAINS`` a line says how many are left out."""
     shown = list(chains[:MAX_CHAINS])
-    columns = max((min(PER_LINE, len(chain.rounds)) for chain in shown), default=1)
+    columns = max((min(PER_LINE, len(_panels(chain))) for chain in shown), default=1)
     width = _card_width(max(2, columns))
     cards = [_card(chain, width) for chain in shown]
     left_out = len(chains) - len(shown)
@@ -49,7 +53,23 @@ def reason(text: str) -> str:
     return words.lstrip(" ,.:;-").rstrip(" .")
 
 
+def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Where two pictures (uint8 [H, W, 3]) differ: uint8 [H, W, 3], black where they are equal.
+
+    The largest difference of a pixel's channels, from dark red over orange to white for 255.
+    """
+    change = np.abs(before.astype(np.int16) - after.astype(np.int16)).max(-1)
+    return np.stack([np.clip(change * 3 - start, 0, 255) for start in (0, 255, 510)], axis=-1).astype(np.uint8)
+
+
 # ------------------------------------------------------------------------------------------ a card
+
+SOURCE, DIFFERENCE = -1, -2  # panels of an edit; the others are numbers of rounds
+
+
+def _panels(chain: Chain) -> list[int]:
+    rounds = list(range(len(chain.rounds)))
+    return [SOURCE, *rounds, DIFFERENCE] if chain.source else rounds
 
 
 def _card_width(columns: int) -> int:
@@ -59,8 +79,9 @@ def _card_width(columns: int) -> int:
 def _card(chain: Chain, width: int) -> Image.Image:
     """One chain: the prompt, what became of it, then its rounds from left to right."""
     title = _wrapped(chain.prompt, 20, width - 2 * PAD, 3)
-    lines = [list(range(len(chain.rounds)))[i : i + PER_LINE] for i in range(0, len(chain.rounds), PER_LINE)]
-    depths = [_depth([chain.rounds[i] for i in line]) for line in lines]
+    panels = _panels(chain)
+    lines = [panels[i : i + PER_LINE] for i in range(0, len(panels), PER_LINE)]
+    depths = [_depth([chain.rounds[i] for i in line if i >= 0]) for line in lines]
     head = PAD + 26 * len(title) + 24
     card = Image.new("RGB", (width, head + sum(depths) + PAD), PAPER)
     _rounded(card, (0, 0, width, card.height), 12, LINE)
@@ -71,8 +92,12 @@ def _card(chain: Chain, width: int) -> Image.Image:
     _text(draw, (PAD, head - 26), _outcome(chain), 14, MUTED)
     top = head
     for line, depth in zip(lines, depths, strict=True):
-        for column, index in enumerate(line):
-            _round(card, chain, index, PAD + column * (SIDE + GUTTER), top)
+        for column, panel in enumerate(line):
+            left = PAD + column * (SIDE + GUTTER)
+            if panel >= 0:
+                _round(card, chain, panel, left, top, last=column + 1 == len(line))
+            else:
+                _plain(card, chain, panel, left, top)
         top += depth
     return card
 
@@ -85,7 +110,7 @@ def _outcome(chain: Chain) -> str:
 
 def _depth(rounds: list[Round]) -> int:
     """Height of a line of rounds; the longest reason decides."""
-    return 26 + SIDE + 42 + 18 * max(len(_reason_lines(item)) for item in rounds) + LINE_GAP
+    return 26 + SIDE + 42 + 18 * max((len(_reason_lines(item)) for item in rounds), default=0) + LINE_GAP
 
 
 def _reason_lines(item: Round) -> list[str]:
@@ -95,8 +120,19 @@ def _reason_lines(item: Round) -> list[str]:
 # ----------------------------------------------------------------------------------------- a round
 
 
-def _round(card: Image.Image, chain: Chain, index: int, left: int, top: int) -> None:
-    """Label, draft, verdict; an arrow to the next draft."""
+def _plain(card: Image.Image, chain: Chain, panel: int, left: int, top: int) -> None:
+    """Source or difference: a label and a picture without a verdict."""
+    if chain.source is None:
+        return
+    before = chain.source.pixels
+    label, pixels = ("source", before) if panel == SOURCE else ("changed in the final", difference(before, chain.image))
+    _text(ImageDraw.Draw(card), (left, top + 2), label, 14, INK)
+    _rounded(card, (left - 1, top + 25, left + SIDE + 1, top + 27 + SIDE), 1, LINE)
+    card.paste(_shown(pixels), (left, top + 26))
+
+
+def _round(card: Image.Image, chain: Chain, index: int, left: int, top: int, last: bool) -> None:
+    """Label, draft, verdict; an arrow to the next draft unless this panel is the ``last`` of its line."""
     item, final = chain.rounds[index], index == chain.final
     colour = YES if item.verdict.accepted else NO
     draw = ImageDraw.Draw(card)
@@ -106,9 +142,9 @@ def _round(card: Image.Image, chain: Chain, index: int, left: int, top: int) -> 
     top += 26
     frame, margin = (colour, FRAME) if final else (LINE, 1)
     _rounded(card, (left - margin, top - margin, left + SIDE + margin, top + SIDE + margin), margin, frame)
-    card.paste(_shown(item), (left, top))
+    card.paste(_shown(item.pixels), (left, top))
     _verdict(card, item, left, top + SIDE + 12)
-    if index + 1 < len(chain.rounds) and (index + 1) % PER_LINE:
+    if index + 1 < len(chain.rounds) and not last:
         _arrow(draw, left + SIDE, top + SIDE // 2)
 
 
@@ -134,9 +170,9 @@ def _arrow(draw: ImageDraw.ImageDraw, left: int, middle: int) -> None:
     draw.text((left + GUTTER / 2, middle - 8), "redraw", MUTED, _font(12), anchor="ms")
 
 
-def _shown(item: Round) -> Image.Image:
-    """The draft at SIDE pixels: small ones keep their pixels, large ones are scaled down smoothly."""
-    image = Image.fromarray(item.pixels).convert("RGB")
+def _shown(pixels: np.ndarray) -> Image.Image:
+    """A picture at SIDE pixels: small ones keep their pixels, large ones are scaled down smoothly."""
+    image = Image.fromarray(pixels).convert("RGB")
     way = Image.Resampling.NEAREST if max(image.size) < SIDE else Image.Resampling.LANCZOS
     return image.resize((SIDE, SIDE), way)
 

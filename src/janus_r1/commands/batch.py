@@ -14,7 +14,12 @@ UNKNOWN = 64  # for ``auto`` on a device that does not tell its free memory
 
 
 def plan_batch(
-    args: argparse.Namespace, prompts: Sequence[str], chains: int, settings: Settings, drawing: bool = True
+    args: argparse.Namespace,
+    prompts: Sequence[str],
+    chains: int,
+    settings: Settings,
+    drawing: bool = True,
+    edit: bool = False,
 ) -> int:
     """``--max-batch`` (a number, or ``auto``: as many as fit), lowered to ``chains`` and to what fits.
 
@@ -35,7 +40,7 @@ def plan_batch(
         return min(most, UNKNOWN) if isinstance(wanted, str) else most
     longest = max((len(prompt.encode()) for prompt in prompts), default=MAX_CAPTION_TOKENS)
     with loading_errors(args.model):
-        need = estimate(*describe(args.model, args.dtype), settings, drawing, longest)
+        need = estimate(*describe(args.model, args.dtype), settings, drawing, longest, edit)
     batch = need.largest_batch(free, most)
     if not batch:
         raise UserError(

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from janus_r1.chain import Chain, Settings
+from janus_r1.chain import SOURCE, Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
 from janus_r1.errors import UserError
@@ -130,8 +130,10 @@ def _item(chain: Chain, folder: Path) -> dict[str, Any]:
         for number, item in enumerate(chain.rounds, 1)
     ]
     final = chain.final + 1
+    edited = {"source": str(folder / SOURCE)} if chain.source else {}
     return {
         "prompt": chain.prompt,
+        **edited,
         "folder": str(folder),
         "image": str(folder / f"round_{final}.png"),
         "final_round": final,

@@ -14,6 +14,7 @@ A unified multimodal model that draws, judges its own drawing, and redraws until
 EXAMPLES = """\
 examples:
   janus-r1 generate "a red circle left of a blue square"
+  janus-r1 edit drawing.png "make the circle blue"
   janus-r1 judge drawing.png --text "three green stars"
   janus-r1 data splits
   janus-r1 train sft --config recipes/tiny/sft.yaml --run.steps 500
@@ -31,6 +32,15 @@ examples:
 
 The folder --out then holds sheet.png (everything at a glance), chains.json (the index) and one
 folder a chain with its drafts, its verdicts and a sheet of its own."""
+
+EDIT_EXAMPLES = """\
+examples:
+  janus-r1 edit scene.png "make the red circle blue"
+  janus-r1 edit scene.png "remove the star" "add a green ring" --rounds 5
+  janus-r1 edit photo.jpg "turn the sky pink" --model models/editor --samples 4 --json
+
+Several instructions are taken in turn, each applied to the last result. The picture is fitted into the
+model's square. The folder --out holds what generate writes, and every chain its source."""
 
 JUDGE_EXAMPLES = """\
 examples:
@@ -56,6 +66,12 @@ SPLITS_EXAMPLES = """\
 examples:
   janus-r1 data splits
   janus-r1 data splits --examples 10 --json"""
+
+EVAL_EDIT_EXAMPLES = """\
+examples:
+  janus-r1 eval edit --model runs/sft/model --limit 60
+  janus-r1 eval edit --model runs/rl/best --split held_out --rounds 1,3 --out results/edit.json
+  janus-r1 eval edit --no-baselines --json > edit.json"""
 
 EVAL_EXAMPLES = """\
 examples:
@@ -89,7 +105,7 @@ STAGES: dict[str, tuple[Recipe, str]] = {
         "Teach a from-scratch encoder words for patches.",
     ),
     "pretrain": (("janus_r1.train.pretrain", "PretrainRecipe", "pretrain"), "Train a base model from nothing."),
-    "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw."),
+    "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw, edit."),
     "rl": (("janus_r1.train.rl", "RlRecipe", "rl"), "Reinforce whole chains by rewards for drawing and judging."),
 }
 BUILD: Recipe = ("janus_r1.data.build", "BuildRecipe", "build")
@@ -153,6 +169,7 @@ def build_parser(preset: str | None = None) -> Parser:
     parser = Parser(prog="janus-r1", description=DESCRIPTION, epilog=EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_generate(commands).set_defaults(**PRESETS.get(preset or "", {}))
+    _add_edit(commands)
     _add_judge(commands)
     train = commands.add_parser("train", help="train a stage", description="Train a stage.", epilog=TRAIN_EXAMPLES)
     stages = train.add_subparsers(metavar="STAGE", required=True)
@@ -167,6 +184,7 @@ def build_parser(preset: str | None = None) -> Parser:
     measure = commands.add_parser("eval", help=about, description=f"{about.capitalize()}.", epilog=EVAL_EXAMPLES)
     benchmarks = measure.add_subparsers(metavar="BENCHMARK", required=True)
     _add_eval_world(benchmarks)
+    _add_eval_edit(benchmarks)
     _add_eval_judge(benchmarks)
     _add_eval_tokenizer(benchmarks)
     _add_convert(commands)
@@ -201,6 +219,19 @@ def _add_generate(commands: Any) -> Parser:
     parser.add_argument("--overwrite", action="store_true", help="replace --out if an earlier run wrote it")
     _add_json(parser)
     return parser
+
+
+def _add_edit(commands: Any) -> None:
+    parser = _add(commands, "edit", "edit", "edit an image, judge the result, redraw", EDIT_EXAMPLES)
+    parser.add_argument("image", metavar="IMAGE", help="the image to edit, a file of any common format")
+    parser.add_argument("instructions", nargs="+", metavar="INSTRUCTION", help="what to change, in turn")
+    parser.add_argument("--samples", metavar="N", type=_at_least(1), default=1, help="chains an instruction")
+    parser.add_argument("--rounds", metavar="N", type=_at_least(1), default=3, help="drafts a chain at most")
+    _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="folder to write (default: outputs/INSTRUCTION-SEED)")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if an earlier run wrote it")
+    _add_json(parser)
 
 
 def _add_sampling(parser: Parser) -> None:
@@ -291,6 +322,24 @@ def _add_eval_world(commands: Any) -> None:
     parser.add_argument("--samples", metavar="N", type=_at_least(1), default=4, help="chains a prompt")
     parser.add_argument("--limit", metavar="N", type=_at_least(1), help="prompts at most, balanced over families")
     parser.add_argument("--no-controls", dest="controls", action="store_false", help="skip best-of-N and the like")
+    _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+    _add_json(parser)
+
+
+def _add_eval_edit(commands: Any) -> None:
+    summary = "measure how a model edits pictures of the world shapes"
+    parser = _add(commands, "edit", "evaluate_edit", summary, EVAL_EDIT_EXAMPLES)
+    parser.add_argument("--split", choices=("test", "held_out"), default="test", help="edits to make")
+    parser.add_argument(
+        "--rounds", dest="round_limits", type=_limits, default="1,3", metavar="T,T", help="round limits to report"
+    )
+    parser.add_argument("--samples", metavar="N", type=_at_least(1), default=1, help="chains an edit")
+    parser.add_argument("--limit", metavar="N", type=_at_least(1), help="edits at most, balanced over their types")
+    parser.add_argument(
+        "--no-baselines", dest="baselines", action="store_false", help="skip copying, drawing anew, the tokenizer"
+    )
     _add_sampling(parser)
     _add_model(parser)
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_r1.commands.terminal import answers_only, load_model, print_json
-from janus_r1.eval.report import show
+from janus_r1.eval.tables import show
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,1 +1,1 @@
-"""Candidates (scored images), building them, and turning them into SFT rows."""
+"""Candidates (scored images) and edits: building them, reading them, and turning them into training rows."""

@@ -6,6 +6,7 @@ T new tokens, D hidden width, H heads, E head width, S cached positions.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from janus_r1.engine import graph as graphs
 from janus_r1.engine import sampling
 from janus_r1.engine.cache import Cache, Placement
 from janus_r1.engine.weights import LayerWeights, layer_weights
-from janus_r1.layout import Row, Text
+from janus_r1.layout import Row, Seen, Segment, Text
 from janus_r1.model.janus import Janus
 
 
@@ -75,20 +76,21 @@ class Decoder:
     # --------------------------------------------------------------------------------------- verbs
 
     @torch.inference_mode()
-    def open(self, rows: list[Text], unconditional: list[Text] | None = None) -> Stream:
-        """A stream of prompts; equal prompts are computed once and copied.
+    def open(self, rows: Sequence[Text | Row], unconditional: Sequence[Text | Row] | None = None) -> Stream:
+        """A stream of prompts, each a text or a row of segments; equal ones are computed once and copied.
 
         With ``unconditional`` rows the stream is guided: both halves move in lockstep.
         """
-        wanted = [row.ids for row in [*rows, *(unconditional or [])]]
-        distinct = list(dict.fromkeys(wanted))
-        room = max(len(ids) for ids in distinct) + self.model.image_tokens
+        every = [(row,) if isinstance(row, Text) else row for row in [*rows, *(unconditional or [])]]
+        wanted = [tuple(_content(segment) for segment in row) for row in every]
+        distinct = dict(zip(wanted, every, strict=True))
+        room = max(sum(len(s) for s in row) for row in distinct.values()) + self.model.image_tokens
         like = self.layers[0].qkv
         cache = Cache(len(self.layers), len(distinct), self.kv_heads, self.width, room, like)
         stream = Stream(cache, torch.empty(0), guided=False)
-        self.feed(stream, [(Text(ids),) for ids in distinct])
-        place = {ids: i for i, ids in enumerate(distinct)}
-        order = [place[ids] for ids in wanted]
+        self.feed(stream, list(distinct.values()))
+        place = {content: i for i, content in enumerate(distinct)}
+        order = [place[content] for content in wanted]
         if order != list(range(len(distinct))):
             cache.select(order)
             stream.last = stream.last[order]
@@ -260,6 +262,11 @@ class Decoder:
         cos, sin = self.rotary(like, positions.unsqueeze(0))
         half = self.width // 2
         return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+
+
+def _content(segment: Segment) -> tuple[type, Hashable]:
+    """What two segments have in common when they embed alike."""
+    return type(segment), segment.pixels.tobytes() if isinstance(segment, Seen) else segment.ids
 
 
 def _until_eos(ids: torch.Tensor, logprobs: torch.Tensor, eos: int, first_probs: torch.Tensor) -> Said:

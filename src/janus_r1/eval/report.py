@@ -1,27 +1,20 @@
-"""The result of ``evaluate_world`` for people: tables on the terminal, or Markdown."""
+"""The result of ``evaluate_world`` or ``evaluate_edit`` for people: tables on the terminal, or Markdown."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from janus_r1.eval import edit_report
+from janus_r1.eval.tables import Grid, show
 from janus_r1.files import read_json
 
 JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
 CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A titled table of text; the first row holds the column heads."""
-
-    title: str
-    rows: list[list[str]]
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:
@@ -47,20 +40,20 @@ def markdown(result: dict[str, Any]) -> str:
 
 def grids(result: dict[str, Any]) -> list[Grid]:
     """The tables of a result, in the order of reading."""
+    if _of_edits(result):
+        return edit_report.grids(result)
     judged = [_rounds(result["rounds"]), _introspection(result["introspection"]), _verdict(result["verdict"])]
     return [*judged, _controls(result)] if result["controls"] else judged
 
 
-def show(value: dict[str, float] | None, digits: int = 3) -> str:
-    """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
-    if value is None:
-        return "n/a"
-    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.000
-    return f"{mean} [{low}, {high}]"
+def _of_edits(result: dict[str, Any]) -> bool:
+    return result["run"]["benchmark"] == "edit"
 
 
 def footer(result: dict[str, Any]) -> str:
     """One paragraph: what was measured, what it cost, what failed."""
+    if _of_edits(result):
+        return edit_report.footer(result)
     run, cost, failures = result["run"], result["cost"], result["failures"]
     rate = cost["images_per_second"]
     parts = [
@@ -146,7 +139,8 @@ def summary(results: list[dict[str, Any]]) -> str:
 def main(paths: list[str]) -> None:
     """``python -m janus_r1.eval.report results/*.json``: a summary, then every result whole."""
     results = [read_json(Path(path)) for path in paths]
-    print("# Results\n\n" + summary(results))
+    worlds = [result for result in results if not _of_edits(result)]
+    print("# Results\n\n" + (summary(worlds) if worlds else ""))
     for path, result in zip(paths, results, strict=True):
         print(f"## {Path(path).stem}\n\n{markdown(result)}")
 

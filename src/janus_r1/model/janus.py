@@ -1,17 +1,22 @@
-"""One thin wrapper around transformers' Janus modules: the eight things the rest of the code needs.
+"""One thin wrapper around transformers' Janus modules: the nine things the rest of the code needs.
 
 Shapes: B rows, L positions, D hidden width, S ids an image, V text vocabulary, K image codes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 from transformers import JanusForConditionalGeneration, PreTrainedTokenizerBase
 
+from janus_r1.chain import Source
 from janus_r1.layout import Drawn, Layout, Row, Seen, Text
 from janus_r1.model import vq
+
+ENCODED_AT_ONCE = 16  # full-size activations of a few images at a time
 
 
 class Janus(nn.Module):
@@ -68,6 +73,20 @@ class Janus(nn.Module):
     def decode_image(self, ids_BS: torch.Tensor) -> np.ndarray:
         """VQ ids [B, S] -> uint8 [B, H, W, 3]."""
         return to_uint8(vq.decode(self.core.model.vqmodel, ids_BS, half=self.dtype == torch.bfloat16))
+
+    def sources(self, images_BHWC: Sequence[np.ndarray]) -> list[Source]:
+        """Images to be edited, uint8 of the model's size, with their VQ ids; equal ones are encoded once."""
+        distinct = {image.tobytes(): image for image in images_BHWC}
+        ids: dict[bytes, tuple[int, ...]] = {}
+        for start in range(0, len(distinct), ENCODED_AT_ONCE):
+            part = dict(list(distinct.items())[start : start + ENCODED_AT_ONCE])
+            encoded = self.encode_image(from_uint8(np.stack(list(part.values()))).to(self.device))
+            ids |= dict(zip(part, map(tuple, encoded.tolist()), strict=True))
+        return [Source(ids[image.tobytes()], image) for image in images_BHWC]
+
+    def ids_of(self, sources: Sequence[Source]) -> torch.Tensor:
+        """Their VQ ids, [B, S], for :meth:`decode_image`."""
+        return torch.tensor([source.ids for source in sources], device=self.device)
 
     # ---------------------------------------------------------------------------------------- rows
 

@@ -39,9 +39,9 @@ class RewardRecipe:
     decompose_words: int = 0
     """endpoint: split prompts of at least so many words into atomic questions; 0 never does."""
     follow_weight: float = 0.5
-    """endpoint, local_vlm: of following the instruction of an edit."""
+    """world, endpoint, local_vlm: of following the instruction of an edit."""
     preserve_weight: float = 1.0
-    """endpoint, local_vlm: of leaving the rest of an edited image alone."""
+    """world, endpoint, local_vlm: of leaving the rest of an edited image alone."""
     min_mass: float = 0.1
     """endpoint, local_vlm: abstain where P(yes) + P(no) is less."""
     top_logprobs: int = 20
@@ -67,7 +67,7 @@ class RewardRecipe:
 COMMON = {"kind", "weight", "name"}
 ENDPOINT_ONLY = {"url", "api_key_env", "decompose_words", "top_logprobs", "concurrency", "tries", "timeout_s"}
 KNOWN = {
-    "world": {"binary"},
+    "world": {"binary", "follow_weight", "preserve_weight"},
     "endpoint": {
         "model",
         "follow_weight",
@@ -135,7 +135,7 @@ def _names(recipes: Sequence[RewardRecipe]) -> list[str]:
 
 
 def _world(recipe: RewardRecipe, name: str, device: str) -> Reward:
-    return WorldReward(recipe.binary, name)
+    return WorldReward(recipe.binary, name, (recipe.follow_weight, recipe.preserve_weight))
 
 
 def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:

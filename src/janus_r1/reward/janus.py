@@ -16,7 +16,7 @@ WORD_ONLY = Settings(max_reason_tokens=1)  # p_yes is read at the first token; a
 
 
 class JanusReward:
-    """Judges ``batch_size`` images at once, resized to the model's size. Abstains on edits."""
+    """Judges ``batch_size`` images at once, resized to the model's size; edits with a look at their source."""
 
     def __init__(self, model: Janus, batch_size: int = 64, name: str = "janus") -> None:
         self.model, self.batch_size, self.name = model, batch_size, name
@@ -32,13 +32,15 @@ class JanusReward:
         return scores
 
     def _judge(self, items: list[Scorable]) -> list[Score]:
-        images = [square(item.image, self.model.image_size) for item in items]
-        return [checked(v.p_yes) for v in judge(self.model, images, [item.prompt for item in items], WORD_ONLY)]
+        size = self.model.image_size
+        images = [square(item.image, size) for item in items]
+        edited = iter(self.model.sources([square(item.source, size) for item in items if item.source is not None]))
+        sources = [None if item.source is None else next(edited) for item in items]
+        verdicts = judge(self.model, images, [item.prompt for item in items], WORD_ONLY, sources=sources)
+        return [checked(verdict.p_yes) for verdict in verdicts]
 
 
 def _refusal(item: Scorable) -> Abstained | None:
-    if item.source is not None:
-        return Abstained("a Janus judge does not judge edits")
     try:
         clean(item.prompt)
     except UserError as error:

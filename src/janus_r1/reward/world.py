@@ -4,31 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from janus_r1.reward.score import Abstained, Scorable, Score
+from janus_r1.world.edits import CannotEdit
+from janus_r1.world.instructions import parse_instruction
 from janus_r1.world.parse import parse
 from janus_r1.world.scene import IMAGE_SIZE
-from janus_r1.world.verify import verify
+from janus_r1.world.verify import Verification, verify
+from janus_r1.world.verify_edit import verify_edit
 
 
 class WorldReward:
     """1 when every fact of the prompt holds, else 0.49 x the share of facts that hold; ``binary``: else 0.
 
-    Abstains on text outside the world's language, images of another size, and edits.
+    Edits have two such scores, for following the instruction and for preserving the rest; theirs is the mean
+    weighted by ``edit_weights`` (paper: 0.5 and 1; official code: 1 and 0.25). It is 1 only when both hold, but a
+    result that merely copies its source earns up to the second weight's share.
+
+    Abstains on text outside the world's language, on images of another size, and on edits that do not fit
+    their source.
     """
 
-    def __init__(self, binary: bool = False, name: str = "world") -> None:
-        self.binary, self.name = binary, name
+    def __init__(
+        self, binary: bool = False, name: str = "world", edit_weights: tuple[float, float] = (0.5, 1.0)
+    ) -> None:
+        self.binary, self.name, self.edit_weights = binary, name, edit_weights
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:
         return [self._score(item) for item in items]
 
     def _score(self, item: Scorable) -> Score:
+        for pixels in item.images:
+            if pixels.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
+                return Abstained(f"the world's images are {IMAGE_SIZE}x{IMAGE_SIZE}: not {pixels.shape[:2]}")
         if item.source is not None:
-            return Abstained("the world's verifier does not judge edits")
-        if item.image.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
-            return Abstained(f"the world's images are {IMAGE_SIZE}x{IMAGE_SIZE}: not {item.image.shape[:2]}")
+            return self._score_edit(item.prompt, item.source, item.image)
         description = parse(item.prompt)
         if description is None:
             return Abstained(f"not in the world's language: {item.prompt[:80]!r}")
-        found = verify(item.image, description)
+        return self._of(verify(item.image, description))
+
+    def _score_edit(self, instruction: str, source: np.ndarray, result: np.ndarray) -> Score:
+        edits = parse_instruction(instruction)
+        if edits is None:
+            return Abstained(f"not in the world's language: {instruction[:80]!r}")
+        try:
+            found = verify_edit(source, result, edits)
+        except CannotEdit as error:
+            return Abstained(f"the edit does not fit its source: {error}")
+        follow, preserve = self.edit_weights
+        return (follow * self._of(found.following) + preserve * self._of(found.preserving)) / (follow + preserve)
+
+    def _of(self, found: Verification) -> float:
         return float(found.correct) if self.binary else found.score

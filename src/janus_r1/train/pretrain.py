@@ -1,4 +1,4 @@
-"""Stage 1 of a from-scratch model: draw from captions, describe and answer questions about images.
+"""Stage 1 of a from-scratch model: draw from captions, edit, describe and answer questions about images.
 
 Stands in for Janus-Pro's own pretraining. Every step sees fresh scenes, so nothing is memorised;
 images are encoded by the trained tokenizer as they are rendered.
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
+from janus_r1.data.edit_examples import WorldEdits
 from janus_r1.errors import UserError
-from janus_r1.layout import REGENERATE, SELF_CHECK, Row, Seen
+from janus_r1.layout import EDIT_REQUEST, REGENERATE, SELF_CHECK, Row, Seen
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model, tiny_config
@@ -26,11 +27,14 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
+from janus_r1.world.edit_cases import train_edits
+from janus_r1.world.mistakes import side_effects
 from janus_r1.world.prompts import Prompt, near_miss, train_prompts
 from janus_r1.world.questions import ask
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene, sample_scene
 from janus_r1.world.verify import verify
+from janus_r1.world.verify_edit import verify_edit
 
 WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
 VERDICT_WEIGHT = 10.0  # tokens that a verdict counts for beside descriptions of about 20
@@ -49,6 +53,9 @@ class PretrainRecipe:
     """Caption -> image rows a step."""
     see_rows: int = 24
     """Rows about a picture a step: questions, and verdicts on whether it is what a prompt asks for."""
+    edit_rows: int = 0
+    """Rows a step from a source image and an instruction to the edited image. The text tokenizer of a model
+    from nothing then learns the words of edits, too."""
     judge: float = 0.5
     """Share of ``see_rows`` laid out as self-evaluation of a picture that may be right or wrong."""
     easy: float = 0.5
@@ -61,7 +68,7 @@ class PretrainRecipe:
     train_vision: bool = True
     """Also train the understanding encoder and its aligner; not after ``train vision`` has taught them."""
     caption_dropout: float = 0.1
-    """Share of drawing rows whose prompt is replaced by pads, for guidance."""
+    """Share of drawing and editing rows whose prompt or instruction is replaced by pads, for guidance."""
     lr: float = 3e-3
     weight_decay: float = 0.01
     compile: bool = False
@@ -75,8 +82,8 @@ class PretrainRecipe:
     intermediate: int = 640
 
 
-def tokenizer_corpus(count: int, seed: int = 0) -> list[str]:
-    """Texts of the world: prompts, answers, reasons, and the fixed strings of the layout."""
+def tokenizer_corpus(count: int, seed: int = 0, edits: bool = False) -> list[str]:
+    """Texts of the world: prompts, answers, reasons, and the fixed strings of the layout; those of ``edits``, too."""
     rng = random.Random(seed)
     texts = []
     for prompt in itertools.islice(train_prompts(rng), count):
@@ -85,7 +92,18 @@ def tokenizer_corpus(count: int, seed: int = 0) -> list[str]:
         other = next(train_prompts(rng))
         reason = verify(render(scene), other.description).reason
         texts += [f": {prompt.text}\n\n", f"\n{question}\n\n", f" {answer}", f"No, {reason}.", f"Yes, {reason}."]
-    return texts + [SELF_CHECK, REGENERATE, "Yes, the image matches the prompt."] * 50
+    texts += [SELF_CHECK, REGENERATE, "Yes, the image matches the prompt."] * 50
+    return texts + _editing_corpus(count, rng) if edits else texts
+
+
+def _editing_corpus(count: int, rng: random.Random) -> list[str]:
+    """Instructions, the string behind them, and what a verifier says about edits that went wrong."""
+    texts = [f"{EDIT_REQUEST}\n\n", "Yes, the edit is made and everything else is unchanged."] * 50
+    for case in itertools.islice(train_edits(rng), count):
+        source, result = render(case.source), render(next(iter(side_effects(case, rng).values())))
+        texts += [case.instruction.text, verify_edit(source, result, case.instruction.edits).verdict]
+        texts.append(verify_edit(source, source, case.instruction.edits).verdict)
+    return texts
 
 
 def from_nothing(recipe: PretrainRecipe) -> Janus:
@@ -98,7 +116,8 @@ def from_nothing(recipe: PretrainRecipe) -> Janus:
         vq = JanusVQVAE.from_pretrained(recipe.vq)
     except OSError:
         raise UserError(f"no image tokenizer in {recipe.vq}: run janus-r1 train vq first, or set vq") from None
-    words = train_tokenizer(tokenizer_corpus(recipe.tokenizer_prompts), recipe.vocab_size)
+    corpus = tokenizer_corpus(recipe.tokenizer_prompts, edits=recipe.edit_rows > 0)
+    words = train_tokenizer(corpus, recipe.vocab_size)
     config = tiny_config(len(words), vq.config.num_embeddings, recipe.hidden, recipe.layers, recipe.intermediate)
     core = random_model(config, recipe.run.seed)
     core.model.vqmodel.load_state_dict(vq.state_dict())
@@ -116,7 +135,9 @@ class PretrainStage(Stage):
 
     def batches(self, step: int) -> list[list[Row]]:
         rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
-        return [[*share(self._draw_rows(rng)), *share(self._see_rows(rng))]]
+        rows = [*share(self._draw_rows(rng)), *share(self._see_rows(rng))]
+        edits = WorldEdits(self.janus).draw(self.recipe.edit_rows, rng, self.recipe.caption_dropout)
+        return [[*rows, *share(edits)]]
 
     def _draw_rows(self, rng: random.Random) -> list[Row]:
         prompts, scenes = _scenes(self.recipe.draw_rows, rng)
@@ -157,7 +178,7 @@ class PretrainStage(Stage):
 
     def preview(self, step: int) -> np.ndarray:
         """Drafts; the base model's verdicts on them mean little yet."""
-        return chain_sheet(self.janus, rounds=1)
+        return chain_sheet(self.janus, rounds=1, edits=3 if self.recipe.edit_rows else 0)
 
 
 def _scenes(count: int, rng: random.Random) -> tuple[list[Prompt], list[Scene]]:

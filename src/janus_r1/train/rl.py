@@ -23,7 +23,8 @@ from janus_r1.model.loading import DTYPES, load, save
 from janus_r1.reward.build import RewardRecipe, build_rewards
 from janus_r1.train import trajectory
 from janus_r1.train.credit import CREDITS, Scored, has_spread
-from janus_r1.train.figures import chain_figures, rollout_figures
+from janus_r1.train.edit_prompts import TaskName, tasks
+from janus_r1.train.figures import RIGHT, chain_figures, rollout_figures
 from janus_r1.train.grpo import clipped_objective, k3
 from janus_r1.train.guard import Guard
 from janus_r1.train.journal import Journal
@@ -33,7 +34,6 @@ from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.policy import Policy, PolicyName, rescored
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
-from janus_r1.train.prompts import PromptSource
 from janus_r1.train.replica import Replica
 from janus_r1.train.rollout import Group, Rollout, roll_out
 from janus_r1.train.stability import StabilityRecipe
@@ -59,6 +59,11 @@ class RlRecipe:
     """Model to start from: a folder, an embedded model or a Hub id."""
     prompts: str = "shapes"
     """``shapes`` (the world's training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
+    task: TaskName = "draw"
+    """``edit``: edits instead of prompts; ``both``: half of each. A copied source earns most of an edit's reward
+    (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
+    edits: str = "shapes"
+    """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
     rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
     """What scores a draft in [0, 1]; several are averaged by weight."""
     prompts_per_step: int = 16
@@ -137,7 +142,7 @@ class RlStage(Stage):
         check(recipe)
         self.recipe = recipe
         self.rewards = build_rewards(recipe.rewards)
-        self.prompts = PromptSource(recipe.prompts, recipe.eval_prompts)
+        self.prompts = tasks(recipe.task, recipe.prompts, recipe.edits, recipe.eval_prompts)
         self.module = self._policy()
         self.janus = self.module.janus
         self.replica = Replica(self.janus, DTYPES[recipe.rollout_dtype])
@@ -182,7 +187,8 @@ class RlStage(Stage):
         self._watch(groups)
         if self.process.is_main_process:
             self.journal.write(step, rollout.groups)
-        self.figures = rollout_figures(rollout, [[t.scored for t in group] for group in groups], self.recipe.rounds)
+        scored = [[t.scored for t in group] for group in groups]
+        self.figures = rollout_figures(rollout, scored, self.recipe.rounds, self.recipe.judge_threshold or RIGHT)
         self.reward, self.kl, self.learning_since = self.figures["reward_draw"], 0.0, time.monotonic()
         share = range(self.recipe.minibatches)
         dealt = [[t for group in groups[i :: self.recipe.minibatches] for t in group] for i in share]
@@ -270,7 +276,8 @@ class RlStage(Stage):
         scored = [_scored(c, r, None) for g in rollout.groups for c, r in zip(g.chains, g.rewards, strict=True)]
         if not scored:
             return {}
-        figures = {f"eval_{k}": v for k, v in chain_figures(scored, self.recipe.rounds).items()}
+        right = self.recipe.judge_threshold or RIGHT
+        figures = {f"eval_{k}": v for k, v in chain_figures(scored, self.recipe.rounds, right).items()}
         if self.process.is_main_process:
             self.best.offer(self.janus, step, figures["eval_final_right"])
         return figures
@@ -282,7 +289,7 @@ class RlStage(Stage):
         self.guard.restore(state)
 
     def preview(self, step: int) -> np.ndarray:
-        return chain_sheet(self.janus, self.recipe.rounds)
+        return chain_sheet(self.janus, self.recipe.rounds, edits=0 if self.recipe.task == "draw" else 3)
 
 
 def token_loss(

@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from janus_r1.chain import Chain, Settings
+from janus_r1.images import square
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.reward.score import Abstained, Reward, Scorable, Score
+from janus_r1.train.edit_prompts import Task
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Rollout:
 
 def roll_out(
     model: Janus,
-    prompts: Sequence[str],
+    prompts: Sequence[Task],
     group: int,
     settings: Settings,
     reward: Reward,
@@ -53,7 +55,7 @@ def roll_out(
     first_row: int = 0,
     fewest: int = 2,
 ) -> Rollout:
-    """``group`` chains of every prompt. Whole groups go through the model together.
+    """``group`` chains of every prompt or edit. Whole groups go through the model together.
 
     A chain with a draft that could not be scored leaves its group; one with less than ``fewest`` chains is lost.
     """
@@ -64,7 +66,7 @@ def roll_out(
         pending = []
         for start in range(0, len(prompts), at_once):
             part = [prompt for prompt in prompts[start : start + at_once] for _ in range(group)]
-            chains = introspect(model, part, settings, max_batch=len(part), first_row=first_row + start * group)
+            chains = _chains(model, part, settings, first_row + start * group)
             pending.append((chains, scorer.submit(_score, reward, chains)))
         rollout.seconds_drawing = time.monotonic() - began
         for chains, scores in pending:
@@ -73,9 +75,21 @@ def roll_out(
     return rollout
 
 
+def _chains(model: Janus, part: Sequence[Task], settings: Settings, first_row: int) -> list[Chain]:
+    edited = iter(model.sources([square(t.source, model.image_size) for t in part if not isinstance(t, str)]))
+    sources = [None if isinstance(task, str) else next(edited) for task in part]
+    prompts = [task if isinstance(task, str) else task.instruction for task in part]
+    return introspect(model, prompts, settings, max_batch=len(part), first_row=first_row, sources=sources)
+
+
 def _score(reward: Reward, chains: Sequence[Chain]) -> list[list[Score]]:
     """One list a chain, one score a draft."""
-    scores = iter(reward.score([Scorable(chain.prompt, r.pixels) for chain in chains for r in chain.rounds]))
+    items = [
+        Scorable(chain.prompt, r.pixels, chain.source.pixels if chain.source else None)
+        for chain in chains
+        for r in chain.rounds
+    ]
+    scores = iter(reward.score(items))
     return [[next(scores) for _ in chain.rounds] for chain in chains]
 
 

@@ -1,4 +1,4 @@
-"""Stage 2: supervised finetuning on draw, judge and redraw (paper section 3.1, design section 6).
+"""Stage 2: supervised finetuning on draw, judge, redraw and edit (paper section 3.1, design section 6).
 
 Departures from the paper, all recipe keys: the tiny model is trained with Muon and a larger rate;
 the verdict word carries a fixed share of its row's loss (official code: 0.8, the paper is silent).
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from janus_r1.data.candidates import CandidateSet
+from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.examples import Examples
+from janus_r1.errors import UserError
 from janus_r1.layout import Row
 from janus_r1.model.loading import load, save
 from janus_r1.train.loop import RunOptions, Stage, run, share
@@ -38,7 +40,13 @@ class SftRecipe:
     rows: int = 64
     """Rows a step over all tasks."""
     mix: list[float] = field(default_factory=lambda: [0.2, 0.3, 0.5])
-    """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5)."""
+    """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), and a fourth of edit. Without the first three
+    no candidates are needed."""
+    edit_mix: list[float] = field(default_factory=lambda: [0.5, 0.25, 0.25])
+    """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one."""
+    edits: str = "shapes"
+    """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
+    made (edit_mix: [1, 0, 0])."""
     judge_wrong_rounds: int = 2
     """Rejected drafts before the judged one: 0 to this many (t - 1 of the paper, t = 3)."""
     redraw_wrong_rounds: int = 2
@@ -59,25 +67,54 @@ class SftRecipe:
 
 class SftStage(Stage):
     def __init__(self, recipe: SftRecipe) -> None:
+        check(recipe)
         self.recipe = recipe
         self.janus = load(recipe.model)
         prepare(self.janus, recipe.train_vision, recipe.compile)
-        self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
+        self.examples: Examples | None = None
+        if any(recipe.mix[:3]):
+            self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
+        self.edits = self._edits()
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
+
+    def _edits(self) -> WorldEdits | FileEdits | None:
+        if not sum(self.recipe.mix[3:]):
+            return None
+        if self.recipe.edits == "shapes":
+            return WorldEdits(self.janus, self.recipe.word_weight)
+        return FileEdits(self.janus, self.recipe.edits)
 
     def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
         recipe = self.recipe
         rng = random.Random(recipe.run.seed * 1_000_003 + step)
-        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.mix)
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
-        images = [self.examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
-        images += [self.examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
-        verdicts = [self.examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
-        return [(share(images), share(verdicts))]
+        images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)
+        edited, judged = self._editing_rows(rng, redraw_rounds, judge_rounds)
+        return [(share([*images, *edited]), share([*verdicts, *judged]))]
+
+    def _drawing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
+        recipe, examples = self.recipe, self.examples
+        if examples is None:
+            return [], []
+        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.mix[:3])
+        images = [examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
+        images += [examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
+        return images, [examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
+
+    def _editing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
+        recipe, edits = self.recipe, self.edits
+        if edits is None:
+            return [], []
+        draw, judge, redraw = (round(recipe.mix[3] * share * recipe.rows) for share in recipe.edit_mix)
+        images = edits.draw(draw, rng, recipe.caption_dropout)
+        if isinstance(edits, FileEdits):
+            return images, []
+        images += edits.redraw(redraw, rng, redraw_rounds, recipe.caption_dropout)
+        return images, edits.judge(judge, rng, judge_rounds)
 
     def loss(self, module, batch: tuple[Sequence[Row], Sequence[Row]], step: int):
         images, verdicts = batch
@@ -94,7 +131,16 @@ class SftStage(Stage):
         return total, figures
 
     def preview(self, step: int) -> np.ndarray:
-        return chain_sheet(self.janus, rounds=3)
+        return chain_sheet(self.janus, rounds=3, edits=3 if self.edits else 0)
+
+
+def check(recipe: SftRecipe) -> None:
+    """Raises UserError for shares that cannot be meant, before anything is loaded."""
+    shares = [*recipe.mix, *recipe.edit_mix]
+    if len(recipe.mix) not in (3, 4) or len(recipe.edit_mix) != 3 or min(shares) < 0 or not sum(recipe.mix):
+        raise UserError("mix holds the shares of draw, judge, redraw and perhaps edit; edit_mix of draw, judge, redraw")
+    if sum(recipe.mix[3:]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
+        raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:

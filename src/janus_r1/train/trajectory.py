@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from janus_r1.chain import Chain
-from janus_r1.layout import Layout, Row, Text
+from janus_r1.layout import Layout, Row
 from janus_r1.train.credit import Credit, Scored, token_weights
 
 
@@ -52,20 +52,17 @@ class Flat:
 def rows(layout: Layout, chains: Sequence[Chain]) -> Rows:
     """The rows of ``chains``; unconditional ones where they were drawn under guidance."""
     guided = chains[0].settings.guidance > 1
-    drawing = [row for chain in chains for row in _drawing(layout, chain, layout.prompt(chain.prompt))]
-    seeing = [row for chain in chains for row in _seeing(layout, chain)]
+    opened = [(chain, layout.opening(chain.prompt, chain.source)) for chain in chains]
+    drawing = [row for chain, opening in opened for row in _drawing(layout, chain, opening.drawing)]
+    seeing = [row for chain, opening in opened for row in _seeing(layout, chain, opening.seeing)]
     unconditional = None
     if guided:
-        unconditional = [
-            row
-            for chain in chains
-            for row in _drawing(layout, chain, layout.unconditional(layout.prompt(chain.prompt)))
-        ]
+        unconditional = [row for chain, opening in opened for row in _drawing(layout, chain, opening.unconditional)]
     first = [index == 0 for chain in chains for r in chain.rounds for index in range(len(r.verdict.ids))]
     return Rows(drawing, unconditional, seeing, torch.tensor(first))
 
 
-def _drawing(layout: Layout, chain: Chain, prompt: Text) -> list[Row]:
+def _drawing(layout: Layout, chain: Chain, prompt: Row) -> list[Row]:
     """One row for a chain; with ``history last`` one a draft, the draft before it as context."""
     last = chain.settings.history == "last"
     every = range(len(chain.rounds))
@@ -73,8 +70,7 @@ def _drawing(layout: Layout, chain: Chain, prompt: Text) -> list[Row]:
     return [layout.drawing(prompt, [r.ids for r in p], [r.verdict.ids for r in p[:-1]], only_last=last) for p in parts]
 
 
-def _seeing(layout: Layout, chain: Chain) -> list[Row]:
-    prompt = layout.prompt(chain.prompt)
+def _seeing(layout: Layout, chain: Chain, prompt: Row) -> list[Row]:
     if chain.settings.history == "full":
         return [layout.seeing(prompt, [r.pixels for r in chain.rounds], [r.verdict.ids for r in chain.rounds])]
     return [layout.seeing(prompt, [r.pixels], [r.verdict.ids]) for r in chain.rounds]

@@ -1,0 +1,80 @@
+"""``janus-r1 eval edit``: following and preserving on edits not trained on, beside trivial editors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from janus_r1.chain import Chain, Settings
+from janus_r1.commands.batch import memory_errors, plan_batch
+from janus_r1.commands.evaluate import MOST
+from janus_r1.commands.generate import settings_of
+from janus_r1.commands.terminal import answers_only, check_writable, load_model, print_json, progress, say
+from janus_r1.files import write_json
+
+if TYPE_CHECKING:
+    from janus_r1.api import JanusR1
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = replace(settings_of(args), rounds=max(args.round_limits))
+    if args.out:
+        check_writable(Path(args.out))
+    with answers_only(args.json):
+        result = _evaluate(args, settings)
+    if args.out:
+        write_json(Path(args.out), result)
+    if args.json:
+        print_json(result)
+        return
+    from janus_r1.eval.report import print_report
+
+    print_report(result, Console())
+    if args.out:
+        say(f"wrote {args.out}")
+
+
+def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    batch = plan_batch(args, [], MOST, settings, edit=True)
+    model = load_model(args.model, args.dtype, args.device)
+    from janus_r1.eval.edit import EditEvalOptions, evaluate_edit
+    from janus_r1.train.loop import environment
+
+    options = EditEvalOptions(
+        split=args.split,
+        rounds=args.round_limits,
+        samples=args.samples,
+        limit=args.limit,
+        settings=settings,
+        baselines=args.baselines,
+        model=args.model,
+        environment=environment(),
+    )
+    with progress("editing") as update, memory_errors(batch, args.device):
+        return evaluate_edit(Editor(model, batch, update), options)
+
+
+class Editor:
+    """A model behind the three verbs of the benchmark."""
+
+    def __init__(self, model: JanusR1, max_batch: int, update: Callable[[int, int], None]) -> None:
+        self.model, self.max_batch, self.update = model, max_batch, update
+
+    def edit(self, sources: list[np.ndarray], instructions: list[str], settings: Settings) -> list[Chain]:
+        return self.model.edit(sources, instructions, **self._common(len(sources)), **asdict(settings))
+
+    def draw(self, prompts: list[str], settings: Settings) -> list[Chain]:
+        return self.model.generate(prompts, **self._common(len(prompts)), **asdict(settings))
+
+    def reconstruct(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        janus = self.model.model
+        return list(janus.decode_image(janus.ids_of(janus.sources(images))))
+
+    def _common(self, total: int) -> dict[str, Any]:
+        return {"max_batch": self.max_batch, "on_progress": lambda done: self.update(done, total)}

@@ -1,0 +1,21 @@
+"""What every report is made of: titled tables, and figures as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A titled table of text; the first row holds the column heads."""
+
+    title: str
+    rows: list[list[str]]
+
+
+def show(value: dict[str, float] | None, digits: int = 3) -> str:
+    """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
+    if value is None:
+        return "n/a"
+    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.000
+    return f"{mean} [{low}, {high}]"

@@ -1,0 +1,105 @@
+"""The editing benchmark on scripted editors: every figure is known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from janus_r1.chain import Chain, Round, Settings, Verdict
+from janus_r1.errors import UserError
+from janus_r1.eval.edit import MAX_PSNR, EditEvalOptions, evaluate_edit
+from janus_r1.eval.report import markdown
+from janus_r1.world.edit_cases import FAMILIES, edit_split
+from janus_r1.world.render import render
+from janus_r1.world.scene import Scene
+
+CASES = edit_split("test")[:12]
+TARGETS = {case.instruction.text: render(case.target) for case in CASES}
+EMPTY = render(Scene("black", ()))
+OPTIONS = EditEvalOptions(rounds=(1, 2), limit=12, samples=2, settings=Settings(seed=3), model="scripted")
+
+
+def draft(pixels: np.ndarray, p_yes: float) -> Round:
+    return Round((0,) * 10, pixels, Verdict(p_yes >= 0.5, "", p_yes, ids=(0, 0)))
+
+
+class Scripted:
+    """Copies the source first and says No, then makes the edit and says Yes; draws nothing."""
+
+    first, second = 0.2, 0.9
+
+    def edit(self, sources, instructions, settings):
+        return [
+            Chain(text, (draft(source, self.first), draft(TARGETS[text], self.second)), 1, settings)
+            for source, text in zip(sources, instructions, strict=True)
+        ]
+
+    def draw(self, prompts, settings):
+        return [Chain(prompt, (draft(EMPTY, 0.9),), 0, settings) for prompt in prompts]
+
+    def reconstruct(self, images):
+        return images
+
+
+def means(report) -> tuple[float, ...]:
+    return tuple(report[check]["mean"] for check in ("following", "preserving", "both"))
+
+
+def test_rounds_baselines_and_verdicts():
+    result = evaluate_edit(Scripted(), OPTIONS)
+    assert means(result["rounds"]["1"]) == (0, 1, 0) and means(result["rounds"]["2"]) == (1, 1, 1)
+    assert means(result) == (1, 1, 1) and result["both"]["n"] == 24
+    assert set(result["rounds"]["2"]["families"]) == set(FAMILIES)
+    assert result["rounds"]["2"]["gain"]["mean"] == 1 and result["rounds"]["1"]["gain"] is None
+    assert result["rounds"]["1"]["tokens"]["mean"] == 12 and result["rounds"]["2"]["tokens"]["mean"] == 24
+    base = result["baselines"]
+    assert means(base["copy"]) == (0, 1, 0) and means(base["tokenizer"]) == (1, 1, 1)
+    assert means(base["from_scratch"])[2] == 0 and base["from_scratch"]["psnr"]["mean"] < 40
+    assert base["copy"]["psnr"]["mean"] == MAX_PSNR == result["rounds"]["2"]["psnr"]["mean"]
+    assert base["copy"]["ssim"]["mean"] == pytest.approx(1)
+    assert result["verdict"]["accuracy"]["mean"] == 1, "it said No to copies"
+    assert result["introspection"]["fixed"]["mean"] == 1 and result["introspection"]["broken"]["mean"] == 0
+    text = markdown(result)
+    assert "two_step" in text and "copied" in text
+
+
+def test_likeness_leaves_out_edits_whose_place_is_open():
+    result = evaluate_edit(Scripted(), OPTIONS)
+    placed = [c for c in CASES if all(e.kind in ("recolour", "replace", "remove") for e in c.instruction.edits)]
+    assert 0 < len(placed) < len(CASES)
+    assert result["rounds"]["2"]["psnr"]["n"] == 2 * len(placed)
+
+
+def test_the_final_draft_may_be_the_best_one():
+    class Unsure(Scripted):
+        first, second = 0.45, 0.3
+
+    options = replace(OPTIONS, settings=Settings(final="best"))
+    assert means(evaluate_edit(Unsure(), options)) == (0, 1, 0)
+    assert means(evaluate_edit(Unsure(), OPTIONS)) == (1, 1, 1)
+
+
+def test_chains_without_a_score_are_counted_not_zero():
+    class Broken(Scripted):
+        def edit(self, sources, instructions, settings):
+            chains = super().edit(sources, instructions, settings)
+            return [replace(chains[0], rounds=(draft(EMPTY, float("nan")),)), *chains[1:]]
+
+    result = evaluate_edit(Broken(), OPTIONS)
+    assert result["failures"]["chains"] == 1 and "nan" in result["failures"]["examples"][0]
+    assert means(result) == (1, 1, 1) and result["both"]["n"] == 23
+    with pytest.raises(UserError, match="could be scored"):
+        evaluate_edit(Broken(), replace(OPTIONS, limit=1, samples=1))
+
+
+def test_an_editor_that_breaks_its_contract_is_refused():
+    class Lazy(Scripted):
+        def edit(self, sources, instructions, settings):
+            return super().edit(sources, instructions, settings)[::-1]
+
+    with pytest.raises(ValueError, match="in order"):
+        evaluate_edit(Lazy(), OPTIONS)
+    with pytest.raises(UserError, match="split"):
+        EditEvalOptions(split="train")

@@ -166,6 +166,15 @@ class Layout:
         reply = Text((*self._encode(f" {answer}"), self.special.eos), learn=True)
         return head, Seen(pixels, self.image_tokens), tail, reply
 
+    def checklist(self, pixels: np.ndarray, text: str, items: list[tuple[str, bool]]) -> Row:
+        """A question about an image with many answers: each item, then Yes or No, which alone are learnt."""
+        *opening, _ = self.question(pixels, text, "")
+        row: list[Segment] = list(opening)
+        for item, true in items:
+            answer = self.special.yes if true else self.special.no
+            row += [Text(self._encode(f" {item}")), Text((answer,), learn=True)]
+        return tuple(row)
+
     def draw(self, caption: str, ids: tuple[int, ...], drop_caption: bool = False, source: Source | None = None) -> Row:
         """Text to image (Task I), or an edit of ``source``: loss on the image's ids."""
         opening = self.opening(caption, source)

@@ -30,13 +30,14 @@ from janus_r1.train.preview import chain_sheet
 from janus_r1.world.edit_cases import train_edits
 from janus_r1.world.mistakes import side_effects
 from janus_r1.world.prompts import Prompt, near_miss, train_prompts
-from janus_r1.world.questions import ask
+from janus_r1.world.questions import ask, checklist
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene, sample_scene
 from janus_r1.world.verify import verify
 from janus_r1.world.verify_edit import verify_edit
 
 WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
+CHECKED = 7  # items a checklist
 VERDICT_WEIGHT = 10.0  # tokens that a verdict counts for beside descriptions of about 20
 
 
@@ -58,6 +59,8 @@ class PretrainRecipe:
     from nothing then learns the words of edits, too."""
     judge: float = 0.5
     """Share of ``see_rows`` laid out as self-evaluation of a picture that may be right or wrong."""
+    checklist: float = 0.3
+    """Share of ``see_rows`` that ask of several words whether they are there."""
     easy: float = 0.5
     """Share of these about one object, and share of wrong pictures that are of another prompt altogether;
     the rest miss one fact. Comparing is learnt on easy cases first (docs/log.md)."""
@@ -149,13 +152,18 @@ class PretrainStage(Stage):
         ]
 
     def _see_rows(self, rng: random.Random) -> list[Row]:
+        """Verdicts, checklists, and questions with one answer."""
+        recipe, layout = self.recipe, self.janus.layout
         rows = []
-        for prompt, scene in zip(*_scenes(self.recipe.see_rows, rng), strict=True):
-            if rng.random() < self.recipe.judge:
+        for prompt, scene in zip(*_scenes(recipe.see_rows, rng), strict=True):
+            kind = rng.random()
+            if kind < recipe.judge:
                 rows.append(self._judge_row(prompt, rng))
+            elif kind < recipe.judge + recipe.checklist:
+                rows.append(layout.checklist(render(scene), "Which are there?", checklist(scene, CHECKED, rng)))
             else:
-                question, answer = ask(scene, prompt, rng, self.recipe.describe)
-                rows.append(self.janus.layout.question(render(scene), question, answer))
+                question, answer = ask(scene, prompt, rng, recipe.describe)
+                rows.append(layout.question(render(scene), question, answer))
         return rows
 
     def _judge_row(self, prompt: Prompt, rng: random.Random) -> Row:

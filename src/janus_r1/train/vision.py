@@ -10,20 +10,39 @@ like with like. Without it the language model learns to list what it sees, but n
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
+from janus_r1.model.presets import random_model
 from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.muon import Muon
 from janus_r1.world.render import render, shape_mask
-from janus_r1.world.scene import IMAGE_SIZE, SIZES, Scene, random_description, sample_scene
+from janus_r1.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    IMAGE_SIZE,
+    SHAPES,
+    SIZES,
+    Scene,
+    random_description,
+    sample_scene,
+)
 
+KINDS: dict[str, tuple[str, ...]] = {
+    "size": tuple(SIZES),
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "background": tuple(BACKGROUNDS),
+}
+SHARPNESS = 8.0  # logit of the right word over the mean, when a feature is exactly what is wanted
 COVERED = 0.15  # share of a patch that an object must cover to be named there
 
 
@@ -38,6 +57,8 @@ class VisionRecipe:
     """Scenes a step."""
     lr: float = 4e-3
     weight_decay: float = 0.01
+    fresh: bool = True
+    """Begin with random weights: an encoder that was trained along with the language model is far off scale."""
 
 
 def patch_words(scene: Scene, grid: int) -> list[tuple[str, ...]]:
@@ -68,41 +89,75 @@ class Encoder(nn.Module):
         return self.aligner(self.vision(pixels_BCHW).last_hidden_state)
 
 
+def _untrained(janus: Janus, seed: int):
+    return random_model(janus.core.config, seed), janus.tokenizer
+
+
 class VisionStage(Stage):
     def __init__(self, recipe: VisionRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model)
         self.module = Encoder(self.janus)
+        if recipe.fresh:
+            self.module.load_state_dict(Encoder(Janus(*_untrained(self.janus, recipe.run.seed))).state_dict())
         matrices = [p for p in self.module.parameters() if p.ndim >= 2]
         others = [p for p in self.module.parameters() if p.ndim < 2]
         self.optimizers = [
             Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay),
             torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
         ]
-        self.known: dict[str, torch.Tensor] = {}
+        self.tables = [self._table(words) for words in KINDS.values()]
 
     def batches(self, step: int) -> list[list[Scene]]:
         rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
         return [list(share([sample_scene(random_description(rng), rng) for _ in range(self.recipe.batch)]))]
 
     def loss(self, module, batch: list[Scene], step: int):
-        """Squared distance to the sum of the words' embeddings, as a share of their spread."""
+        """Squared distance to the sum of the words' embeddings, and which word of each kind it is."""
         pixels = from_uint8(np.stack([render(scene) for scene in batch])).to(self.janus.device)
-        grid = int(self.janus.image_tokens**0.5)
-        wanted = torch.stack([self._targets(patch_words(scene, grid)) for scene in batch])
-        error = (module(pixels).float() - wanted).square().mean() / wanted.var()
-        return error, {"unexplained": float(error.detach())}
+        features = module(pixels).float().flatten(0, 1)
+        labels = torch.tensor([patch for scene in batch for patch in self._labels(scene)], device=features.device)
+        vectors = [table[column] for table, column in zip(self.tables, labels.T, strict=True)]
+        wanted = torch.stack(vectors).sum(0)
+        error = (features - wanted).square().mean() / wanted.var()
+        figures = {"unexplained": float(error.detach())}
+        total = error
+        for name, table, column in zip(KINDS, self.tables, labels.T, strict=True):
+            entropy, right = told_apart(features, table, column)
+            total = total + entropy / len(KINDS)
+            figures[f"right_{name}"] = float(right)
+        return total, figures
 
-    def _targets(self, words: list[tuple[str, ...]]) -> torch.Tensor:
-        return torch.stack([torch.stack([self._embedding(word) for word in patch]).sum(0) for patch in words])
+    def _labels(self, scene: Scene) -> list[tuple[int, ...]]:
+        """Of every patch its word of each kind; the last one of a kind stands for none."""
+        words = patch_words(scene, int(self.janus.image_tokens**0.5))
+        return [tuple(self._label(kind, patch) for kind in KINDS) for patch in words]
+
+    @staticmethod
+    def _label(kind: str, words: tuple[str, ...]) -> int:
+        vocabulary = KINDS[kind]
+        return next((vocabulary.index(word) for word in words if word in vocabulary), len(vocabulary))
 
     @torch.no_grad()
-    def _embedding(self, word: str) -> torch.Tensor:
-        """As it stands inside a prompt, behind a blank; the mean where it is spelled with several tokens."""
-        if word not in self.known:
+    def _table(self, words: Sequence[str]) -> torch.Tensor:
+        """Embeddings of words as they stand inside a prompt, behind a blank, and a zero for none."""
+        rows = []
+        for word in words:
             ids = self.janus.tokenizer.encode(f" {word}", add_special_tokens=False)
-            self.known[word] = self.janus.embed_text(torch.tensor(ids, device=self.janus.device)).mean(0).float()
-        return self.known[word]
+            rows.append(self.janus.embed_text(torch.tensor(ids, device=self.janus.device)).mean(0).float())
+        return torch.stack([*rows, torch.zeros_like(rows[0])])
+
+
+def told_apart(features: torch.Tensor, table: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy, and share right, of the word among its kind, over patches [N] that have one.
+
+    Words of a kind share much of their embeddings; only where they differ is looked at.
+    """
+    named = labels < len(table) - 1
+    words = table[:-1] - table[:-1].mean(0)
+    logits = SHARPNESS * features[named] @ words.T / words.square().sum(-1).mean()
+    entropy = F.cross_entropy(logits, labels[named])
+    return entropy, (logits.argmax(-1) == labels[named]).float().mean()
 
 
 def teach_vision(recipe: VisionRecipe, resume: bool = False) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from janus_r1.world.prompts import OPENINGS, Prompt, near_miss, phrase
-from janus_r1.world.scene import RELATIONS, Description, Scene, SceneObject, Slot, holds
+from janus_r1.world.scene import COLOURS, RELATIONS, SHAPES, SIZES, Description, Scene, SceneObject, Slot, holds
 
 WORDS = ("no", "one", "two", "three", "four")
 
@@ -80,3 +80,27 @@ def _relation(scene: Scene, rng: random.Random) -> tuple[str, str]:
         if holds(relation, a.centre, b.centre):
             return f"Where is the {a.shape} from the {b.shape}?", relation
     return _attribute(scene, rng)
+
+
+# -------------------------------------------------------------------------------------- checklists
+
+DOMAINS: dict[str, tuple[str, ...]] = {"size": tuple(SIZES), "colour": tuple(COLOURS), "shape": SHAPES}
+PAIRS = (("size", "colour"), ("size", "shape"), ("colour", "shape"))
+
+
+def checklist(scene: Scene, count: int, rng: random.Random) -> list[tuple[str, bool]]:
+    """``count`` words or pairs of words ("red", "small circle") and whether an object has them; half do."""
+    return [
+        _item(scene, (rng.choice(tuple(DOMAINS)),) if rng.random() < 0.6 else rng.choice(PAIRS), rng)
+        for _ in range(count)
+    ]
+
+
+def _item(scene: Scene, attributes: tuple[str, ...], rng: random.Random) -> tuple[str, bool]:
+    """What is not there differs from what is there in one word."""
+    present = sorted({tuple(getattr(o, name) for name in attributes) for o in scene.objects})
+    words = list(rng.choice(present))
+    if rng.random() < 0.5:
+        at = rng.randrange(len(words))
+        words[at] = rng.choice(DOMAINS[attributes[at]])
+    return " ".join(words), tuple(words) in present

@@ -6,6 +6,7 @@ the verdict word carries a fixed share of its row's loss (official code: 0.8, th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
+from janus_r1.train.processes import sharded, this_process
+from janus_r1.train.replica import Replica
 
 
 @dataclass
@@ -36,7 +39,9 @@ class SftRecipe:
     candidates: str = "runs/candidates"
     """Folder of ``janus-r1 data build``."""
     rows: int = 64
-    """Rows a step over all tasks."""
+    """Rows a step over all tasks and processes."""
+    micro_batch: int = 0
+    """Rows that go through the model together in a process; sets the memory. 0: all of a step."""
     mix: list[float] = field(default_factory=lambda: [0.2, 0.3, 0.5])
     """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5)."""
     judge_wrong_rounds: int = 2
@@ -53,6 +58,8 @@ class SftRecipe:
     weight_decay: float = 0.05
     compile: bool = False
     """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
+    recompute: bool = False
+    """Recompute the layers' activations backwards: a third more work for a fraction of the memory."""
     train_vision: bool = False
     """Also train the understanding encoder (the paper's code freezes it)."""
 
@@ -60,9 +67,13 @@ class SftRecipe:
 class SftStage(Stage):
     def __init__(self, recipe: SftRecipe) -> None:
         self.recipe = recipe
-        self.janus = load(recipe.model)
-        prepare(self.janus, recipe.train_vision, recipe.compile)
+        self.janus = load(recipe.model, device=str(this_process().device))
+        prepare(self.janus, recipe.train_vision, recipe.compile, recipe.recompute)
+        half = sharded() and recipe.run.precision == "bf16"
+        self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
+        self.counts = [round(share * recipe.rows) for share in recipe.mix]
+        self.parts = micro_batches(self.counts, recipe.micro_batch)
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
@@ -71,35 +82,46 @@ class SftStage(Stage):
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
         recipe = self.recipe
         rng = random.Random(recipe.run.seed * 1_000_003 + step)
-        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.mix)
+        draw, judge, redraw = self.counts
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images = [self.examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
         images += [self.examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         verdicts = [self.examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
-        return [(share(images), share(verdicts))]
+        return [(share(images)[i :: self.parts], share(verdicts)[i :: self.parts]) for i in range(self.parts)]
 
     def loss(self, module, batch: tuple[Sequence[Row], Sequence[Row]], step: int):
         images, verdicts = batch
         total = torch.zeros((), device=self.janus.device)
         figures = {}
         if images:
-            image, _ = module(images)
+            image = module(images)[0] / self.parts
             total = total + image
             figures["image_loss"] = float(image.detach())
         if verdicts:
-            _, text = module(verdicts)
+            text = module(verdicts)[1] / self.parts
             total = total + self.recipe.text_weight * text
             figures["verdict_loss"] = float(text.detach())
         return total, figures
 
     def preview(self, step: int) -> np.ndarray:
-        return chain_sheet(self.janus, rounds=3)
+        return chain_sheet(self.replica.refresh(), rounds=3)
+
+
+def micro_batches(counts: Sequence[int], size: int) -> int:
+    """How many a step has, in every process alike; each gets rows of every kind. ``counts``: draw, judge, redraw."""
+    if not size:
+        return 1
+    draw, judge, redraw = (count / this_process().num_processes for count in counts)
+    wanted = math.ceil((draw + judge + redraw) / size)
+    return max(1, min(wanted, *(int(rows) for rows in (draw + redraw, judge) if rows)))
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:
     """Finetune; ``<out>/model`` then holds the model in transformers' layout."""
     stage = SftStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
-    save(stage.janus, out / "model", torch.bfloat16)
+    model = stage.replica.refresh()
+    if this_process().is_main_process:
+        save(model, out / "model", torch.bfloat16)
     return out / "model"

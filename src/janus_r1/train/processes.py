@@ -36,7 +36,8 @@ def accelerator(precision: str) -> Accelerator:
     if not sharded() or made.distributed_type == DistributedType.NO:
         return made
     if made.distributed_type == DistributedType.MULTI_CPU:  # accelerate turns FSDP on for GPUs only
-        made.state.distributed_type, made.state.fsdp_plugin = DistributedType.FSDP, FullyShardedDataParallelPlugin()
+        made.state.distributed_type = this_process().distributed_type = DistributedType.FSDP
+        made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if made.state.fsdp_plugin.fsdp_version != 2:
         raise UserError("FSDP version 1 is not supported: set fsdp_version: 2, as in configs/accelerate/fsdp2.yaml")
     # accelerate's own choice sums gradients, and hands out log-probs, in bfloat16.

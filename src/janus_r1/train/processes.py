@@ -40,9 +40,9 @@ def accelerator(precision: str) -> Accelerator:
         made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if made.state.fsdp_plugin.fsdp_version != 2:
         raise UserError("FSDP version 1 is not supported: set fsdp_version: 2, as in configs/accelerate/fsdp2.yaml")
-    # accelerate's own choice sums gradients, and hands out log-probs, in bfloat16.
-    kept, compute = torch.float32, torch.bfloat16 if precision == "bf16" else torch.float32
-    made.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(compute, kept, kept)
+    # accelerate's own choice would sum gradients, and hand out log-probs, in bfloat16.
+    compute = torch.bfloat16 if precision == "bf16" else torch.float32
+    made.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(compute, reduce_dtype=torch.float32)
     return made
 
 

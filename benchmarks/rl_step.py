@@ -141,9 +141,8 @@ def three_stages(stage: RlStage, texts: Sequence[str]) -> Chains:
     prompts = [layout.prompt(text) for text in texts]
     first = draw(stage, [(p,) for p in prompts], [(layout.unconditional(p),) for p in prompts])
     pixels = model.decode_image(first)
-    verdicts = say(
-        stage, [(p, Seen(i, model.image_tokens), layout.self_check) for p, i in zip(prompts, pixels, strict=True)]
-    )
+    looked_at = zip(prompts, pixels, strict=True)
+    verdicts = say(stage, [(p, Seen(i, model.image_tokens), layout.self_check) for p, i in looked_at])
     again = model.encode_image(from_uint8(pixels).to(model.device)).tolist()  # as the official code does
     contexts = [context(model, ids, verdict) for ids, verdict in zip(again, verdicts, strict=True)]
     guided = [(p, *c) for p, c in zip(prompts, contexts, strict=True)]

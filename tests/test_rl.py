@@ -249,13 +249,7 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes)
 
 
 def code(recipe: RlRecipe) -> str:
-    values = dataclasses.asdict(recipe)
-    return (
-        "import sys\nfrom janus_r1.train.rl import *\n"
-        f"values = {values!r}\nvalues['run'] = RunOptions(**values['run'])\n"
-        "values['rewards'] = [RewardRecipe(**r) for r in values['rewards']]\n"
-        "rl(RlRecipe(**values), resume='resume' in sys.argv)\n"
-    )
+    return f"import sys\nfrom janus_r1.train.rl import *\nrl({recipe!r}, resume='resume' in sys.argv)\n"
 
 
 def run_code(source: str, *arguments: str) -> None:

@@ -38,7 +38,9 @@ class Stage:
     """What a training stage provides to the loop."""
 
     module: Any
-    """The nn.Module whose trained weights and buffers are checkpointed."""
+    """The nn.Module whose weights and buffers are checkpointed."""
+    reloads_frozen: bool = False
+    """Whether parameters without gradients stay as the recipe's model has them: checkpoints then leave them out."""
     optimizers: Sequence[torch.optim.Optimizer]
     lr_scale: float = 1.0
     """Factor on the scheduled learning rate."""
@@ -243,8 +245,9 @@ def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
 
 
 def write_checkpoint(target: Path, stage: Stage, state: dict[str, Any]) -> None:
-    """What is trained, optimizers and ``state`` as a folder, which appears whole or not at all. Collective."""
-    weights = {name: value.contiguous() for name, value in states.weights(stage.module).items()}
+    """Weights, optimizers and ``state`` as a folder, which appears whole or not at all. Collective."""
+    state_dict = states.weights(stage.module, frozen=not stage.reloads_frozen)
+    weights = {name: value.contiguous() for name, value in state_dict.items()}
     optimizers = [states.optimizer_state(optimizer) for optimizer in stage.optimizers]
     if not this_process().is_main_process:
         return

@@ -134,6 +134,8 @@ class RlRecipe:
 
 
 class RlStage(Stage):
+    reloads_frozen = True
+
     def __init__(self, recipe: RlRecipe) -> None:
         check(recipe)
         self.recipe = recipe

@@ -65,6 +65,8 @@ class SftRecipe:
 
 
 class SftStage(Stage):
+    reloads_frozen = True
+
     def __init__(self, recipe: SftRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model, device=str(this_process().device))

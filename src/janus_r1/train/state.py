@@ -43,10 +43,10 @@ def gathered(tensors: Mapping[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- of a module
 
 
-def weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Everything but frozen parameters, :func:`gathered`: those come back from where they were loaded."""
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    return gathered({name: tensor for name, tensor in module.state_dict().items() if name not in frozen})
+def weights(module: nn.Module, frozen: bool = False) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, :func:`gathered`; parameters without gradients only where ``frozen`` asks for them."""
+    left_out = {name for name, parameter in module.named_parameters() if not (parameter.requires_grad or frozen)}
+    return gathered({name: tensor for name, tensor in module.state_dict().items() if name not in left_out})
 
 
 @torch.no_grad()

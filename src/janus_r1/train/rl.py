@@ -134,8 +134,6 @@ class RlRecipe:
 
 
 class RlStage(Stage):
-    reloads_frozen = True
-
     def __init__(self, recipe: RlRecipe) -> None:
         check(recipe)
         self.recipe = recipe
@@ -145,6 +143,7 @@ class RlStage(Stage):
         self.janus = self._load(recipe.lora.base_dtype if recipe.lora.rank else "float32", recipe.recompute)
         self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
         self.module = self._policy(self.janus)
+        self.reloads_frozen = True  # SigLIP, the image tokenizer, and the base under LoRA
         self.replica = Replica(self.janus, recipe.model, recipe.rollout_dtype, self.adapters)
         self.reference = None
         if recipe.kl and not self.adapters:

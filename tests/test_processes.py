@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,9 +46,13 @@ def config(tiny_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(config, tmp_path_factory) -> Path:
-    """Two steps of reinforcement learning in this process."""
+    """Two steps of reinforcement learning in this process; ``alone/first`` is the run after one of them."""
     out = tmp_path_factory.mktemp("alone")
-    rl(load_recipe(RlRecipe, config, ["--run.out", str(out)]))
+    recipe = load_recipe(RlRecipe, config, ["--run.out", str(out / "both"), "--run.steps", "1"])
+    rl(recipe)
+    shutil.copytree(out / "both", out / "first")
+    recipe.run.steps = 2
+    rl(recipe, resume=True)
     return out
 
 
@@ -73,20 +78,29 @@ def assert_alike(one: Path, two: Path) -> None:
     assert max(torch.linalg.vector_norm(first[name] - second[name]) for name in first) < 1e-2
 
 
+def optimizer_state(run: Path) -> dict:
+    return torch.load(newest_checkpoint(run) / "optimizers.pt", weights_only=True)[0]["state"]
+
+
 def test_two_processes_learn_what_one_does(config, alone, tmp_path):
     launch("ddp", config, tmp_path)
     assert read_json(tmp_path / "environment.json")["processes"] == 2
-    assert_alike(alone, tmp_path)
+    assert_alike(alone / "both", tmp_path)
 
 
-def test_two_processes_that_share_the_weights_learn_what_one_does_and_resume(config, alone, tmp_path):
-    launch("fsdp2", config, tmp_path, "--run.steps", "1")
-    environment = read_json(tmp_path / "environment.json")
+def test_two_processes_that_share_the_weights_go_on_where_one_stopped(config, alone, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(alone / "first", out)
+    launch("fsdp2", config, out, "--resume")
+    environment = read_json(out / "environment_step_0000001.json")
     assert (environment["processes"], environment["distributed"]) == (2, "FSDP")
-    launch("fsdp2", config, tmp_path, "--resume")
-    assert_alike(alone, tmp_path)
-    drawn, expected = (load_file(run / "model" / "model.safetensors") for run in (tmp_path, alone))
+    assert_alike(alone / "both", out)
+    drawn, expected = (load_file(run / "model" / "model.safetensors") for run in (out, alone / "both"))
     assert all((drawn[name].float() - expected[name].float()).abs().max() < 2e-2 for name in expected)
+    cut_up, whole = (optimizer_state(run) for run in (out, alone / "both"))
+    assert cut_up.keys() == whole.keys()
+    for index in whole:
+        assert torch.allclose(cut_up[index]["exp_avg"], whole[index]["exp_avg"], rtol=1e-2, atol=1e-4)
 
 
 def test_muon_is_refused_where_weights_are_cut_up(tiny, monkeypatch):

@@ -220,6 +220,8 @@ def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     load_weights(checkpoint, stage)
     state = read_json(checkpoint / "state.json")
     stage.restore(state.get("stage", {}))
+    if this_process().is_main_process:
+        write_json(out / f"environment_{checkpoint.name}.json", environment() | processes.spread())
     return int(state["step"])
 
 

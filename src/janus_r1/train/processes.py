@@ -32,6 +32,7 @@ def accelerator(precision: str) -> Accelerator:
     Raises:
         UserError: under FSDP version 1, which the engine's copy of the weights does not support.
     """
+    AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
     made = Accelerator(mixed_precision=precision)
     if not sharded() or made.distributed_type == DistributedType.NO:
         return made

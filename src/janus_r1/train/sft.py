@@ -74,8 +74,7 @@ class SftStage(Stage):
         half = sharded() and recipe.run.precision == "bf16"
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
-        self.counts = [round(share * recipe.rows) for share in recipe.mix]
-        self.parts = micro_batches(self.counts, recipe.micro_batch)
+        self.parts = 1
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
@@ -84,12 +83,19 @@ class SftStage(Stage):
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
         recipe = self.recipe
         rng = random.Random(recipe.run.seed * 1_000_003 + step)
-        draw, judge, redraw = self.counts
+        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.mix)
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images = [self.examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
         images += [self.examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         verdicts = [self.examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
+        return self._micro_batches(images, verdicts)
+
+    def _micro_batches(self, images: list[Row], verdicts: list[Row]) -> list[tuple[Sequence[Row], Sequence[Row]]]:
+        """This process's share of a step's rows; as many as in the other processes, with rows of every kind."""
+        if self.recipe.micro_batch:
+            own = [len(rows) / this_process().num_processes for rows in (images, verdicts) if rows]
+            self.parts = max(1, min(math.ceil(sum(own) / self.recipe.micro_batch), *map(int, own)))
         return [(share(images)[i :: self.parts], share(verdicts)[i :: self.parts]) for i in range(self.parts)]
 
     def loss(self, module, batch: tuple[Sequence[Row], Sequence[Row]], step: int):
@@ -108,15 +114,6 @@ class SftStage(Stage):
 
     def preview(self, step: int) -> np.ndarray:
         return chain_sheet(self.replica.refresh(), rounds=3)
-
-
-def micro_batches(counts: Sequence[int], size: int) -> int:
-    """How many a step has, in every process alike; each gets rows of every kind. ``counts``: draw, judge, redraw."""
-    if not size:
-        return 1
-    draw, judge, redraw = (count / this_process().num_processes for count in counts)
-    wanted = math.ceil((draw + judge + redraw) / size)
-    return max(1, min(wanted, *(int(rows) for rows in (draw + redraw, judge) if rows)))
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:

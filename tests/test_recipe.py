@@ -131,7 +131,8 @@ def test_help_lists_every_key_with_type_default_and_docstring():
 def test_every_recipe_of_the_repository_loads(path):
     """Its first line is the command that runs it."""
     first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-    args = build_parser().parse_args(shlex.split(first)[1:])
+    command = first.removeprefix("janus-r1 ").rpartition("-m janus_r1.cli ")[2]  # under accelerate launch, or not
+    args = build_parser().parse_args(shlex.split(command))
     assert (RECIPES.parent / args.config).resolve() == path
     module, name, function = args.recipe
     load_recipe(getattr(importlib.import_module(module), name), path)

@@ -216,6 +216,19 @@ def test_a_small_step_makes_credited_tokens_likelier(tiny_folder, tmp_path, cred
         assert (flat.weights * flat.advantages * (now - flat.old)).sum() > 0
 
 
+def test_a_batch_without_chains_joins_the_others_and_adds_nothing(tiny_folder, tmp_path):
+    """What a process does whose rewards failed more often, where forward passes are collective."""
+    stage = RlStage(small(tiny_folder, tmp_path, kl=0.1, micro_batch=100))
+    stage.rewards = Uneven()
+    (batch,) = stage.batches(0)
+    _, full = stage.loss(stage.module, batch, 0)
+    loss, figures = stage.loss(stage.module, [], 0)
+    loss.backward()
+    assert loss.item() == 0 and not any(figures.values())
+    assert figures.keys() == {name for name in full if name.endswith(("_image", "_text"))}
+    assert not any(p.grad.abs().sum() for p in stage.module.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize("changes", [{}, {"minibatches": 2, "kl": 0.05, "policy": "conditional", "credit": "chain"}])
 def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -236,13 +249,7 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes)
 
 
 def code(recipe: RlRecipe) -> str:
-    values = dataclasses.asdict(recipe)
-    return (
-        "import sys\nfrom janus_r1.train.rl import *\n"
-        f"values = {values!r}\nvalues['run'] = RunOptions(**values['run'])\n"
-        "values['rewards'] = [RewardRecipe(**r) for r in values['rewards']]\n"
-        "rl(RlRecipe(**values), resume='resume' in sys.argv)\n"
-    )
+    return f"import sys\nfrom janus_r1.train.rl import *\nrl({recipe!r}, resume='resume' in sys.argv)\n"
 
 
 def run_code(source: str, *arguments: str) -> None:

@@ -56,11 +56,13 @@ def layer_weights(model: LlamaModel) -> list[LayerWeights]:
     """Fused weights of every layer.
 
     Raises:
-        ValueError: for a Llama with biases, which no Janus has.
+        ValueError: for a Llama with biases, which no Janus has, or with adapters, which would go unread.
     """
     layers = []
     for layer in model.layers:
         attention, mlp = layer.self_attn, layer.mlp
+        if not all(isinstance(m, nn.Linear) for m in (*attention.children(), *mlp.children()) if hasattr(m, "weight")):
+            raise ValueError("the decoder reads plain matrices: generate with a copy that holds the merged weights")
         if attention.q_proj.bias is not None or mlp.gate_proj.bias is not None:
             raise ValueError("the decoder does not support biases in the language model")
         layers.append(

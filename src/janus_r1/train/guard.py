@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import reduce
 from safetensors.torch import load_file, save_file
 
 from janus_r1.errors import UserError
 from janus_r1.files import write_atomically
+from janus_r1.train import state as states
 from janus_r1.train.loop import load_optimizers, load_weights, write_checkpoint
+from janus_r1.train.processes import this_process
 from janus_r1.train.stability import Act, StabilityRecipe, Watch
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class Guard:
             load_weights(self.good, self.stage)
             load_optimizers(self.good, self.stage)
         elif self.stage.reference:
-            self.stage.reference.load_state_dict(self.stage.module.state_dict())
+            states.copy_trained(self.stage.module, self.stage.reference)
             self.moved = True
             self._keep_reference()
-        if PartialState().is_main_process:
+        if this_process().is_main_process:
             print(f"step {step + 1}: {act.kind.replace('_', ' ')}: {act.reason}", flush=True)
             with self.acts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "act": act.kind, "reason": act.reason}) + "\n")
@@ -59,12 +60,12 @@ class Guard:
             raise UserError(f"the run broke down {self.watch.rollbacks} times: see {self.acts}; change the recipe")
 
     def _keep(self, step: int) -> None:
-        if PartialState().is_main_process:
-            write_checkpoint(self.good, self.stage, {"step": step})
+        write_checkpoint(self.good, self.stage, {"step": step})
+        this_process().wait_for_everyone()  # all read it when they roll back
 
     def _keep_reference(self) -> None:
-        weights = {k: v.clone() for k, v in self.stage.module.state_dict().items()}
-        if PartialState().is_main_process:
+        weights = {name: value.contiguous() for name, value in states.weights(self.stage.module).items()}
+        if this_process().is_main_process:
             write_atomically(self.reference, lambda path: save_file(weights, path))
 
     def state(self) -> dict[str, Any]:
@@ -75,11 +76,11 @@ class Guard:
         self.rollouts, self.moved = state["rollouts"], state["moved"]
         self.stage.lr_scale = self.watch.lr_scale
         if self.moved and self.stage.reference:
-            self.stage.reference.load_state_dict(load_file(self.reference))
+            states.load_weights(self.stage.reference, load_file(self.reference), self.reference)
 
 
 def _agreed(*values: float) -> list[float]:
     """Means over processes, so that all decide alike."""
-    if PartialState().num_processes == 1:
+    if this_process().num_processes == 1:
         return list(values)
-    return reduce(torch.tensor(values, device=PartialState().device), "mean").tolist()
+    return reduce(torch.tensor(values, device=this_process().device), "mean").tolist()

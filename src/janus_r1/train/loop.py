@@ -17,24 +17,30 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from janus_r1.errors import UserError
 from janus_r1.files import read_json, write_atomically, write_json
+from janus_r1.train import processes
+from janus_r1.train import state as states
 from janus_r1.train.log import RunLog
+from janus_r1.train.processes import this_process
+from janus_r1.train.schedule import lr_share
 
 
 class Stage:
     """What a training stage provides to the loop."""
 
     module: Any
-    """The nn.Module of everything that is checkpointed: weights and buffers."""
+    """The nn.Module whose weights and buffers are checkpointed."""
+    reloads_frozen: bool = False
+    """Whether parameters without gradients stay as the recipe's model has them: checkpoints then leave them out."""
     optimizers: Sequence[torch.optim.Optimizer]
     lr_scale: float = 1.0
     """Factor on the scheduled learning rate."""
@@ -54,7 +60,7 @@ class Stage:
         return {}
 
     def preview(self, step: int) -> np.ndarray | None:
-        """A picture for the log, uint8 [H, W, 3]."""
+        """A picture for the log, uint8 [H, W, 3]; asked of all processes."""
         return None
 
     def state(self) -> dict[str, Any]:
@@ -77,8 +83,14 @@ class RunOptions:
     """Everything random follows from it."""
     warmup: int = 50
     """Steps of linear learning-rate warm-up."""
+    schedule: Literal["trapezoid", "linear", "cosine"] = "trapezoid"
+    """How the learning rate falls: at the end only, or from the warm-up on."""
     cooldown: float = 0.5
-    """Last share of the run over which the learning rate falls linearly."""
+    """trapezoid: last share of the run over which the learning rate falls linearly."""
+    knee: int = 0
+    """linear, cosine: step until which it falls linearly to ``knee_lr`` first; 0 for none."""
+    knee_lr: float = 1.0
+    """Learning rate at the knee, as a share of the peak."""
     final_lr: float = 0.02
     """Learning rate at the end, as a share of the peak."""
     grad_clip: float = 1.0
@@ -92,13 +104,6 @@ class RunOptions:
     """CPU threads; 0 leaves torch's default."""
 
 
-def lr_share(step: int, options: RunOptions) -> float:
-    """Trapezoid: linear warm-up, plateau, linear cool-down to ``final_lr``."""
-    rise = (step + 1) / max(1, options.warmup)
-    left = (options.steps - step) / max(1.0, options.steps * options.cooldown)
-    return max(options.final_lr, min(1.0, rise, left))
-
-
 def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     """Train ``stage`` to ``options.steps``; returns the run's folder.
 
@@ -109,7 +114,7 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     if options.threads:
         torch.set_num_threads(options.threads)
     out = Path(options.out)
-    accelerator = Accelerator(mixed_precision=options.precision)
+    accelerator = processes.accelerator(options.precision)
     with accelerator.main_process_first():  # which writes the recipe before the others read it
         start = _begin(out, stage, recipe, resume or not accelerator.is_main_process)
     module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
@@ -124,7 +129,7 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
         torch.manual_seed(options.seed * 1_000_003 + step)
         _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)
         figures = _backward(stage, accelerator, module, step)
-        norm = float(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip))
+        norm = float(states.whole(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)))
         _stop_if_broken(figures["loss"], norm, step, out)
         for optimizer in optimizers:
             optimizer.step()
@@ -138,28 +143,33 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
 def _keep(stage: Stage, done: int, options: RunOptions, log: RunLog, accelerator: Accelerator) -> None:
     """A picture and a checkpoint where they are due, and at the end."""
     last = done == options.steps
-    if (done % options.preview_every == 0 or last) and accelerator.is_main_process:
-        log.picture(done - 1, stage.preview(done - 1))
+    if done % options.preview_every == 0 or last:
+        picture = stage.preview(done - 1)
+        if accelerator.is_main_process:
+            log.picture(done - 1, picture)
     if done % options.save_every == 0 or last:
         log.flush()
-        if accelerator.is_main_process:
-            _save(Path(options.out), stage, done, log.seconds)
+        _save(Path(options.out), stage, done, log.seconds)
         accelerator.wait_for_everyone()
 
 
 def share(items: Sequence[Any]) -> Sequence[Any]:
     """This process's part of a step's rows."""
-    state = PartialState()
+    state = this_process()
     return items[state.process_index :: state.num_processes]
 
 
 def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: int) -> dict[str, float]:
-    """Gradients of all batches of a step, exchanged between processes once; returns the summed figures."""
+    """Gradients of all batches of a step; returns the summed figures.
+
+    Processes exchange gradients once a step, but under FSDP2 after every batch: it would keep them whole until then.
+    """
     figures: dict[str, float] = {"loss": 0.0}
     batches = stage.batches(step)
     for index, batch in enumerate(batches):
         last = index + 1 == len(batches)
-        with nullcontext() if last else accelerator.no_sync(module):
+        accelerator.sync_gradients = last  # where DeepSpeed makes its step
+        with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(module):
             loss, parts = stage.loss(module, batch, step)
             accelerator.backward(loss)
         for name, value in {"loss": float(loss.detach()), **parts}.items():
@@ -202,7 +212,7 @@ def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     checkpoint = newest_checkpoint(out)
     if checkpoint is None:
         write_json(out / "recipe.json", resolved)
-        write_json(out / "environment.json", environment())
+        write_json(out / "environment.json", environment() | processes.spread())
         return 0
     if not resume:
         raise UserError(f"{out} already holds a run: pass --resume to continue it, or another --run.out")
@@ -213,36 +223,44 @@ def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     load_weights(checkpoint, stage)
     state = read_json(checkpoint / "state.json")
     stage.restore(state.get("stage", {}))
+    if this_process().is_main_process:
+        write_json(out / f"environment_{checkpoint.name}.json", environment() | processes.spread())
     return int(state["step"])
 
 
 def load_weights(checkpoint: Path, stage: Stage) -> None:
-    stage.module.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=True)
+    states.load_weights(stage.module, load_file(checkpoint / "model.safetensors"), checkpoint)
 
 
 def load_optimizers(checkpoint: Path, stage: Stage) -> None:
-    states = torch.load(checkpoint / "optimizers.pt", weights_only=True)
-    for optimizer, state in zip(stage.optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+    saved = torch.load(checkpoint / "optimizers.pt", weights_only=True)
+    for optimizer, state in zip(stage.optimizers, saved, strict=True):
+        states.load_optimizer_state(optimizer, state)
 
 
 def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
-    """Write a checkpoint, then drop the ones before it."""
+    """Write a checkpoint, then drop the ones before it. Collective."""
     target = out / "checkpoints" / f"step_{step:07d}"
     write_checkpoint(target, stage, {"step": step, "seconds": seconds, "stage": stage.state()})
+    if not this_process().is_main_process:
+        return
     for other in target.parent.iterdir():  # older ones, and what a kill left half-written
         if other != target:
             shutil.rmtree(other)
 
 
 def write_checkpoint(target: Path, stage: Stage, state: dict[str, Any]) -> None:
-    """Weights, optimizers and ``state`` as a folder, which appears whole or not at all."""
+    """Weights, optimizers and ``state`` as a folder, which appears whole or not at all. Collective."""
+    state_dict = states.weights(stage.module, frozen=not stage.reloads_frozen)
+    weights = {name: value.contiguous() for name, value in state_dict.items()}
+    optimizers = [states.optimizer_state(optimizer) for optimizer in stage.optimizers]
+    if not this_process().is_main_process:
+        return
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        weights = {name: value.contiguous() for name, value in stage.module.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
-        torch.save([optimizer.state_dict() for optimizer in stage.optimizers], folder / "optimizers.pt")
+        torch.save(optimizers, folder / "optimizers.pt")
         write_json(folder / "state.json", state)
 
     write_atomically(target, write)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import torch
 
+from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
 from janus_r1.train.muon import Muon
+from janus_r1.train.processes import sharded
 
 # Tables and heads: their rows are looked up or scored one by one, so Muon does not suit them.
 _TABLES = ("embed_tokens", "generation_embeddings", "lm_head", "vision_head", "embeddings")
 
 
 def muon_and_adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """For training from scratch: Muon for hidden matrices, AdamW for tables, norms and biases."""
+    """For training from scratch: Muon for hidden matrices, AdamW for tables, norms and biases.
+
+    Raises:
+        UserError: under FSDP2, which leaves a process only rows of a matrix: nothing to make orthogonal.
+    """
+    if sharded():
+        raise UserError("Muon needs whole matrices, which FSDP2 cuts up: set optimizer: adamw")
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in janus.named_parameters():

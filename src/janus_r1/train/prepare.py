@@ -13,8 +13,8 @@ def freeze(janus: Janus, vision: bool) -> None:
     janus.core.model.vision_model.requires_grad_(not vision)
 
 
-def prepare(janus: Janus, train_vision: bool, compile_model: bool) -> None:
-    """Freeze, choose the attention kernel, fuse the projections, and compile if asked to.
+def prepare(janus: Janus, train_vision: bool, compile_model: bool, recompute: bool = False) -> None:
+    """Freeze, choose the attention kernel, fuse the projections; compile, recompute activations if asked to.
 
     On a CPU the plain attention is twice as fast backwards as the fused kernel at these lengths.
     Fusing here means that a preview, which decodes, finds the weights as it wants them and moves nothing.
@@ -22,6 +22,10 @@ def prepare(janus: Janus, train_vision: bool, compile_model: bool) -> None:
     freeze(janus, vision=not train_vision)
     if janus.device.type == "cpu":
         janus.core.set_attn_implementation("eager")
-    layer_weights(janus.core.model.language_model)
+    language = janus.core.model.language_model
+    layer_weights(language)
+    if recompute:
+        language.gradient_checkpointing_enable({"use_reentrant": False})
+        language.train()  # which transformers wants for it; there is no dropout
     if compile_model:
-        janus.core.model.language_model.compile()
+        language.compile()

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.errors import UserError
-from janus_r1.model.loading import DTYPES, load, save
+from janus_r1.model.janus import Janus
+from janus_r1.model.loading import load, save
 from janus_r1.reward.build import RewardRecipe, build_rewards
 from janus_r1.train import trajectory
 from janus_r1.train.credit import CREDITS, Scored, has_spread
@@ -30,10 +30,12 @@ from janus_r1.train.guard import Guard
 from janus_r1.train.journal import Journal
 from janus_r1.train.keep import Best
 from janus_r1.train.loop import RunOptions, Stage, run
+from janus_r1.train.lora import Adapters, LoraRecipe
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.policy import Policy, PolicyName, rescored
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
+from janus_r1.train.processes import most, sharded, this_process
 from janus_r1.train.replica import Replica
 from janus_r1.train.rollout import Group, Rollout, roll_out
 from janus_r1.train.stability import StabilityRecipe
@@ -106,10 +108,16 @@ class RlRecipe:
     """Chains that are drawn together."""
     rollout_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the drawing model; another than the trained one's makes a copy of it."""
+    reference_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen copy that the KL is measured against; LoRA needs none."""
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+    """Train adapters in place of all weights."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-6
     weight_decay: float = 0.0
     compile: bool = False
+    recompute: bool = False
+    """Recompute the layers' activations backwards: a third more work for a fraction of the memory."""
     stability: StabilityRecipe = field(default_factory=StabilityRecipe)
     """Roll back or move the reference when the run goes wrong."""
     eval_every: int = 50
@@ -141,15 +149,19 @@ class RlStage(Stage):
     def __init__(self, recipe: RlRecipe) -> None:
         check(recipe)
         self.recipe = recipe
-        self.rewards = build_rewards(recipe.rewards)
+        self.process = this_process()
+        self.rewards = build_rewards(recipe.rewards, str(self.process.device))
         self.prompts = tasks(recipe.task, recipe.prompts, recipe.edits, recipe.eval_prompts)
-        self.module = self._policy()
-        self.janus = self.module.janus
-        self.replica = Replica(self.janus, DTYPES[recipe.rollout_dtype])
-        self.reference = self._policy().requires_grad_(False) if recipe.kl else None
+        self.janus = self._load(recipe.lora.base_dtype if recipe.lora.rank else "float32", recipe.recompute)
+        self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
+        self.module = self._policy(self.janus)
+        self.reloads_frozen = True  # SigLIP, the image tokenizer, and the base under LoRA
+        self.replica = Replica(self.janus, recipe.model, recipe.rollout_dtype, self.adapters)
+        self.reference = None
+        if recipe.kl and not self.adapters:
+            self.reference = self._policy(self._load(recipe.reference_dtype)).requires_grad_(False)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
-        self.process = PartialState()
         self.journal = Journal(Path(recipe.run.out))
         self.best = Best(Path(recipe.run.out))
         self.guard = Guard(self, recipe.stability, Path(recipe.run.out))
@@ -159,26 +171,32 @@ class RlStage(Stage):
         self.without_spread = 0
         self.reward, self.kl, self.learning_since = 0.0, 0.0, 0.0
 
-    def _policy(self) -> Policy:
-        recipe = self.recipe
-        janus = load(recipe.model)
-        prepare(janus, train_vision=False, compile_model=recipe.compile)
-        return Policy(janus, recipe.settings(0), recipe.policy)
+    def _load(self, dtype: str, recompute: bool = False) -> Janus:
+        janus = load(self.recipe.model, dtype, str(self.process.device))
+        prepare(janus, train_vision=False, compile_model=self.recipe.compile, recompute=recompute)
+        return janus
+
+    def _policy(self, janus: Janus) -> Policy:
+        return Policy(janus, self.recipe.settings(0), self.recipe.policy)
 
     # ---------------------------------------------------------------------------------- rollouts
 
     def batches(self, step: int) -> list[list[Trajectory]]:
-        """Micro-batches of a minibatch of the current rollout; chains that teach nothing are left out."""
+        """Micro-batches of a minibatch of the current rollout; chains that teach nothing are left out.
+
+        Empty ones make their number the same in all processes.
+        """
         if step % self.recipe.updates == 0:
             self.parts = self._minibatches(step)
         part = self.parts[step % self.recipe.minibatches]
-        learnt = [t for t in part if not t.credit.idle] or part[:1]  # never none: processes wait for each other
+        learnt = [t for t in part if not t.credit.idle]
         self.tokens = {
-            "image": sum(len(r.ids) for t in learnt for r in t.chain.rounds),
-            "text": sum(len(r.verdict.ids) for t in learnt for r in t.chain.rounds),
+            "image": max(1, sum(len(r.ids) for t in learnt for r in t.chain.rounds)),
+            "text": max(1, sum(len(r.verdict.ids) for t in learnt for r in t.chain.rounds)),
         }
         size = self.recipe.micro_batch
-        return [learnt[i : i + size] for i in range(0, len(learnt), size)]
+        count = max(1, most(-(-len(learnt) // size)))
+        return [learnt[i * size : (i + 1) * size] for i in range(count)]
 
     def _minibatches(self, step: int) -> list[list[Trajectory]]:
         """A new rollout, credited and dealt out; alike lengths side by side."""
@@ -220,7 +238,8 @@ class RlStage(Stage):
         recipe = self.recipe
         chains = group.chains
         if recipe.policy != "guided" and recipe.guidance > 1:  # the sampler's log-probs are of another policy
-            chains = tuple(rescored(self.module, chains))
+            whole = self._policy(self.replica.model) if sharded() else self.module  # groups may be unequally many
+            chains = tuple(rescored(whole, chains))
         scored = [_scored(c, r, recipe.judge_threshold) for c, r in zip(chains, group.rewards, strict=True)]
         credits = CREDITS[recipe.credit](scored, recipe.rounds, recipe.draw_weight, recipe.judge_weight)
         return [Trajectory(*parts) for parts in zip(chains, scored, credits, strict=True)]
@@ -239,7 +258,8 @@ class RlStage(Stage):
     # ---------------------------------------------------------------------------------- learning
 
     def loss(self, module, batch: list[Trajectory], step: int):
-        recipe = self.recipe
+        recipe, counts = self.recipe, float(bool(batch))
+        batch = batch or next([t] for part in self.parts for t in part)  # without weight, to join the others
         rows = trajectory.rows(self.janus.layout, [t.chain for t in batch])
         flats = (trajectory.image_tokens(batch, recipe.credit), trajectory.text_tokens(batch, recipe.credit))
         chains = recipe.prompts_per_step * recipe.group / recipe.minibatches / self.process.num_processes
@@ -247,8 +267,8 @@ class RlStage(Stage):
         figures, self.figures = self.figures, {}  # of the rollout: logged once
         for kind, now, fixed, flat in zip(KINDS, module(rows), self._fixed(rows), flats, strict=True):
             loss, watched = token_loss(now, flat.to(now.device), fixed, recipe.clip, recipe.kl)
-            total = total + loss / chains
-            share = len(now) / self.tokens[kind]
+            total = total + counts * loss / chains
+            share = counts * len(now) / self.tokens[kind]
             figures |= {f"{name}_{kind}": value * share for name, value in watched.items()}
         self.kl = max(self.kl, figures.get("kl_image", 0.0))
         return total, figures
@@ -256,7 +276,14 @@ class RlStage(Stage):
     @torch.no_grad()
     def _fixed(self, rows: Rows) -> Sequence[torch.Tensor | None]:
         """The reference's log-probs: it embeds the same ids with its own weights."""
-        return self.reference(rows) if self.reference else (None, None)
+        if self.adapters and self.recipe.kl:
+            with self.adapters.off():
+                return self.module(rows)
+        if self.reference is None:
+            return None, None
+        half = self.recipe.run.precision == "bf16"  # as accelerate computes the policy
+        with torch.autocast(self.process.device.type, torch.bfloat16, enabled=half):
+            return self.reference(rows)
 
     def after_step(self, step: int) -> dict[str, float]:
         recipe = self.recipe
@@ -279,7 +306,7 @@ class RlStage(Stage):
         right = self.recipe.judge_threshold or RIGHT
         figures = {f"eval_{k}": v for k, v in chain_figures(scored, self.recipe.rounds, right).items()}
         if self.process.is_main_process:
-            self.best.offer(self.janus, step, figures["eval_final_right"])
+            self.best.offer(self.replica.model, step, figures["eval_final_right"])
         return figures
 
     def state(self) -> dict[str, Any]:
@@ -289,7 +316,7 @@ class RlStage(Stage):
         self.guard.restore(state)
 
     def preview(self, step: int) -> np.ndarray:
-        return chain_sheet(self.janus, self.recipe.rounds, edits=0 if self.recipe.task == "draw" else 3)
+        return chain_sheet(self.replica.model, self.recipe.rounds, edits=0 if self.recipe.task == "draw" else 3)
 
 
 def token_loss(
@@ -315,7 +342,7 @@ def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -
 
 def check(recipe: RlRecipe) -> None:
     """Raises UserError for values that cannot be meant, before anything is loaded."""
-    processes = PartialState().num_processes
+    processes = this_process().num_processes
     _require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
     _require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
     _require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
@@ -336,8 +363,15 @@ def _require(condition: bool, message: str) -> None:
 
 
 def rl(recipe: RlRecipe, resume: bool = False) -> Path:
-    """Train; ``<out>/model`` then holds the last weights, ``<out>/best`` those that evaluated best."""
+    """Train; ``<out>/model`` then holds the last weights, ``<out>/best`` those that evaluated best.
+
+    With LoRA both are merged, and ``<out>/adapter`` holds the adapters in peft's format.
+    """
     stage = RlStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
-    save(stage.janus, out / "model", torch.bfloat16)
+    model = stage.replica.refresh()
+    if stage.process.is_main_process:
+        save(model, out / "model", torch.bfloat16)
+    if stage.adapters:
+        stage.adapters.save(out / "adapter")
     return out / "model"

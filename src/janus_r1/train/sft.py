@@ -6,6 +6,7 @@ the verdict word carries a fixed share of its row's loss (official code: 0.8, th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
+from janus_r1.train.processes import sharded, this_process
+from janus_r1.train.replica import Replica
 
 
 @dataclass
@@ -38,7 +41,9 @@ class SftRecipe:
     candidates: str = "runs/candidates"
     """Folder of ``janus-r1 data build``."""
     rows: int = 64
-    """Rows a step over all tasks."""
+    """Rows a step over all tasks and processes."""
+    micro_batch: int = 0
+    """Rows that go through the model together in a process; sets the memory. 0: all of a step."""
     mix: list[float] = field(default_factory=lambda: [0.2, 0.3, 0.5])
     """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), and a fourth of edit. Without the first three
     no candidates are needed."""
@@ -61,20 +66,27 @@ class SftRecipe:
     weight_decay: float = 0.05
     compile: bool = False
     """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
+    recompute: bool = False
+    """Recompute the layers' activations backwards: a third more work for a fraction of the memory."""
     train_vision: bool = False
     """Also train the understanding encoder (the paper's code freezes it)."""
 
 
 class SftStage(Stage):
+    reloads_frozen = True
+
     def __init__(self, recipe: SftRecipe) -> None:
         check(recipe)
         self.recipe = recipe
-        self.janus = load(recipe.model)
-        prepare(self.janus, recipe.train_vision, recipe.compile)
+        self.janus = load(recipe.model, device=str(this_process().device))
+        prepare(self.janus, recipe.train_vision, recipe.compile, recipe.recompute)
+        half = sharded() and recipe.run.precision == "bf16"
+        self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples: Examples | None = None
         if any(recipe.mix[:3]):
             self.examples = Examples(CandidateSet(recipe.candidates), self.janus.layout, recipe.word_weight)
         self.edits = self._edits()
+        self.parts = 1
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
@@ -94,7 +106,7 @@ class SftStage(Stage):
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)
         edited, judged = self._editing_rows(rng, redraw_rounds, judge_rounds)
-        return [(share([*images, *edited]), share([*verdicts, *judged]))]
+        return self._micro_batches([*images, *edited], [*verdicts, *judged])
 
     def _drawing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
         recipe, examples = self.recipe, self.examples
@@ -116,22 +128,29 @@ class SftStage(Stage):
         images += edits.redraw(redraw, rng, redraw_rounds, recipe.caption_dropout)
         return images, edits.judge(judge, rng, judge_rounds)
 
+    def _micro_batches(self, images: list[Row], verdicts: list[Row]) -> list[tuple[Sequence[Row], Sequence[Row]]]:
+        """This process's share of a step's rows; as many as in the other processes, with rows of every kind."""
+        if self.recipe.micro_batch:
+            own = [len(rows) / this_process().num_processes for rows in (images, verdicts) if rows]
+            self.parts = max(1, min(math.ceil(sum(own) / self.recipe.micro_batch), *map(int, own)))
+        return [(share(images)[i :: self.parts], share(verdicts)[i :: self.parts]) for i in range(self.parts)]
+
     def loss(self, module, batch: tuple[Sequence[Row], Sequence[Row]], step: int):
         images, verdicts = batch
         total = torch.zeros((), device=self.janus.device)
         figures = {}
         if images:
-            image, _ = module(images)
+            image = module(images)[0] / self.parts
             total = total + image
             figures["image_loss"] = float(image.detach())
         if verdicts:
-            _, text = module(verdicts)
+            text = module(verdicts)[1] / self.parts
             total = total + self.recipe.text_weight * text
             figures["verdict_loss"] = float(text.detach())
         return total, figures
 
     def preview(self, step: int) -> np.ndarray:
-        return chain_sheet(self.janus, rounds=3, edits=3 if self.edits else 0)
+        return chain_sheet(self.replica.refresh(), rounds=3, edits=3 if self.edits else 0)
 
 
 def check(recipe: SftRecipe) -> None:
@@ -147,5 +166,7 @@ def sft(recipe: SftRecipe, resume: bool = False) -> Path:
     """Finetune; ``<out>/model`` then holds the model in transformers' layout."""
     stage = SftStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
-    save(stage.janus, out / "model", torch.bfloat16)
+    model = stage.replica.refresh()
+    if this_process().is_main_process:
+        save(model, out / "model", torch.bfloat16)
     return out / "model"

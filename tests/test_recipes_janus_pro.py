@@ -1,0 +1,57 @@
+"""The recipes of the real models, run for two steps on a shrunken model of the same layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from janus_r1.data.candidates import Candidate, write_part
+from janus_r1.recipe import load_recipe
+from janus_r1.train.loop import lr_share
+from janus_r1.train.rl import RlRecipe, rl
+from janus_r1.train.sft import SftRecipe, sft
+
+RECIPES = Path(__file__).parent.parent / "recipes" / "janus-pro"
+SHORT = ["--run.steps", "2", "--run.save_every", "2", "--run.threads", "1"]
+
+
+def metrics(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("rl-*.yaml")), ids=lambda path: path.stem)
+def test_reinforcement_learning(path, tiny_folder, tmp_path):
+    smaller = ["--prompts_per_step", "2", "--group", "2", "--max_reason_tokens", "5", "--eval_every", "0"]
+    ours = ["--model", str(tiny_folder), "--prompts", "shapes", "--rewards", "[{kind: world}]"]
+    recipe = load_recipe(RlRecipe, path, [*SHORT, *smaller, *ours, "--run.out", str(tmp_path)])
+    rl(recipe)
+    rows = metrics(tmp_path)
+    assert len(rows) == 2 and all(row["kl_image"] < 1 and row["gap_image"] < 0.5 for row in rows)
+    assert (tmp_path / "model" / "config.json").exists()
+    assert (tmp_path / "adapter" / "adapter_config.json").exists() == bool(recipe.lora.rank)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("sft-*.yaml")), ids=lambda path: path.stem)
+def test_supervised_finetuning(path, tiny_folder, tmp_path):
+    scored = [
+        Candidate(prompt, f"prompt {prompt}", tuple(range(64)), p, "Yes, it is." if p > 0.5 else "No, it is not.", "")
+        for prompt in range(3)
+        for p in (1.0, 0.3, 0.1)
+    ]
+    write_part(tmp_path / "made" / "part_00000", scored, np.zeros((len(scored), 64, 64, 3), np.uint8))
+    ours = ["--model", str(tiny_folder), "--candidates", str(tmp_path / "made"), "--rows", "12", "--micro_batch", "4"]
+    sft(load_recipe(SftRecipe, path, [*SHORT, *ours, "--run.out", str(tmp_path / "run")]))
+    assert [row["image_loss"] > 0 for row in metrics(tmp_path / "run")] == [True, True]
+
+
+def test_the_learning_rate_is_the_papers():
+    """Table 5: to 6e-6 in 100 steps, 2e-6 at step 400, 2e-7 at the end; 2e-5 to 2e-7 over 50,000 steps."""
+    learning = load_recipe(RlRecipe, RECIPES / "rl-7b-full.yaml")
+    rates = [learning.lr * lr_share(step, learning.run) for step in (0, 99, 250, 400, 1699, 2999)]
+    assert rates == pytest.approx([6e-8, 6e-6, 4e-6, 2e-6, 1.1e-6, 2e-7], rel=0.01)
+    finetuning = load_recipe(SftRecipe, RECIPES / "sft-7b.yaml")
+    rates = [finetuning.lr * lr_share(step, finetuning.run) for step in (499, 999, 25_499, 49_999)]
+    assert rates == pytest.approx([1e-5, 2e-5, 1.01e-5, 2e-7], rel=0.01)

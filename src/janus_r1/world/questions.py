@@ -89,7 +89,7 @@ PAIRS = (("size", "colour"), ("size", "shape"), ("colour", "shape"))
 
 
 def checklist(scene: Scene, count: int, rng: random.Random) -> list[tuple[str, bool]]:
-    """``count`` words or pairs of words ("red", "small circle") and whether an object has them; half do."""
+    """``count`` words or pairs of words ("red", "small circle") and whether an object has them; two thirds do."""
     return [
         _item(scene, (rng.choice(tuple(DOMAINS)),) if rng.random() < 0.6 else rng.choice(PAIRS), rng)
         for _ in range(count)

@@ -80,7 +80,7 @@ def ours(stage: RlStage) -> Step:
     step = Step()
     with step.timed("drawing"):
         batches = stage.batches(0)
-    step.images = int(stage.figures["images"])
+    step.images = sum(len(t.chain.rounds) for part in stage.parts for t in part)
     step.seconds["reward"] = stage.figures["seconds_waiting"]  # beyond what ran beside the drawing
     step.seconds["drawing"] -= step.seconds["reward"]
     with step.timed("learning"):

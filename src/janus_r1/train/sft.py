@@ -95,8 +95,8 @@ class SftStage(Stage):
         if not sum(self.recipe.mix[3:]):
             return None
         if self.recipe.edits == "shapes":
-            return WorldEdits(self.janus, self.recipe.word_weight)
-        return FileEdits(self.janus, self.recipe.edits)
+            return WorldEdits(self.replica.model, self.recipe.word_weight)
+        return FileEdits(self.replica.model, self.recipe.edits)
 
     def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""

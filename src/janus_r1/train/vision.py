@@ -24,6 +24,7 @@ from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model
 from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.muon import Muon
+from janus_r1.train.processes import this_process
 from janus_r1.world.render import render, shape_mask
 from janus_r1.world.scene import (
     BACKGROUNDS,
@@ -96,7 +97,7 @@ def _untrained(janus: Janus, seed: int):
 class VisionStage(Stage):
     def __init__(self, recipe: VisionRecipe) -> None:
         self.recipe = recipe
-        self.janus = load(recipe.model)
+        self.janus = load(recipe.model, device=str(this_process().device))
         self.module = Encoder(self.janus)
         if recipe.fresh:
             self.module.load_state_dict(Encoder(Janus(*_untrained(self.janus, recipe.run.seed))).state_dict())

@@ -10,7 +10,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import rl_step as bench
-
 from janus_r1.layout import Drawn
 from janus_r1.train import trajectory
 from janus_r1.train.policy import Policy

@@ -64,7 +64,7 @@ def test_a_fresh_encoder_is_not_the_models(tiny_folder, tmp_path):
 # -------------------------------------------------------------------------------------- checklists
 
 
-def test_checklists_are_true_and_of_both_kinds():
+def test_checklists_are_true_and_half_of_them_yes():
     rng, answers = random.Random(0), []
     for prompt in itertools.islice(train_prompts(rng), 300):
         scene = sample_scene(prompt.description, rng)
@@ -72,7 +72,7 @@ def test_checklists_are_true_and_of_both_kinds():
             words = set(text.split())
             assert answer == any(words <= {o.size, o.colour, o.shape} for o in scene.objects)
             answers.append(answer)
-    assert 0.5 < np.mean(answers) < 0.75
+    assert 0.45 < np.mean(answers) < 0.55
 
 
 def test_only_the_answers_of_a_checklist_are_learnt(tiny):

@@ -89,7 +89,7 @@ PAIRS = (("size", "colour"), ("size", "shape"), ("colour", "shape"))
 
 
 def checklist(scene: Scene, count: int, rng: random.Random) -> list[tuple[str, bool]]:
-    """``count`` words or pairs of words ("red", "small circle") and whether an object has them; two thirds do."""
+    """``count`` words or pairs of words ("red", "small circle") and whether an object has them; half do."""
     return [
         _item(scene, (rng.choice(tuple(DOMAINS)),) if rng.random() < 0.6 else rng.choice(PAIRS), rng)
         for _ in range(count)
@@ -100,7 +100,7 @@ def _item(scene: Scene, attributes: tuple[str, ...], rng: random.Random) -> tupl
     """What is not there differs from what is there in one word."""
     present = sorted({tuple(getattr(o, name) for name in attributes) for o in scene.objects})
     words = list(rng.choice(present))
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:  # more than half: with several objects the changed words may be there, too
         at = rng.randrange(len(words))
-        words[at] = rng.choice(DOMAINS[attributes[at]])
+        words[at] = rng.choice([word for word in DOMAINS[attributes[at]] if word != words[at]])
     return " ".join(words), tuple(words) in present

@@ -37,11 +37,11 @@ from transformers.cache_utils import DynamicCache
 from janus_r1.layout import Drawn, Row, Seen, Text
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.reward.score import Scorable
-from janus_r1.train.credit import normalised
-from janus_r1.train.grpo import k3
 from janus_r1.train.loop import RunOptions, environment
 from janus_r1.train.lora import LoraRecipe
-from janus_r1.train.rl import RlRecipe, RlStage
+from janus_r1.train.rl.credit import normalised
+from janus_r1.train.rl.grpo import k3
+from janus_r1.train.rl.stage import RlRecipe, RlStage
 
 RESULTS = Path(__file__).parent / "results" / "rl_step.jsonl"
 KL = 0.05

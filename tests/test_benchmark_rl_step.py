@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import rl_step as bench
 from janus_r1.layout import Drawn
-from janus_r1.train import trajectory
-from janus_r1.train.policy import Policy
+from janus_r1.train.rl import trajectory
+from janus_r1.train.rl.policy import Policy
 from test_rl import chains_of, small
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_r1.train.credit import (
+from janus_r1.train.rl.credit import (
     EPSILON,
     Scored,
     chain_credit,
@@ -20,8 +20,8 @@ from janus_r1.train.credit import (
     segment_credit,
     token_weights,
 )
-from janus_r1.train.figures import chain_figures
-from janus_r1.train.grpo import clipped_objective, k3
+from janus_r1.train.rl.figures import chain_figures
+from janus_r1.train.rl.grpo import clipped_objective, k3
 
 
 def scored(rewards, verdicts, p_yes=None) -> Scored:

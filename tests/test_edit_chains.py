@@ -16,10 +16,10 @@ from janus_r1.engine.sampling import guided, restrict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect, judge
 from janus_r1.layout import MAX_INSTRUCTION_TOKENS, Drawn, Seen, Text
-from janus_r1.train import trajectory
 from janus_r1.train.objective import NextToken, targets
-from janus_r1.train.policy import Policy
 from janus_r1.train.prepare import freeze
+from janus_r1.train.rl import trajectory
+from janus_r1.train.rl.policy import Policy
 from janus_r1.world.edit_cases import train_edits
 from janus_r1.world.render import render
 

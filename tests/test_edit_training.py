@@ -16,13 +16,13 @@ from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.edit_pairs import PairReader, read_pairs
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen, Text
-from janus_r1.train.edit_prompts import EditTask, tasks
-from janus_r1.train.figures import chain_figures
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets
 from janus_r1.train.pretrain import PretrainRecipe, PretrainStage, tokenizer_corpus
-from janus_r1.train.rl import RlRecipe, RlStage
-from janus_r1.train.rollout import roll_out
+from janus_r1.train.rl.edit_prompts import EditTask, tasks
+from janus_r1.train.rl.figures import chain_figures
+from janus_r1.train.rl.rollout import roll_out
+from janus_r1.train.rl.stage import RlRecipe, RlStage
 from janus_r1.train.sft import SftRecipe, SftStage
 from janus_r1.world.instructions import parse_instruction
 from janus_r1.world.verify_edit import verify_edit
@@ -276,7 +276,7 @@ def test_reinforcement_on_both_tasks_agrees_with_the_engine(tiny_folder, tmp_pat
 
 
 def test_what_counts_as_right_follows_the_threshold():
-    from janus_r1.train.credit import Scored
+    from janus_r1.train.rl.credit import Scored
 
     copied = Scored((0.67,), (1.0,), (0.9,), (0.0,))
     assert chain_figures([copied], 3)["final_right"] == 1

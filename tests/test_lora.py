@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from janus_r1.engine.decoder import Decoder
 from janus_r1.errors import UserError
 from janus_r1.model.loading import load
-from janus_r1.train import trajectory
 from janus_r1.train.loop import RunOptions, newest_checkpoint
 from janus_r1.train.lora import Adapters, LoraRecipe
-from janus_r1.train.policy import Policy
 from janus_r1.train.prepare import prepare
 from janus_r1.train.replica import Replica
-from janus_r1.train.rl import RlStage, rl
+from janus_r1.train.rl import trajectory
+from janus_r1.train.rl.policy import Policy
+from janus_r1.train.rl.stage import RlStage, rl
 from test_rl import chains_of, small
 
 HEADS = ("lm_head", "generation_head", "generation_aligner", "model.aligner")

@@ -18,14 +18,14 @@ from janus_r1.chain import Settings
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.reward.score import Abstained
-from janus_r1.train import trajectory
-from janus_r1.train.credit import Credit, Scored
 from janus_r1.train.loop import RunOptions, newest_checkpoint
-from janus_r1.train.policy import Policy, rescored
 from janus_r1.train.prepare import prepare
-from janus_r1.train.prompts import PromptSource
-from janus_r1.train.rl import RlRecipe, RlStage, rl
-from janus_r1.train.rollout import roll_out
+from janus_r1.train.rl import trajectory
+from janus_r1.train.rl.credit import Credit, Scored
+from janus_r1.train.rl.policy import Policy, rescored
+from janus_r1.train.rl.prompts import PromptSource
+from janus_r1.train.rl.rollout import roll_out
+from janus_r1.train.rl.stage import RlRecipe, RlStage, rl
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
 SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 9, "seed": 4}
@@ -164,7 +164,7 @@ def test_a_run_without_rewards_stops_and_says_why(tiny_folder, tmp_path):
 
 
 def test_a_run_without_spread_stops_and_says_why(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("janus_r1.train.rl.PATIENCE", 2)
+    monkeypatch.setattr("janus_r1.train.rl.stage.PATIENCE", 2)
     stage = RlStage(small(tiny_folder, tmp_path))
     stage.rewards = Says([0.25])
     stage.batches(0)
@@ -249,7 +249,7 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes)
 
 
 def code(recipe: RlRecipe) -> str:
-    return f"import sys\nfrom janus_r1.train.rl import *\nrl({recipe!r}, resume='resume' in sys.argv)\n"
+    return f"import sys\nfrom janus_r1.train.rl.stage import *\nrl({recipe!r}, resume='resume' in sys.argv)\n"
 
 
 def run_code(source: str, *arguments: str) -> None:

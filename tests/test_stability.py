@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from janus_r1.errors import UserError
-from janus_r1.train.rl import RlStage
-from janus_r1.train.stability import StabilityRecipe, Watch, trend
+from janus_r1.train.rl.stability import StabilityRecipe, Watch, trend
+from janus_r1.train.rl.stage import RlStage
 from test_rl import Uneven, small
 
 

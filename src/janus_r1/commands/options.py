@@ -106,7 +106,7 @@ STAGES: dict[str, tuple[Recipe, str]] = {
     ),
     "pretrain": (("janus_r1.train.pretrain", "PretrainRecipe", "pretrain"), "Train a base model from nothing."),
     "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw, edit."),
-    "rl": (("janus_r1.train.rl", "RlRecipe", "rl"), "Reinforce whole chains by rewards for drawing and judging."),
+    "rl": (("janus_r1.train.rl.stage", "RlRecipe", "rl"), "Reinforce whole chains by rewards for drawing and judging."),
 }
 BUILD: Recipe = ("janus_r1.data.build", "BuildRecipe", "build")
 

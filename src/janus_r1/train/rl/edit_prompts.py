@@ -13,7 +13,7 @@ import numpy as np
 from janus_r1.data.edit_pairs import PairReader, read_pairs
 from janus_r1.errors import UserError
 from janus_r1.images import read_image
-from janus_r1.train.prompts import PromptSource
+from janus_r1.train.rl.prompts import PromptSource
 from janus_r1.world.edit_cases import EditCase, train_edits
 from janus_r1.world.render import render
 

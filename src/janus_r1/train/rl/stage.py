@@ -21,25 +21,25 @@ from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
 from janus_r1.reward.build import RewardRecipe, build_rewards
-from janus_r1.train import trajectory
-from janus_r1.train.credit import CREDITS, Scored, has_spread
-from janus_r1.train.edit_prompts import TaskName, tasks
-from janus_r1.train.figures import RIGHT, chain_figures, rollout_figures
-from janus_r1.train.grpo import clipped_objective, k3
-from janus_r1.train.guard import Guard
-from janus_r1.train.journal import Journal
-from janus_r1.train.keep import Best
 from janus_r1.train.loop import RunOptions, Stage, run
 from janus_r1.train.lora import Adapters, LoraRecipe
 from janus_r1.train.optim import adamw, muon_and_adamw
-from janus_r1.train.policy import Policy, PolicyName, rescored
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
 from janus_r1.train.processes import most, sharded, this_process
 from janus_r1.train.replica import Replica
-from janus_r1.train.rollout import Group, Rollout, roll_out
-from janus_r1.train.stability import StabilityRecipe
-from janus_r1.train.trajectory import Flat, Rows, Trajectory
+from janus_r1.train.rl import trajectory
+from janus_r1.train.rl.best import Best
+from janus_r1.train.rl.credit import CREDITS, Scored, has_spread
+from janus_r1.train.rl.edit_prompts import TaskName, tasks
+from janus_r1.train.rl.figures import RIGHT, chain_figures, rollout_figures
+from janus_r1.train.rl.grpo import clipped_objective, k3
+from janus_r1.train.rl.guard import Guard
+from janus_r1.train.rl.journal import Journal
+from janus_r1.train.rl.policy import Policy, PolicyName, rescored
+from janus_r1.train.rl.rollout import Group, Rollout, roll_out
+from janus_r1.train.rl.stability import StabilityRecipe
+from janus_r1.train.rl.trajectory import Flat, Rows, Trajectory
 
 KINDS = ("image", "text")
 HEADLINE = (

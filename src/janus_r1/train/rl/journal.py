@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_r1.train.log import forget_after
-from janus_r1.train.rollout import Group
+from janus_r1.train.rl.rollout import Group
 
 
 class Journal:

@@ -15,10 +15,10 @@ from janus_r1.files import write_atomically
 from janus_r1.train import state as states
 from janus_r1.train.loop import load_optimizers, load_weights, write_checkpoint
 from janus_r1.train.processes import this_process
-from janus_r1.train.stability import Act, StabilityRecipe, Watch
+from janus_r1.train.rl.stability import Act, StabilityRecipe, Watch
 
 if TYPE_CHECKING:
-    from janus_r1.train.rl import RlStage
+    from janus_r1.train.rl.stage import RlStage
 
 
 class Guard:

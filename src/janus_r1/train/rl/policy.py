@@ -19,8 +19,8 @@ from janus_r1.engine.sampling import guided
 from janus_r1.layout import Row
 from janus_r1.model.janus import Janus
 from janus_r1.train.objective import targets
-from janus_r1.train.trajectory import Rows
-from janus_r1.train.trajectory import rows as rows_of
+from janus_r1.train.rl.trajectory import Rows
+from janus_r1.train.rl.trajectory import rows as rows_of
 
 PolicyName = Literal["guided", "tempered", "conditional"]
 

@@ -14,7 +14,7 @@ import torch
 
 from janus_r1.chain import Chain
 from janus_r1.layout import Layout, Row
-from janus_r1.train.credit import Credit, Scored, token_weights
+from janus_r1.train.rl.credit import Credit, Scored, token_weights
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from janus_r1.train.credit import Scored, drawing_return, has_spread, judging_return
-from janus_r1.train.rollout import Rollout
+from janus_r1.train.rl.credit import Scored, drawing_return, has_spread, judging_return
+from janus_r1.train.rl.rollout import Rollout
 
 RIGHT = 0.5  # a right draft's least reward, unless the run says otherwise; of verdicts, what counts as Yes
 

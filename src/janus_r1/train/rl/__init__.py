@@ -1,0 +1,1 @@
+"""Reinforcement learning on whole chains: rollout -> credit -> policy -> loss, in ``stage.py``."""

@@ -8,7 +8,7 @@ import torch
 
 from janus_r1.chain import Settings
 from janus_r1.engine.decoder import Decoder
-from janus_r1.engine.sampling import DRAW, guided, restrict, sample, uniforms
+from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
 from janus_r1.introspect import introspect, judge
 from janus_r1.layout import Drawn, Seen, Text
 
@@ -259,3 +259,14 @@ def test_captured_steps_draw_what_eager_ones_draw(tiny):
     tiny = tiny.to("cuda")
     captured, eager = (drawn(tiny, graph, 3.0)[0] for graph in (True, False))
     assert (captured[0] == eager[0]).float().mean() > 0.9  # kernels differ by shape, and a tie may fall otherwise
+
+
+def test_verdicts_keep_float32_probabilities_in_bfloat16(tiny):
+    """The head's own bfloat16 output would round P(Yes) to a few per cent."""
+    tiny.to(torch.bfloat16)
+    tiny.core.model.vqmodel.float()
+    decoder, special = Decoder(tiny), tiny.layout.special
+    stream = decoder.open([tiny.layout.prompt(text) for text in ("a red circle", "two blue stars", "a ring")])
+    hidden, head = stream.last.double(), tiny.core.lm_head.weight[[special.yes, special.no]].double()
+    said = decoder.say(stream, uniforms(0, [0, 1, 2], 0, SAY, 1), (special.yes, special.no))
+    assert torch.allclose(said.first_probs.double(), (hidden @ head.T).softmax(-1), atol=1e-6)

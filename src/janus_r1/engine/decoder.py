@@ -161,7 +161,7 @@ class Decoder:
         eos = self.model.layout.special.eos
         uniform = uniform.to(self.model.device)
         allowed = torch.tensor(allowed_first, device=self.model.device)
-        first = self.model.text_logits(stream.last)[:, allowed].float()
+        first = self.model.word_logits(stream.last, allowed)
         choice, logprob = sampling.sample(sampling.restrict(first, temperature, 0, 1.0), uniform[:, 0])
         chosen = allowed[choice]
         ids, logprobs = [chosen], [logprob]

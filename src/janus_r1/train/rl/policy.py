@@ -73,7 +73,8 @@ class Policy(nn.Module):
         logits = self.janus.text_logits(hidden).float() / self.settings.text_temperature
         rest = _chosen(logits, ids, self.settings.text_top_k)
         special = self.janus.layout.special
-        words = logits[:, [special.yes, special.no]].log_softmax(-1)
+        yes_no = torch.tensor([special.yes, special.no], device=ids.device)
+        words = (self.janus.word_logits(hidden, yes_no) / self.settings.text_temperature).log_softmax(-1)
         word = torch.where(ids == special.yes, words[:, 0], words[:, 1])
         return torch.where(first, word, rest)
 

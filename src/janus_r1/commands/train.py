@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ def run(args: argparse.Namespace) -> None:
     began = time.monotonic()
     with answers_only(args.json):
         result = getattr(module, function)(recipe, args.resume)
+    if os.environ.get("RANK", "0") != "0":  # one process of several speaks for all
+        return
     if args.json:
         seconds = round(time.monotonic() - began, 2)
         print_json({"result": str(result), "seconds": seconds, "recipe": asdict(recipe)})

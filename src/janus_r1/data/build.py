@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
+from janus_r1.progress import reporter
 from janus_r1.world.prompts import Prompt, near_miss, train_prompts
 from janus_r1.world.render import render
 from janus_r1.world.scene import Description, sample_scene
@@ -69,15 +69,18 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
     decoder = Decoder(model)
     stream = train_prompts(random.Random(recipe.seed + 77))
     prompts = list(itertools.islice(stream, recipe.prompts))
-    began = time.monotonic()
-    for start in range(0, len(prompts), recipe.part):
-        folder = out / f"part_{start // recipe.part:05d}"
-        if folder.exists():
-            continue
+    missing = [i for i in range(0, len(prompts), recipe.part) if not _folder(out, i, recipe).exists()]
+    progress = reporter(out.name, 0, len(missing), "part")
+    for done, start in enumerate(missing, 1):
         candidates, images = _part(decoder, prompts[start : start + recipe.part], start, recipe)
-        write_part(folder, candidates, images)
-        _report(candidates, start + recipe.part, len(prompts), time.monotonic() - began)
+        write_part(_folder(out, start, recipe), candidates, images)
+        progress.update(done, {"drafts_right": _drafts_right(candidates)})
+    progress.stop()
     return out
+
+
+def _folder(out: Path, start: int, recipe: BuildRecipe) -> Path:
+    return out / f"part_{start // recipe.part:05d}"
 
 
 def _part(
@@ -120,8 +123,6 @@ def _render_all(model: Janus, descriptions: list[Description], rng: random.Rando
     return model.encode_image(from_uint8(np.stack(pictures)).to(model.device))
 
 
-def _report(candidates: list[Candidate], done: int, total: int, seconds: float) -> None:
+def _drafts_right(candidates: list[Candidate]) -> float:
     drafts = [c for c in candidates if c.source.startswith("draft")]
-    right = sum(c.p_yes == 1.0 for c in drafts) / max(1, len(drafts))
-    left = seconds / done * max(0, total - done)
-    print(f"prompt {min(done, total)}/{total}  drafts right {right:.2f}  {left / 60:.1f} min left", flush=True)
+    return sum(c.p_yes == 1.0 for c in drafts) / len(drafts) if drafts else float("nan")

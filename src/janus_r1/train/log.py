@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
 from janus_r1.files import write_atomically
-
-MEMORY = 20  # steps that the live table averages over
+from janus_r1.progress import reporter
 
 
 class RunLog:
@@ -51,7 +42,7 @@ class RunLog:
         self.file = self.path.open("a", encoding="utf-8")
         self.writer = _tensorboard(out / "tensorboard", start)
         self.headline = headline
-        self.live = LiveTable(out.name, start, steps) if Console(stderr=True).is_terminal else None
+        self.reporter = reporter(out.name, start, steps, every=every)
 
     @property
     def seconds(self) -> float:
@@ -64,18 +55,12 @@ class RunLog:
         row = {"step": step, **figures}
         self.file.write(json.dumps(row) + "\n")
         shown = {name: value for name, value in figures.items() if not self.headline or name in self.headline}
-        if self.live:
-            self.live.update(step, shown)
+        self.reporter.update(step + 1, shown)
         if (step + 1) % self.every and step + 1 != self.steps:
             return
         if self.writer:
             for name, value in row.items():
                 self.writer.add_scalar(name, value, step)
-        if not self.live:
-            pace = (time.monotonic() - self.began) / (step + 1 - self.start)
-            left = pace * (self.steps - step - 1) / 60
-            line = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            print(f"step {step + 1}/{self.steps}  {line}  {pace:.2f} s/step  {left:.1f} min left", flush=True)
 
     def picture(self, step: int, pixels: Any | None) -> None:
         """A sheet of chains, uint8 [H, W, 3], for TensorBoard."""
@@ -93,33 +78,7 @@ class RunLog:
         self.file.close()
         if self.writer:
             self.writer.close()
-        if self.live:
-            self.live.stop()
-
-
-class LiveTable:
-    """Every figure of the last step, and its mean over the last :data:`MEMORY`, above a progress bar."""
-
-    def __init__(self, name: str, start: int, steps: int) -> None:
-        columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-        self.bar = Progress(*columns)
-        self.task = self.bar.add_task(name, total=steps, completed=start)
-        self.recent: dict[str, deque[float]] = {}
-        self.live = Live(self.bar, console=Console(stderr=True), refresh_per_second=4)
-        self.live.start()
-
-    def update(self, step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self.recent.setdefault(name, deque(maxlen=MEMORY)).append(value)
-        self.bar.update(self.task, completed=step + 1)
-        table = Table("", "now", f"last {MEMORY}", box=None)
-        for name, values in self.recent.items():
-            known = [value for value in values if not math.isnan(value)]
-            table.add_row(name, f"{values[-1]:.4g}", f"{fmean(known):.4g}" if known else "-")
-        self.live.update(Group(table, self.bar))
-
-    def stop(self) -> None:
-        self.live.stop()
+        self.reporter.stop()
 
 
 def forget_after(path: Path, start: int) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.evaluate import MOST
 from janus_r1.commands.generate import settings_of
-from janus_r1.commands.terminal import answers_only, check_writable, load_model, print_json, progress, say
-from janus_r1.files import write_json
+from janus_r1.commands.measure import measure, show_report
+from janus_r1.commands.terminal import load_model, progress
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -24,20 +22,7 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> None:
     settings = replace(settings_of(args), rounds=max(args.round_limits))
-    if args.out:
-        check_writable(Path(args.out))
-    with answers_only(args.json):
-        result = _evaluate(args, settings)
-    if args.out:
-        write_json(Path(args.out), result)
-    if args.json:
-        print_json(result)
-        return
-    from janus_r1.eval.report import print_report
-
-    print_report(result, Console())
-    if args.out:
-        say(f"wrote {args.out}")
+    measure(args, lambda: _evaluate(args, settings), show_report)
 
 
 def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:

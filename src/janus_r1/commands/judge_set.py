@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_r1.chain import Verdict
-from janus_r1.commands.terminal import answers_only, check_writable, load_model, print_json, progress, say
-from janus_r1.files import write_json
+from janus_r1.commands.measure import measure
+from janus_r1.commands.terminal import load_model, progress
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.out:
-        check_writable(Path(args.out))
-    with answers_only(args.json):
-        result = _evaluate(args)
-    if args.out:
-        write_json(Path(args.out), result)
-    if args.json:
-        print_json(result)
-        return
-    _show(result, Console())
-    if args.out:
-        say(f"wrote {args.out}")
+    measure(args, lambda: _evaluate(args), _show)
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:

@@ -90,17 +90,14 @@ class Encoder(nn.Module):
         return self.aligner(self.vision(pixels_BCHW).last_hidden_state)
 
 
-def _untrained(janus: Janus, seed: int):
-    return random_model(janus.core.config, seed), janus.tokenizer
-
-
 class VisionStage(Stage):
     def __init__(self, recipe: VisionRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model, device=str(this_process().device))
         self.module = Encoder(self.janus)
         if recipe.fresh:
-            self.module.load_state_dict(Encoder(Janus(*_untrained(self.janus, recipe.run.seed))).state_dict())
+            untrained = Janus(random_model(self.janus.core.config, recipe.run.seed), self.janus.tokenizer)
+            self.module.load_state_dict(Encoder(untrained).state_dict())
         matrices = [p for p in self.module.parameters() if p.ndim >= 2]
         others = [p for p in self.module.parameters() if p.ndim < 2]
         self.optimizers = [

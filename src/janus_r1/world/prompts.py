@@ -38,6 +38,8 @@ TRAIN_WEIGHTS = {
     "color_attr": 0.20,
     "dense": 0.18,
 }
+HARD = ("binding", "repeated shape", "repeated colour")  # every word of the picture is in the prompt
+HARD_WEIGHT = 3.0
 SPLIT_SEED = 20260  # changing it makes other splits, and every committed result void
 
 OPENINGS = (
@@ -238,6 +240,8 @@ def alterations(prompt: Prompt, rng: random.Random | None = None) -> dict[str, D
         other = next(size for size in SIZES if size != slots[at].size)
         changed["size"] = _replace(description, at, size=other)
     changed["count"] = Description((*slots, slots[at]))
+    if len(slots) > 1 and not description.alike:
+        changed |= _repeated(description, rng)
     if len(slots) > 1:
         changed["missing"] = Description((*slots[:at], *slots[at + 1 :]))
     if description.relations:
@@ -253,9 +257,26 @@ def alterations(prompt: Prompt, rng: random.Random | None = None) -> dict[str, D
     return changed
 
 
+def _repeated(description: Description, rng: random.Random) -> dict[str, Description]:
+    """One object takes another one's shape or colour: every word of the picture is in the prompt, not the reverse.
+
+    A model's own drafts fail so most often: the red star beside a white heart becomes a red heart.
+    """
+    slots = description.slots
+    at, other = rng.sample(range(len(slots)), 2)
+    changed = {}
+    if slots[other].shape != slots[at].shape:
+        changed["repeated shape"] = _replace(description, at, shape=slots[other].shape)
+    if slots[at].colour and slots[other].colour and slots[other].colour != slots[at].colour:
+        changed["repeated colour"] = _replace(description, at, colour=slots[other].colour)
+    return changed
+
+
 def near_miss(prompt: Prompt, rng: random.Random) -> Description:
-    """A random alteration that may be trained on: it names no held-out pair."""
-    return rng.choice([d for d in alterations(prompt, rng).values() if not is_held_out(d)])
+    """A random alteration that may be trained on: it names no held-out pair. Hard ones come more often."""
+    allowed = {fact: d for fact, d in alterations(prompt, rng).items() if not is_held_out(d)}
+    weights = [HARD_WEIGHT if fact in HARD else 1.0 for fact in allowed]
+    return rng.choices(list(allowed.values()), weights)[0]
 
 
 def is_held_out(description: Description) -> bool:

@@ -7,7 +7,7 @@ the settings and seed that reproduce it; for an edit also the source image. On d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +98,13 @@ class Source:
     """uint8 [H, W, 3], as the seeing stream sees it."""
 
 
+def final_round(rounds: Sequence[Round], settings: Settings) -> int:
+    """Which of ``rounds`` is final under ``settings``."""
+    if settings.final == "best":
+        return max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
+    return len(rounds) - 1
+
+
 @dataclass(frozen=True)
 class Chain:
     prompt: str
@@ -110,6 +117,10 @@ class Chain:
     """Position in its batch of prompts x samples; with ``settings.seed`` it fixes the random numbers."""
     source: Source | None = None
     """Of an edit."""
+
+    def final_within(self, limit: int) -> int:
+        """The final round had there been at most ``limit``: earlier rounds do not depend on later ones."""
+        return final_round(self.rounds[:limit], self.settings)
 
     @property
     def image(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from janus_r1.chain import Chain, Round, Settings, Source, Verdict
+from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
 from janus_r1.layout import Drawn, Opening, Row, Seen, Text
@@ -151,11 +151,8 @@ class _Batch:
 
     def _chain(self, position: int) -> Chain:
         rounds = tuple(self.rounds[position])
-        final = len(rounds) - 1
-        if self.settings.final == "best":
-            final = max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
         prompt, source, row = self.prompts[position], self.sources[position], self.rows[position]
-        return Chain(prompt, rounds, final, self.settings, row, source)
+        return Chain(prompt, rounds, final_round(rounds, self.settings), self.settings, row, source)
 
 
 def _length(row: Row) -> int:

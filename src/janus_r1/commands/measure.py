@@ -32,7 +32,7 @@ def measure(args: argparse.Namespace, evaluate: Callable[[], Result], show: Call
 
 
 def show_report(result: Result, console: Console) -> None:
-    """The tables of a benchmark on the world."""
+    """The tables of a benchmark."""
     from janus_r1.eval.report import print_report
 
     print_report(result, console)

@@ -73,6 +73,15 @@ examples:
   janus-r1 eval edit --model runs/rl/best --split held_out --rounds 1,3 --out results/edit.json
   janus-r1 eval edit --no-baselines --json > edit.json"""
 
+EVAL_PIE_EXAMPLES = """\
+examples:
+  janus-r1 eval pie data/PIE-Bench --model models/editor --guidance 5 --dtype bfloat16 --device cuda
+  janus-r1 eval pie data/PIE-Bench --model models/editor --limit 50 --rounds 1 --json > pie.json
+  janus-r1 eval pie data/PIE-Bench --model models/editor --clip none --dino models/dino-vitb8
+
+FOLDER is your own copy of PIE-Bench: mapping_file.json beside annotation_images/. A metric whose weights are
+not there is reported as not measured; LPIPS needs pip install 'janus-r1[pie]'."""
+
 EVAL_EXAMPLES = """\
 examples:
   janus-r1 eval world --limit 50 --no-controls
@@ -185,6 +194,7 @@ def build_parser(preset: str | None = None) -> Parser:
     benchmarks = measure.add_subparsers(metavar="BENCHMARK", required=True)
     _add_eval_world(benchmarks)
     _add_eval_edit(benchmarks)
+    _add_eval_pie(benchmarks)
     _add_eval_judge(benchmarks)
     _add_eval_tokenizer(benchmarks)
     _add_convert(commands)
@@ -339,6 +349,33 @@ def _add_eval_edit(commands: Any) -> None:
     parser.add_argument("--limit", metavar="N", type=_at_least(1), help="edits at most, balanced over their types")
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="skip copying, drawing anew, the tokenizer"
+    )
+    _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+    _add_json(parser)
+
+
+def _add_eval_pie(commands: Any) -> None:
+    summary = "measure how a model edits real pictures, by the PIE-Bench protocol"
+    parser = _add(commands, "pie", "evaluate_pie", summary, EVAL_PIE_EXAMPLES)
+    parser.add_argument("folder", metavar="FOLDER", help="your copy of PIE-Bench")
+    parser.add_argument(
+        "--rounds", dest="round_limits", type=_limits, default="1,3", metavar="T,T", help="round limits to report"
+    )
+    parser.add_argument("--limit", metavar="N", type=_at_least(1), help="pictures at most, balanced over edit types")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="skip copying and the tokenizer")
+    parser.add_argument(
+        "--clip",
+        metavar="NAME",
+        default="openai/clip-vit-large-patch14",
+        help="CLIP, a folder or owner/name on the Hub; none skips it",
+    )
+    parser.add_argument(
+        "--dino",
+        metavar="NAME",
+        default="facebook/dino-vitb8",
+        help="ViT of the structure distance, likewise",
     )
     _add_sampling(parser)
     _add_model(parser)

@@ -61,15 +61,20 @@ def load_model(name: str, dtype: str, device: str, weights: str | None = None) -
         UserError: for whatever is wrong with the device or with the model's files.
     """
     say(f"loading {name} ({dtype}, {device})")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_transformers()
     from janus_r1.api import JanusR1
 
     check_device(device)
     with loading_errors(name):
         return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights)
+
+
+def quiet_transformers() -> None:
+    """No bars and notes of transformers' own."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 @contextlib.contextmanager

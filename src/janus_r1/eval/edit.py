@@ -147,13 +147,6 @@ class _Scored:
     case: Pictured
     rounds: list[EditVerification]
 
-    def final(self, limit: int) -> int:
-        """The final round under a round limit."""
-        rounds = self.chain.rounds[:limit]
-        if self.chain.settings.final == "best":
-            return max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
-        return len(rounds) - 1
-
 
 def _scored_chains(
     chains: Sequence[Chain], cases: Sequence[Pictured]
@@ -212,7 +205,7 @@ def _likeness(rows: Rows, cases: Sequence[Pictured], images: Sequence[np.ndarray
 
 
 def _after_rounds(rows: Rows, scored: Sequence[_Scored], limit: int) -> dict[str, Any]:
-    finals = [one.final(limit) for one in scored]
+    finals = [one.chain.final_within(limit) for one in scored]
     found = [one.rounds[final] for one, final in zip(scored, finals, strict=True)]
     images = [one.chain.rounds[final].pixels for one, final in zip(scored, finals, strict=True)]
     first = np.array([float(one.rounds[0].correct) for one in scored])
@@ -238,7 +231,7 @@ def _introspection(rows: Rows, scored: Sequence[_Scored]) -> dict[str, Figure]:
     """What judging and redrawing did, under the largest round limit."""
     limit = max(len(one.rounds) for one in scored)
     first = np.array([float(one.rounds[0].correct) for one in scored])
-    final = np.array([float(one.rounds[one.final(limit)].correct) for one in scored])
+    final = np.array([float(one.rounds[one.chain.final_within(limit)].correct) for one in scored])
     rejected = np.array([float(not one.chain.rounds[0].verdict.accepted) for one in scored])
     return {
         "triggered": figure(rejected, rows.prompts),

@@ -1,4 +1,4 @@
-"""The result of ``evaluate_world`` or ``evaluate_edit`` for people: tables on the terminal, or Markdown."""
+"""The result of a benchmark for people: tables on the terminal, or Markdown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_r1.eval import edit_report
+from janus_r1.eval.pie import report as pie_report
 from janus_r1.eval.tables import Grid, show
 from janus_r1.files import read_json
 
 JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
+OTHERS: dict[str, Any] = {"edit": edit_report, "pie": pie_report}  # benchmarks whose tables are their own
 CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
 
 
@@ -40,20 +42,20 @@ def markdown(result: dict[str, Any]) -> str:
 
 def grids(result: dict[str, Any]) -> list[Grid]:
     """The tables of a result, in the order of reading."""
-    if _of_edits(result):
-        return edit_report.grids(result)
+    if other := OTHERS.get(_benchmark(result)):
+        return other.grids(result)
     judged = [_rounds(result["rounds"]), _introspection(result["introspection"]), _verdict(result["verdict"])]
     return [*judged, _controls(result)] if result["controls"] else judged
 
 
-def _of_edits(result: dict[str, Any]) -> bool:
-    return result["run"]["benchmark"] == "edit"
+def _benchmark(result: dict[str, Any]) -> str:
+    return result["run"]["benchmark"]
 
 
 def footer(result: dict[str, Any]) -> str:
     """One paragraph: what was measured, what it cost, what failed."""
-    if _of_edits(result):
-        return edit_report.footer(result)
+    if other := OTHERS.get(_benchmark(result)):
+        return other.footer(result)
     run, cost, failures = result["run"], result["cost"], result["failures"]
     rate = cost["images_per_second"]
     parts = [
@@ -139,7 +141,7 @@ def summary(results: list[dict[str, Any]]) -> str:
 def main(paths: list[str]) -> None:
     """``python -m janus_r1.eval.report results/*.json``: a summary, then every result whole."""
     results = [read_json(Path(path)) for path in paths]
-    worlds = [result for result in results if not _of_edits(result)]
+    worlds = [result for result in results if _benchmark(result) not in OTHERS]
     print("# Results\n\n" + (summary(worlds) if worlds else ""))
     for path, result in zip(paths, results, strict=True):
         print(f"## {Path(path).stem}\n\n{markdown(result)}")

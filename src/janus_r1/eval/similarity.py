@@ -50,10 +50,19 @@ def psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
     Raises:
         UserError: if the pictures or the mask differ in size, or the mask is empty.
     """
+    error = mse(a, b, mask)
+    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+
+
+def mse(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Mean squared error in grey levels squared, of the same pictures as :func:`psnr`.
+
+    Raises:
+        UserError: as :func:`psnr`.
+    """
     _check(a, b, mask)
     squares = np.square(a.astype(np.float64) - b)
-    error = float((squares if mask is None else squares[mask]).mean())
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+    return float((squares if mask is None else squares[mask]).mean())
 
 
 def ssim(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:

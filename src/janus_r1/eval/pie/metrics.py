@@ -1,0 +1,91 @@
+"""The benchmark's metrics: what each is called, its scale, and those that need nothing but the pixels.
+
+Outside the edited region means here what it means in the benchmark's code: both pictures are made black inside
+it, then compared whole. A large edited region therefore raises PSNR and SSIM and lowers MSE and LPIPS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from janus_r1.eval import similarity
+from janus_r1.eval.statistics import Bounds
+
+MAX_PSNR = 100.0  # dB, of equal pictures; a single value off by one level costs 107
+
+
+class Pair(NamedTuple):
+    """A source and what was made of it, uint8 [H, W, 3]."""
+
+    source: np.ndarray
+    image: np.ndarray
+    edited: np.ndarray
+    """The edited region, bool [H, W]."""
+    target: str
+    """What the edited picture shows."""
+
+    def outside(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both pictures, black inside the edited region; ``None`` where nothing lies outside."""
+        if self.edited.all():
+            return None
+        kept = ~self.edited[..., None]
+        return self.source * kept, self.image * kept
+
+
+Metric = Callable[[Pair], float | None]
+"""``None`` where the pair has nothing to measure; the benchmark leaves it out of that metric's mean."""
+
+
+class NotMeasured(NamedTuple):
+    """Stands in for a metric that cannot be had here, and says why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"not measured: {self.reason}"
+
+
+Metrics = dict[str, Metric | NotMeasured]
+
+
+class Scale(NamedTuple):
+    """How papers print a metric, and between which values it lies."""
+
+    title: str
+    factor: float
+    digits: int
+    bounds: Bounds
+
+
+SCALES = {
+    "structure_distance": Scale("structure ×10³ ↓", 1e3, 2, (0, 4)),
+    "psnr": Scale("PSNR ↑", 1, 2, (0, MAX_PSNR)),
+    "lpips": Scale("LPIPS ×10³ ↓", 1e3, 2, (0, 1)),
+    "mse": Scale("MSE ×10⁴ ↓", 1e4, 2, (0, 1)),
+    "ssim": Scale("SSIM ×10² ↑", 1e2, 2, (-1, 1)),
+    "clip_whole": Scale("CLIP whole ↑", 1, 2, (0, 100)),
+    "clip_edited": Scale("CLIP edited ↑", 1, 2, (0, 100)),
+}
+
+
+def psnr(pair: Pair) -> float | None:
+    """dB, at most :data:`MAX_PSNR`."""
+    outside = pair.outside()
+    return None if outside is None else min(MAX_PSNR, similarity.psnr(*outside))
+
+
+def mse(pair: Pair) -> float | None:
+    """Of values from 0 to 1."""
+    outside = pair.outside()
+    return None if outside is None else similarity.mse(*outside) / similarity.PEAK**2
+
+
+def ssim(pair: Pair) -> float | None:
+    outside = pair.outside()
+    return None if outside is None else similarity.ssim(*outside)
+
+
+PIXELS: Metrics = {"psnr": psnr, "mse": mse, "ssim": ssim}

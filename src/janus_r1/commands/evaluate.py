@@ -24,6 +24,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     batch = plan_batch(args, [], MOST, settings)
     model = load_model(args.model, args.dtype, args.device)
     from janus_r1.eval.world import EvalOptions, evaluate_world
+    from janus_r1.train.history import training
     from janus_r1.train.loop import environment
 
     options = EvalOptions(
@@ -35,6 +36,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         controls=args.controls,
         model=args.model,
         environment=environment(),
+        training=training(args.model),
     )
     with progress("sampling") as update, memory_errors(batch, args.device):
 

@@ -13,6 +13,12 @@ class Grid:
     rows: list[list[str]]
 
 
+def markdown(grid: Grid) -> str:
+    """The table in GitHub's Markdown, below its title; ends without a line break."""
+    head, *body = (f"| {' | '.join(row)} |" for row in grid.rows)
+    return "\n".join([f"**{grid.title}**", "", head, "|" + " --- |" * len(grid.rows[0]), *body])
+
+
 def show(value: dict[str, float] | None, digits: int = 3) -> str:
     """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
     if value is None:

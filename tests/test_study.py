@@ -46,7 +46,9 @@ def figure(mean: float) -> dict:
     return {"mean": mean, "low": mean - 0.02, "high": mean + 0.03, "n": 2212}
 
 
-def result(first: float, final: float, seconds: float | None = 100.0, steps: int = 50, limits=("1", "4"), **run) -> dict:
+def result(
+    first: float, final: float, seconds: float | None = 100.0, steps: int = 50, limits=("1", "4"), **run
+) -> dict:
     """What ``eval world`` writes, as far as a study reads it."""
     rounds = {limit: {"overall": figure(final), "gain": figure(final - first)} for limit in limits}
     rounds[limits[0]] = {"overall": figure(first), "gain": None}

@@ -27,16 +27,16 @@ YES, NO = "Yes, the image matches the prompt.", "No, the ring is red, not blue."
 CHAINS = [[(True, 1.0)], [(False, 1.0), (False, 0.2), (True, 1.0)], [(True, 0.1)]]
 
 
-def group(prompt: str, scripts, settings: Settings = Settings(), side: int = 64) -> Group:
+def group(prompt: str, scripts) -> Group:
     """A picture's grey is its number, so that pictures and candidates can be matched."""
     chains, rewards, number = [], [], 0
     for script in scripts:
         rounds = []
         for accepted, _ in script:
-            pixels = np.full((side, side, 3), number, np.uint8)
+            pixels = np.full((64, 64, 3), number, np.uint8)
             rounds.append(Round((number,) * 64, pixels, Verdict(accepted, YES if accepted else NO, 0.5)))
             number += 1
-        chains.append(Chain(prompt, tuple(rounds), len(rounds) - 1, settings))
+        chains.append(Chain(prompt, tuple(rounds), len(rounds) - 1, Settings()))
         rewards.append(tuple(reward for _, reward in script))
     return Group(prompt, tuple(chains), tuple(rewards))
 

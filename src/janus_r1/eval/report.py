@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.eval import edit_report, tables
+from janus_r1.eval import audit_report, edit_report, tables
 from janus_r1.eval.pie import report as pie_report
 from janus_r1.eval.tables import Grid, show
 from janus_r1.files import read_json
 
 JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
-OTHERS: dict[str, Any] = {"edit": edit_report, "pie": pie_report}  # benchmarks whose tables are their own
+# benchmarks whose tables are their own
+OTHERS: dict[str, Any] = {"edit": edit_report, "pie": pie_report, "audit": audit_report}
 CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from janus_r1.eval.statistics import Figure
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -19,9 +21,10 @@ def markdown(grid: Grid) -> str:
     return "\n".join([f"**{grid.title}**", "", head, "|" + " --- |" * len(grid.rows[0]), *body])
 
 
-def show(value: dict[str, float] | None, digits: int = 3) -> str:
+def show(value: Figure | None, digits: int = 3) -> str:
     """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
     if value is None:
         return "n/a"
-    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.000
+    ends = (value["mean"], value["low"], value["high"])
+    mean, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)  # no -0.000
     return f"{mean} [{low}, {high}]"

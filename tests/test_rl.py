@@ -229,7 +229,10 @@ def test_a_batch_without_chains_joins_the_others_and_adds_nothing(tiny_folder, t
     assert not any(p.grad.abs().sum() for p in stage.module.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("changes", [{}, {"minibatches": 2, "kl": 0.05, "policy": "conditional", "credit": "chain"}])
+OTHERWISE = {"minibatches": 2, "kl": 0.05, "policy": "conditional", "credit": "chain", "keep_candidates": True}
+
+
+@pytest.mark.parametrize("changes", [{}, OTHERWISE])
 def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = changes | {"eval_every": 3, "eval_prompts": 2}
@@ -246,6 +249,13 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert figures(whole) == figures(broken)
     assert (whole / "rollouts.jsonl").read_text() == (broken / "rollouts.jsonl").read_text()
+    assert kept(whole) == kept(broken) and bool(kept(whole)) == ("keep_candidates" in changes)
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    """All files of the candidates, by name."""
+    folder = out / "candidates"
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def code(recipe: RlRecipe) -> str:

@@ -102,7 +102,17 @@ def test_the_page_names_its_intervals(tmp_path, capsys):
     main([*write(folder, default_0=result(0.5, 0.6), default_1=result(0.5, 0.7)), "--baseline", "default"])
     page = capsys.readouterr().out
     assert page.startswith("# Ablations\n") and "553 prompts (test) x 4 samples" in page
-    assert "t = 12.71 for 2" in page and "Minus default, paired by seed" in page
+    assert (
+        "Student's (t = 12.71 for 2)" in page
+        and "after up to 4 rounds" in page
+        and "Minus default, paired by seed" in page
+    )
+
+
+def test_a_study_of_one_round_shows_no_introspection(tmp_path, capsys):
+    main(write(tmp_path, a_0=result(0.1, 0.1, limits=("1",))))
+    page = capsys.readouterr().out
+    assert "first draft" in page and "gain" not in page and "introspection" not in page
 
 
 def test_ten_rounds_come_after_two(tmp_path):

@@ -31,12 +31,24 @@ MEASURES: dict[str, Measure] = {
     "broken": lambda result: result["introspection"]["broken"],
     "rounds used": lambda result: result["introspection"]["rounds_used"],
 }
+OF_CHAINS = {"after introspection", "gain", "fixed", "broken", "rounds used"}
 ALIKE = ("split", "samples", "limit", "prompts", "rounds")  # what all results of a study were measured with
 
 
 def _limits(result: Result) -> list[str]:
     """Its round limits, the smallest first."""
     return sorted(result["rounds"], key=int)
+
+
+def _measures(study: Sequence[Variant]) -> dict[str, Measure]:
+    """What redrawing did is left out where nothing was redrawn."""
+    redrawn = len(_limits(_first(study))) > 1
+    return {name: measure for name, measure in MEASURES.items() if redrawn or name not in OF_CHAINS}
+
+
+def _first(study: Sequence[Variant]) -> Result:
+    """Any result: what it was measured with is common to all."""
+    return next(iter(study[0].seeds.values()))
 
 
 @dataclass(frozen=True)
@@ -95,10 +107,11 @@ def _steps(result: Result) -> int | None:
 
 def over_seeds(study: Sequence[Variant]) -> Grid:
     """Means with intervals over seeds, and what training cost."""
-    rows = [["variant", "seeds", "steps", *MEASURES, "training, s"]]
+    measures = _measures(study)
+    rows = [["variant", "seeds", "steps", *measures, "training, s"]]
     for variant in study:
-        steps = _steps(next(iter(variant.seeds.values())))
-        cells = [_over_seeds(list(variant.values(measure).values())) for measure in MEASURES.values()]
+        steps = _steps(_first([variant]))
+        cells = [_over_seeds(list(variant.values(measure).values())) for measure in measures.values()]
         cost = _over_seeds(variant.seconds, 0)
         rows.append([variant.name, str(len(variant.seeds)), str(steps or "n/a"), *cells, cost])
     return Grid("Intervals over seeds", rows)
@@ -106,9 +119,10 @@ def over_seeds(study: Sequence[Variant]) -> Grid:
 
 def over_prompts(study: Sequence[Variant]) -> Grid:
     """The same means with intervals over prompts."""
-    rows = [["variant", *MEASURES]]
+    measures = _measures(study)
+    rows = [["variant", *measures]]
     for variant in study:
-        figures = [[measure(result) for result in variant.seeds.values()] for measure in MEASURES.values()]
+        figures = [[measure(result) for result in variant.seeds.values()] for measure in measures.values()]
         known = [[figure for figure in column if figure is not None] for column in figures]
         rows.append([variant.name, *(show(prompt_interval(column)) if column else "n/a" for column in known)])
     return Grid("Intervals over prompts", rows)
@@ -116,10 +130,11 @@ def over_prompts(study: Sequence[Variant]) -> Grid:
 
 def against(baseline: Variant, study: Sequence[Variant]) -> Grid:
     """Differences to ``baseline``, paired by seed, with intervals over seeds."""
-    rows = [["variant", *MEASURES]]
+    measures = _measures(study)
+    rows = [["variant", *measures]]
     for variant in study:
         if variant is not baseline:
-            rows.append([variant.name, *(_difference(variant, baseline, measure) for measure in MEASURES.values())])
+            rows.append([variant.name, *(_difference(variant, baseline, measure) for measure in measures.values())])
     return Grid(f"Minus {baseline.name}, paired by seed (intervals over seeds)", rows)
 
 
@@ -155,18 +170,22 @@ def report(study: Sequence[Variant], title: str, baseline: str | None = None) ->
 
 
 def _preamble(study: Sequence[Variant]) -> str:
-    result = next(iter(study[0].seeds.values()))
-    run, limits = result["run"], _limits(result)
-    counts = sorted({len(variant.seeds) for variant in study})
-    quantiles = ", ".join(f"t = {student(n - 1):.2f} for {n}" for n in counts if n > 1) or "none for one seed"
-    return (
-        f"Every seed of a variant was trained by itself, then measured on {run['prompts']} prompts ({run['split']}) x "
-        f"{run['samples']} samples; after introspection means after up to {limits[-1]} "
-        f"round{'s' if limits[-1] != '1' else ''}. Brackets are 95 % intervals. Over seeds they are Student's "
-        f"({quantiles} seeds), and may reach beyond 0 or 1. Over prompts they are the seeds' bootstrap intervals, "
-        "averaged: the prompts are the same. Fixed and broken are shares of all chains; the accuracy of verdicts is "
-        "the mean of those on right and on wrong first drafts."
-    )
+    run, limits = _first(study)["run"], _limits(_first(study))
+    counts = sorted({len(variant.seeds) for variant in study} - {1})
+    quantiles = ", ".join(f"t = {student(n - 1):.2f} for {n}" for n in counts)
+    sentences = [
+        f"Every seed of a variant is a run of its own, measured on {run['prompts']} prompts ({run['split']}) x "
+        f"{run['samples']} samples.",
+        f"After introspection is after up to {limits[-1]} rounds; fixed and broken are shares of all chains."
+        if len(limits) > 1
+        else "",
+        "The accuracy of verdicts is the mean of those on right and on wrong first drafts.",
+        f"Brackets are 95 % intervals: over seeds Student's ({quantiles}), which may reach beyond 0 or 1;"
+        if quantiles
+        else "Brackets are 95 % intervals, which one seed alone has none of;",
+        "over prompts the bootstrap's of the seeds, averaged, since the prompts are the same.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 # Sourced by the studies, which set STUDY. Every variant is trained with every seed, measured on the test prompts, and
-# only its result is kept, in results/$STUDY. What has a result is skipped and what was begun goes on, so after another
-# starting model delete results/$STUDY and runs/tiny/$STUDY first.
+# only its result is kept, in results/$STUDY. What has a result is skipped and what was begun goes on, so with other STEPS
+# or another starting model delete results/$STUDY and runs/tiny/$STUDY first.
 STEPS="${STEPS:-100}"        # optimizer steps of every run
 SEEDS="${SEEDS:-0 1 2}"
 ROUNDS="${ROUNDS:-1,2,3,4}"  # round limits that are measured, whatever a variant was trained with

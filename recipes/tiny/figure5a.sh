@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 STUDY=figure5a ROUNDS=1 # first drafts are what is learnt
 . recipes/tiny/study.sh
-base="${BASE:-runs/tiny/judging/model}" # learns, and judges itself
+base="${BASE:-$(sed -n 's/^model: //p' recipes/tiny/sft.yaml)}" # what SFT starts from: learns, and judges itself
 r1="${R1:-runs/tiny/rl/model}"
 
 learn() { # variant reward

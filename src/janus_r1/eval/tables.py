@@ -21,7 +21,7 @@ def markdown(grid: Grid) -> str:
     return "\n".join([f"**{grid.title}**", "", head, "|" + " --- |" * len(grid.rows[0]), *body])
 
 
-def show(value: Figure | None, digits: int = 3) -> str:
+def show(value: Figure | dict[str, float] | None, digits: int = 3) -> str:
     """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
     if value is None:
         return "n/a"

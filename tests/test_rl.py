@@ -28,11 +28,12 @@ from janus_r1.train.rl.rollout import roll_out
 from janus_r1.train.rl.stage import RlRecipe, RlStage, rl
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
-SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 9, "seed": 4}
+SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 9, "seed": 1}
 
 
 def chains_of(tiny, **changes):
-    return introspect(tiny, PROMPTS, Settings(**(SAMPLED | changes)))
+    """Enough of them that some are redrawn, though the random model changes with the world's language."""
+    return introspect(tiny, PROMPTS * 4, Settings(**(SAMPLED | changes)))
 
 
 # --------------------------------------------------------------------------------------- log-probs

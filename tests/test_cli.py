@@ -20,7 +20,7 @@ from janus_r1.cli import main
 from janus_r1.commands.options import build_parser
 
 COMMANDS = ["", "generate", "edit", "judge", "train", "train vq", "train pretrain", "train sft", "data", "data build"]
-COMMANDS += ["data splits", "eval", "eval world", "eval edit", "eval pie"]
+COMMANDS += ["data splits", "eval", "eval world", "eval edit", "eval pie", "eval audit"]
 
 
 class StandIn:

@@ -84,6 +84,16 @@ def test_direct_word_credit_is_the_gradient_of_the_expected_agreement():
         assert estimate == pytest.approx(exact.item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("credit", [segment_credit, direct_credit])
+def test_a_reward_of_weight_zero_moves_nothing_of_its_own(credit):
+    group = [scored([1.0], [1], [0.8]), scored([0.0, 1.0], [1, 0], [0.6, 0.9])]
+    drawing, judging, both = (credit(group, 3, *weights) for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)))
+    for draw, judge, whole in zip(drawing, judging, both, strict=True):
+        assert draw.draft == whole.draft and not any(draw.word)
+        assert judge.word == whole.word and not any(judge.draft)
+    assert any(any(c.draft) for c in drawing) and any(any(c.word) for c in judging)
+
+
 def test_judge_threshold_changes_verdicts_alone():
     hard = Scored((0.4, 1.0), (0, 1), (0.5, 0.5), (0.0, 1.0))
     assert hard.agreement == [1.0, 1.0]

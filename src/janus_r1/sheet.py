@@ -43,6 +43,17 @@ def sheet(chains: Sequence[Chain]) -> Image.Image:
     return canvas
 
 
+def side_by_side(chains: Sequence[Chain], columns: int = 3) -> Image.Image:
+    """Short chains in up to ``columns`` sheets beside each other, row by row from left to right."""
+    sheets = [sheet(chains[column::columns]) for column in range(min(columns, len(chains)))]
+    canvas = Image.new("RGB", (sum(part.width for part in sheets), max(part.height for part in sheets)), PAPER)
+    left = 0
+    for part in sheets:
+        canvas.paste(part, (left, 0))
+        left += part.width
+    return canvas
+
+
 def reason(text: str) -> str:
     """What a verdict says after its word: "No, the ring is red." -> "the ring is red"."""
     words = " ".join(text.split())

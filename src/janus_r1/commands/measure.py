@@ -23,6 +23,11 @@ def measure(args: argparse.Namespace, evaluate: Callable[[], Result], show: Call
         result = evaluate()
     if args.out:
         write_json(Path(args.out), result)
+    answer(args, result, show)
+
+
+def answer(args: argparse.Namespace, result: Result, show: Callable[[Result, Console], None]) -> None:
+    """Print a result that may have been written to ``--out``."""
     if args.json:
         print_json(result)
         return

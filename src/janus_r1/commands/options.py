@@ -98,6 +98,14 @@ examples:
   janus-r1 eval judge --model tiny-sft
   janus-r1 eval judge --model runs/rl/model --drafts-of tiny-base --out results/judge.json"""
 
+AUDIT_EXAMPLES = """\
+examples:
+  janus-r1 eval audit --model tiny-sft --limit 60
+  janus-r1 eval audit --model runs/rl/model --out outputs/audit-r1
+  python -m janus_r1.eval.audit_report outputs/audit-sft/audit.json outputs/audit-r1/audit.json
+
+The folder --out then holds audit.json and, of each of the two errors, up to twelve examples in a picture."""
+
 CONVERT_EXAMPLES = """\
 examples:
   janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
@@ -196,6 +204,7 @@ def build_parser(preset: str | None = None) -> Parser:
     _add_eval_edit(benchmarks)
     _add_eval_pie(benchmarks)
     _add_eval_judge(benchmarks)
+    _add_eval_audit(benchmarks)
     _add_eval_tokenizer(benchmarks)
     _add_convert(commands)
     return parser
@@ -394,6 +403,19 @@ def _add_eval_judge(commands: Any) -> None:
     parser.add_argument("--max-batch", metavar="N", type=_at_least(1), default=64, help="images judged at once")
     _add_model(parser)
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+    _add_json(parser)
+
+
+def _add_eval_audit(commands: Any) -> None:
+    summary = "show what a model accepts though it is wrong, and rejects though it is right"
+    parser = _add(commands, "audit", "audit", summary, AUDIT_EXAMPLES)
+    parser.add_argument("--split", choices=("test", "dense", "held_out"), default="test", help="prompts to draw")
+    parser.add_argument("--samples", metavar="N", type=_at_least(1), default=4, help="drafts a prompt")
+    parser.add_argument("--limit", metavar="N", type=_at_least(1), help="prompts at most, balanced over families")
+    _add_sampling(parser)
+    _add_model(parser)
+    parser.add_argument("--out", metavar="PATH", help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if an earlier audit wrote it")
     _add_json(parser)
 
 

@@ -19,7 +19,7 @@ from janus_r1.files import write_atomically
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image of a prompt with its score. ``reason`` begins with Yes or No."""
+    """An image of a prompt with its score. ``reason`` begins with Yes or No; empty, the image is only drawn."""
 
     prompt_id: int
     prompt: str
@@ -29,7 +29,7 @@ class Candidate:
     """Consistency with the prompt in [0, 1] (S in the paper)."""
     reason: str
     source: str
-    """Where the image comes from: ``draft@`` a temperature, ``rendering`` or ``near miss``."""
+    """Where the image comes from: ``draft@`` a temperature, ``rendering``, ``near miss``, ``round`` of a rollout."""
 
 
 def write_part(folder: Path, candidates: list[Candidate], images: np.ndarray) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
-from janus_r1.data.candidates import CandidateSet
+from janus_r1.data.candidates import Candidate, CandidateSet
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Layout, Row, Seen
 
@@ -18,17 +19,19 @@ class Examples:
 
     def __init__(self, candidates: CandidateSet, layout: Layout, word_weight: float | None) -> None:
         self.candidates, self.layout, self.word_weight = candidates, layout, word_weight
-        self.good = self._by_prompt(lambda p: p >= DRAW_THRESHOLD)
-        self.yes = self._by_prompt(lambda p: p >= YES_THRESHOLD)
-        self.no = self._by_prompt(lambda p: p < NO_THRESHOLD)
+        self.good = self._by_prompt(lambda c: c.p_yes >= DRAW_THRESHOLD)
+        self.yes = self._by_prompt(lambda c: c.p_yes >= YES_THRESHOLD and bool(c.reason))
+        self.no = self._by_prompt(lambda c: c.p_yes < NO_THRESHOLD and bool(c.reason))
         self.redrawable = sorted(set(self.good) & set(self.no))
         if not self.good or not self.redrawable:
             raise UserError("the candidates hold no prompt with both a right and a wrong image: nothing to redraw")
+        if not self.yes:
+            raise UserError("no right image of the candidates has a reason why it is right: nothing to say Yes to")
 
-    def _by_prompt(self, wanted) -> dict[int, list[int]]:
+    def _by_prompt(self, wanted: Callable[[Candidate], bool]) -> dict[int, list[int]]:
         chosen: dict[int, list[int]] = {}
         for index, candidate in enumerate(self.candidates):
-            if wanted(candidate.p_yes):
+            if wanted(candidate):
                 chosen.setdefault(candidate.prompt_id, []).append(index)
         return chosen
 

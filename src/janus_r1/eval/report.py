@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.eval import edit_report
+from janus_r1.eval import audit_report, edit_report, tables
 from janus_r1.eval.pie import report as pie_report
 from janus_r1.eval.tables import Grid, show
 from janus_r1.files import read_json
 
 JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
-OTHERS: dict[str, Any] = {"edit": edit_report, "pie": pie_report}  # benchmarks whose tables are their own
+# benchmarks whose tables are their own
+OTHERS: dict[str, Any] = {"edit": edit_report, "pie": pie_report, "audit": audit_report}
 CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
 
 
@@ -32,12 +33,7 @@ def print_report(result: dict[str, Any], console: Console | None = None) -> None
 
 def markdown(result: dict[str, Any]) -> str:
     """The same tables in GitHub's Markdown."""
-    parts = []
-    for grid in grids(result):
-        head, *body = (f"| {' | '.join(row)} |" for row in grid.rows)
-        rule = "|" + " --- |" * len(grid.rows[0])
-        parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
-    return "\n\n".join([*parts, footer(result)]) + "\n"
+    return "\n\n".join([*map(tables.markdown, grids(result)), footer(result)]) + "\n"
 
 
 def grids(result: dict[str, Any]) -> list[Grid]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from janus_r1.eval.statistics import Figure
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -13,9 +15,16 @@ class Grid:
     rows: list[list[str]]
 
 
-def show(value: dict[str, float] | None, digits: int = 3) -> str:
+def markdown(grid: Grid) -> str:
+    """The table in GitHub's Markdown, below its title; ends without a line break."""
+    head, *body = (f"| {' | '.join(row)} |" for row in grid.rows)
+    return "\n".join([f"**{grid.title}**", "", head, "|" + " --- |" * len(grid.rows[0]), *body])
+
+
+def show(value: Figure | dict[str, float] | None, digits: int = 3) -> str:
     """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
     if value is None:
         return "n/a"
-    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.000
+    ends = (value["mean"], value["low"], value["high"])
+    mean, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)  # no -0.000
     return f"{mean} [{low}, {high}]"

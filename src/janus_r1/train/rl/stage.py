@@ -35,6 +35,7 @@ from janus_r1.train.rl.edit_prompts import TaskName, tasks
 from janus_r1.train.rl.figures import RIGHT, chain_figures, rollout_figures
 from janus_r1.train.rl.grpo import clipped_objective, k3
 from janus_r1.train.rl.guard import Guard
+from janus_r1.train.rl.harvest import Harvest
 from janus_r1.train.rl.journal import Journal
 from janus_r1.train.rl.policy import Policy, PolicyName, rescored
 from janus_r1.train.rl.rollout import Group, Rollout, roll_out
@@ -123,6 +124,9 @@ class RlRecipe:
     eval_every: int = 50
     """Steps between evaluations on fixed prompts that are not trained on; 0 for none."""
     eval_prompts: int = 128
+    keep_candidates: bool = False
+    """Keep every draft with its reward in ``<out>/candidates``, for ``train sft`` on the same rollouts (rejection
+    sampling); a draft of 64 x 64 pixels takes 12 kB."""
 
     @property
     def updates(self) -> int:
@@ -163,6 +167,7 @@ class RlStage(Stage):
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
         self.journal = Journal(Path(recipe.run.out))
+        self.harvest = Harvest(Path(recipe.run.out), self.process.process_index)
         self.best = Best(Path(recipe.run.out))
         self.guard = Guard(self, recipe.stability, Path(recipe.run.out))
         self.parts: list[list[Trajectory]] = []
@@ -200,11 +205,15 @@ class RlStage(Stage):
 
     def _minibatches(self, step: int) -> list[list[Trajectory]]:
         """A new rollout, credited and dealt out; alike lengths side by side."""
-        rollout = self._roll_out(step // self.recipe.updates)
+        index = step // self.recipe.updates
+        rollout = self._roll_out(index)
         groups = [self._credited(group) for group in rollout.groups]
         self._watch(groups)
         if self.process.is_main_process:
             self.journal.write(step, rollout.groups)
+        if self.recipe.keep_candidates:
+            first = index * self.recipe.prompts_per_step + self.process.process_index * self._share
+            self.harvest.write(index, rollout.groups, first)
         scored = [[t.scored for t in group] for group in groups]
         self.figures = rollout_figures(rollout, scored, self.recipe.rounds, self.recipe.judge_threshold or RIGHT)
         self.reward, self.kl, self.learning_since = self.figures["reward_draw"], 0.0, time.monotonic()
@@ -212,10 +221,14 @@ class RlStage(Stage):
         dealt = [[t for group in groups[i :: self.recipe.minibatches] for t in group] for i in share]
         return [sorted(part, key=lambda t: t.chain.tokens) for part in dealt]
 
+    @property
+    def _share(self) -> int:
+        """Prompts of a rollout that are this process's."""
+        return self.recipe.prompts_per_step // self.process.num_processes
+
     def _roll_out(self, index: int) -> Rollout:
         """This process's share of rollout ``index``; drawn again when too few rewards arrive."""
-        recipe, rank = self.recipe, self.process.process_index
-        share = recipe.prompts_per_step // self.process.num_processes
+        recipe, rank, share = self.recipe, self.process.process_index, self._share
         model = self.replica.refresh()
         for attempt in range(ATTEMPTS):
             seed = (recipe.run.seed * 1_000_003 + index) * ATTEMPTS + attempt
@@ -354,6 +367,7 @@ def check(recipe: RlRecipe) -> None:
     )
     sampled = recipe.temperature > 0 and recipe.text_temperature > 0
     _require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
+    _require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
     recipe.settings(0)
 
 

@@ -1,0 +1,206 @@
+"""A study: variants of a run, each with several seeds, compared in tables.
+
+``python -m janus_r1.eval.study results/ablations/*.json --baseline default``. Every file is what ``eval world`` wrote
+for one seed of a variant, and is named VARIANT-SEED.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janus_r1.errors import UserError
+from janus_r1.eval.repeats import prompt_interval, seed_interval, student
+from janus_r1.eval.statistics import Figure
+from janus_r1.eval.tables import Grid, markdown, show
+from janus_r1.files import read_json
+
+Result = dict[str, Any]
+Measure = Callable[[Result], Figure | None]
+
+MEASURES: dict[str, Measure] = {
+    "first draft": lambda result: result["rounds"][_limits(result)[0]]["overall"],
+    "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["overall"],
+    "gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"],
+    "verdict accuracy (balanced)": lambda result: result["verdict"]["balanced_accuracy"],
+    "AUROC": lambda result: result["verdict"]["auroc"],
+    "fixed": lambda result: result["introspection"]["fixed"],
+    "broken": lambda result: result["introspection"]["broken"],
+    "rounds used": lambda result: result["introspection"]["rounds_used"],
+}
+OF_CHAINS = {"after introspection", "gain", "fixed", "broken", "rounds used"}
+ALIKE = ("split", "samples", "limit", "prompts", "rounds")  # what all results of a study were measured with
+
+
+def _limits(result: Result) -> list[str]:
+    """Its round limits, the smallest first."""
+    return sorted(result["rounds"], key=int)
+
+
+def _measures(study: Sequence[Variant]) -> dict[str, Measure]:
+    """What redrawing did is left out where nothing was redrawn."""
+    redrawn = len(_limits(_first(study))) > 1
+    return {name: measure for name, measure in MEASURES.items() if redrawn or name not in OF_CHAINS}
+
+
+def _first(study: Sequence[Variant]) -> Result:
+    """Any result: what it was measured with is common to all."""
+    return next(iter(study[0].seeds.values()))
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    seeds: dict[int, Result]
+
+    def values(self, measure: Measure) -> dict[int, float]:
+        """The measure's mean by seed, where it is defined."""
+        figures = {seed: measure(result) for seed, result in self.seeds.items()}
+        return {seed: figure["mean"] for seed, figure in figures.items() if figure is not None}
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of training, one a seed; empty where a result does not know its run."""
+        known = [result["run"].get("training") for result in self.seeds.values()]
+        return [training["seconds"] for training in known if training]
+
+
+def read_study(paths: Sequence[str]) -> list[Variant]:
+    """Variants in the order of their first files.
+
+    Raises:
+        UserError: for a file that is no such result, and for results that must not be compared.
+    """
+    study: dict[str, dict[int, Result]] = {}
+    first: Result | None = None
+    for path in map(Path, paths):
+        name, dash, seed = path.stem.rpartition("-")
+        if not (dash and name and seed.isdecimal()):
+            raise UserError(f"{path} is not named VARIANT-SEED.json, such as default-0.json")
+        result = read_json(path)
+        _check(path, result, first or result)
+        first = first or result
+        study.setdefault(name, {})[int(seed)] = result
+    for name, seeds in study.items():
+        if len({_steps(result) for result in seeds.values()}) > 1:
+            raise UserError(f"the seeds of {name} were trained for different numbers of steps: run the study again")
+    return [Variant(name, seeds) for name, seeds in study.items()]
+
+
+def _check(path: Path, result: Any, first: Result) -> None:
+    if not isinstance(result, dict) or result.get("run", {}).get("benchmark") != "world":
+        raise UserError(f"{path} is not a result of janus-r1 eval world")
+    different = [key for key in ALIKE if result["run"][key] != first["run"][key]]
+    if different:
+        raise UserError(f"{path} was measured with other {', '.join(different)} than the rest: measure it again")
+
+
+def _steps(result: Result) -> int | None:
+    return (result["run"].get("training") or {}).get("steps")
+
+
+# ------------------------------------------------------------------------------------------ tables
+
+
+def over_seeds(study: Sequence[Variant]) -> Grid:
+    """Means with intervals over seeds, and what training cost."""
+    measures = _measures(study)
+    rows = [["variant", "seeds", "steps", *measures, "training, s"]]
+    for variant in study:
+        steps = _steps(_first([variant]))
+        cells = [_over_seeds(list(variant.values(measure).values())) for measure in measures.values()]
+        cost = _over_seeds(variant.seconds, 0)
+        rows.append([variant.name, str(len(variant.seeds)), str(steps or "n/a"), *cells, cost])
+    return Grid("Intervals over seeds", rows)
+
+
+def over_prompts(study: Sequence[Variant]) -> Grid:
+    """The same means with intervals over prompts."""
+    measures = _measures(study)
+    rows = [["variant", *measures]]
+    for variant in study:
+        figures = [[measure(result) for result in variant.seeds.values()] for measure in measures.values()]
+        known = [[figure for figure in column if figure is not None] for column in figures]
+        rows.append([variant.name, *(show(prompt_interval(column)) if column else "n/a" for column in known)])
+    return Grid("Intervals over prompts", rows)
+
+
+def against(baseline: Variant, study: Sequence[Variant]) -> Grid:
+    """Differences to ``baseline``, paired by seed, with intervals over seeds."""
+    measures = _measures(study)
+    rows = [["variant", *measures]]
+    for variant in study:
+        if variant is not baseline:
+            rows.append([variant.name, *(_difference(variant, baseline, measure) for measure in measures.values())])
+    return Grid(f"Minus {baseline.name}, paired by seed (intervals over seeds)", rows)
+
+
+def _difference(variant: Variant, baseline: Variant, measure: Measure) -> str:
+    ours, theirs = variant.values(measure), baseline.values(measure)
+    return _over_seeds([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+
+
+def _over_seeds(values: Sequence[float], digits: int = 3) -> str:
+    """Without an interval where there is one seed only."""
+    if not values:
+        return "n/a"
+    figure = seed_interval(values)
+    return show(figure, digits) if figure else f"{values[0]:.{digits}f}"
+
+
+# ------------------------------------------------------------------------------------------ report
+
+
+def report(study: Sequence[Variant], title: str, baseline: str | None = None) -> str:
+    """The study as a Markdown page.
+
+    Raises:
+        UserError: if there is no variant ``baseline``.
+    """
+    grids = [over_seeds(study), over_prompts(study)]
+    if baseline is not None:
+        names = [variant.name for variant in study]
+        if baseline not in names:
+            raise UserError(f"no results of the baseline {baseline}: there are {', '.join(names)}")
+        grids.append(against(study[names.index(baseline)], study))
+    return "\n\n".join([f"# {title}", _preamble(study), *map(markdown, grids)]) + "\n"
+
+
+def _preamble(study: Sequence[Variant]) -> str:
+    run, limits = _first(study)["run"], _limits(_first(study))
+    counts = sorted({len(variant.seeds) for variant in study} - {1})
+    quantiles = ", ".join(f"t = {student(n - 1):.2f} for {n}" for n in counts)
+    sentences = [
+        f"Every seed of a variant is a run of its own, measured on {run['prompts']} prompts ({run['split']}) x "
+        f"{run['samples']} samples.",
+        f"After introspection is after up to {limits[-1]} rounds; fixed and broken are shares of all chains."
+        if len(limits) > 1
+        else "",
+        "The accuracy of verdicts is the mean of those on right and on wrong first drafts.",
+        f"Brackets are 95 % intervals: over seeds Student's ({quantiles}), which may reach beyond 0 or 1;"
+        if quantiles
+        else "Brackets are 95 % intervals, which one seed alone has none of;",
+        "over prompts the bootstrap's of the seeds, averaged, since the prompts are the same.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the page of the files that are named."""
+    parser = argparse.ArgumentParser(prog="python -m janus_r1.eval.study", description=str(__doc__).splitlines()[0])
+    parser.add_argument("paths", nargs="+", metavar="VARIANT-SEED.json")
+    parser.add_argument("--baseline", metavar="VARIANT", help="also show differences to this variant, paired by seed")
+    parser.add_argument("--title", help="of the page; the files' folder by default")
+    args = parser.parse_args(argv)
+    title = args.title or Path(args.paths[0]).absolute().parent.name.replace("_", " ").capitalize()
+    try:
+        print(report(read_study(args.paths), title, args.baseline), end="")
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The studies' scripts with stand-ins for the commands: what they would run, and that they go on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from janus_r1.commands.options import build_parser
+from janus_r1.recipe import load_recipe
+from janus_r1.train.rl.stage import RlRecipe, check
+from janus_r1.train.sft import SftRecipe
+
+ROOT = Path(__file__).parent.parent
+STAND_IN = f"""#!{sys.executable}
+import json, os, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+log = Path("log.jsonl")
+done = len(log.read_text().splitlines()) if log.exists() else 0
+if done == int(os.environ.get("KILL_AFTER", "-1")):
+    sys.exit(137)
+with log.open("a") as file:
+    file.write(json.dumps(arguments) + "\\n")
+value = lambda name: Path(arguments[arguments.index(name) + 1])
+if arguments[0] == "train":
+    for folder in ("model", "checkpoints", "candidates"):
+        (value("--run.out") / folder).mkdir(parents=True, exist_ok=True)
+elif arguments[0] == "eval":
+    value("--out").write_text("{{}}")
+else:
+    print("a page")
+"""
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A checkout with the recipes alone, where janus-r1 and python only write down how they were called."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for folder in ("docs", "bin"):
+        (tmp_path / folder).mkdir()
+    for name in ("janus-r1", "python"):
+        (tmp_path / "bin" / name).write_text(STAND_IN)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+def study(root: Path, name: str, **variables: str) -> int:
+    path = f"{root / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "SEEDS": "0 1", "STEPS": "7"} | variables
+    script = ["bash", str(root / "recipes" / "tiny" / f"{name}.sh")]
+    return subprocess.run(script, env=environment, cwd="/", capture_output=True, check=False).returncode
+
+
+def calls(root: Path, command: str) -> list[list[str]]:
+    rows = [json.loads(line) for line in (root / "log.jsonl").read_text().splitlines()]
+    return [row for row in rows if row[0] == command]
+
+
+def recipe_of(call: list[str]) -> RlRecipe | SftRecipe:
+    """As the command line would read it."""
+    args, rest = build_parser().parse_known_args(call)
+    return load_recipe(RlRecipe if call[1] == "rl" else SftRecipe, args.config, rest)
+
+
+def changed(recipe: RlRecipe, plain: RlRecipe) -> set[str]:
+    names = {field.name for field in fields(RlRecipe)} - {"run", "eval_every", "keep_candidates"}
+    return {name for name in names if getattr(recipe, name) != getattr(plain, name)}
+
+
+def test_ablations_change_one_key_each(root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert study(root, "ablations") == 0
+    plain = load_recipe(RlRecipe, "recipes/tiny/rl.yaml")
+    trained = {Path(r.run.out).name: r for call in calls(root, "train") if isinstance(r := recipe_of(call), RlRecipe)}
+    keys = {name.rpartition("-")[0]: changed(recipe, plain) for name, recipe in trained.items()}
+    assert keys.pop("default") == set()
+    assert Counter(key for (key,) in keys.values()) == {
+        "credit": 2,
+        "policy": 2,
+        "rounds": 3,
+        "judge_weight": 1,
+        "draw_weight": 1,
+        "model": 1,
+    }
+    for name, recipe in trained.items():
+        check(recipe)
+        assert recipe.run.steps == 7 and name.endswith(f"-{recipe.run.seed}")
+    assert {trained[f"rounds-{limit}-0"].rounds for limit in (1, 2, 4)} == {1, 2, 4}
+    results = sorted(path.stem for path in Path("results/ablations").iterdir())
+    variants = [*keys, "default", "before", "rejection", "plain-sft-before"]
+    assert results == sorted(f"{name}-{seed}" for name in variants for seed in (0, 1))
+    assert Path("docs/ablations.md").read_text() == "a page\n"
+
+
+def test_rejection_learns_from_the_default_runs_candidates(root, monkeypatch):
+    monkeypatch.chdir(root)
+    study(root, "ablations")
+    plain, *rejections = [r for call in calls(root, "train") if isinstance(r := recipe_of(call), SftRecipe)]
+    assert plain.mix == [1, 0, 0] and plain.run.steps == load_recipe(SftRecipe, "recipes/tiny/sft.yaml").run.steps
+    assert [r.candidates for r in rejections] == [f"runs/tiny/ablations/default-{s}/candidates" for s in (0, 1)]
+    assert all(r.run.steps == 7 for r in rejections)
+    kept = [r.run.out for call in calls(root, "train") if getattr(r := recipe_of(call), "keep_candidates", False)]
+    assert kept == ["runs/tiny/ablations/default-0", "runs/tiny/ablations/default-1"]
+
+
+def test_figure_5a_changes_the_reward_alone(root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert study(root, "figure5a", BASE="base/model", R1="r1/model") == 0
+    recipes = [recipe_of(call) for call in calls(root, "train")]
+    for recipe in recipes:
+        check(recipe)
+        assert (recipe.model, recipe.rounds, recipe.judge_weight, recipe.draw_weight) == ("base/model", 1, 0, 1)
+        assert len(changed(recipe, recipes[0]) - {"rewards"}) == 0
+    rewards = [(r.rewards[0].kind, r.rewards[0].model) for r in recipes]
+    assert rewards == [("janus", "base/model"), ("janus", "r1/model"), ("world", None)] * 2
+    assert all(call[call.index("--rounds") + 1] == "1" for call in calls(root, "eval"))
+
+
+@pytest.mark.parametrize("name", ["ablations", "figure5a"])
+def test_a_killed_study_goes_on_and_repeats_nothing(root, monkeypatch, name):
+    """Killed between training and measuring, it trains again (which --resume makes short) and measures."""
+    monkeypatch.chdir(root)
+    assert study(root, name, KILL_AFTER="6") == 137
+    assert not Path("docs", f"{name}.md").exists()
+    assert study(root, name) == 0
+    assert all("--resume" in call for call in calls(root, "train"))
+    outs = Counter(call[call.index("--out") + 1] for call in calls(root, "eval"))
+    assert set(outs.values()) == {1}, "nothing is measured twice"
+    before = len((root / "log.jsonl").read_text().splitlines())
+    assert study(root, name) == 0
+    assert len((root / "log.jsonl").read_text().splitlines()) == before + 1, "only the page is written again"
+
+
+def test_only_logs_and_results_stay(root, monkeypatch):
+    monkeypatch.chdir(root)
+    study(root, "ablations", SEEDS="0")
+    left = {path.name for path in Path("runs/tiny/ablations/default-0").iterdir()}
+    assert not left & {"checkpoints", "model", "candidates"}

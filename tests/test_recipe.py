@@ -148,6 +148,13 @@ def test_help_of_a_real_recipe_imports_nothing_heavy():
     assert help_of("janus_r1.train.vq", "VqRecipe") in done.stdout
 
 
+def test_help_follows_imports_and_spells_out_named_types():
+    text = help_of("janus_r1.train.rl.stage", "RlRecipe")
+    assert "--task draw|edit|both  (default: 'draw')" in text
+    assert "--policy guided|tempered|conditional  (default: 'guided')" in text
+    assert "--lora.rank INT  (default: 0)" in text and "--rewards.N.kind" in text
+
+
 @dataclass
 class Listing:
     parts: list[Needs] = field(default_factory=list)

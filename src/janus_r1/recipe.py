@@ -13,6 +13,7 @@ import textwrap
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -247,32 +248,32 @@ def help_of(module: str, name: str) -> str:
 
 def _keys(module: str, name: str, given: dict[str, str], prefix: str) -> list[Key]:
     """Fields of a class in source order; ``given`` are defaults that an outer recipe sets."""
-    tree = ast.parse(_source(module))
-    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name).body
+    home, definition = _definition(module, name) or (module, None)
+    if not isinstance(definition, ast.ClassDef):
+        raise LookupError(f"{module} has no class {name}")
     found: list[Key] = []
-    for node, after in zip(body, [*body[1:], None], strict=True):
+    for node, after in zip(definition.body, [*definition.body[1:], None], strict=True):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         field, default = node.target.id, _default(node.value)
-        home = _home(tree, module, node.annotation)
-        if home:
-            inner = {k.arg: ast.unparse(k.value) for k in getattr(default, "keywords", []) if k.arg}
-            found += _keys(*home, inner, f"{prefix}{field}.")
+        if inner := _recipe(home, node.annotation):
+            values = {k.arg: ast.unparse(k.value) for k in getattr(default, "keywords", []) if k.arg}
+            found += _keys(*inner, values, f"{prefix}{field}.")
             continue
         shown = given.get(field) or ("required" if default is None else ast.unparse(default))
-        found.append(Key(f"{prefix}{field}", _shown_type(node.annotation), shown, _doc(after)))
-        home = _home(tree, module, _item(node.annotation))
-        if home:
-            found += _keys(*home, {}, f"{prefix}{field}.N.")
+        found.append(Key(f"{prefix}{field}", _shown_type(_spelt_out(home, node.annotation)), shown, _doc(after)))
+        if inner := _recipe(home, _item(node.annotation)):
+            found += _keys(*inner, {}, f"{prefix}{field}.N.")
     return found
 
 
-def _source(module: str) -> str:
-    """Text of a module, found without importing the packages around it."""
+@cache
+def _tree(module: str) -> ast.Module:
+    """A module's source, found without importing the packages around it."""
     package, *rest = module.split(".")
-    if package == __package__:
-        return Path(__file__).parent.joinpath(*rest).with_suffix(".py").read_text(encoding="utf-8")
-    return Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
+    ours = Path(__file__).parent.joinpath(*rest).with_suffix(".py")
+    path = ours if package == __package__ else Path(str(sys.modules[module].__file__))
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _item(annotation: ast.expr) -> ast.expr:
@@ -280,17 +281,31 @@ def _item(annotation: ast.expr) -> ast.expr:
     return annotation.slice if isinstance(annotation, ast.Subscript) else annotation
 
 
-def _home(tree: ast.Module, module: str, annotation: ast.expr) -> tuple[str, str] | None:
-    """(module, class) of a nested dataclass, or None for any other type."""
-    if not isinstance(annotation, ast.Name):
-        return None
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == annotation.id and node.decorator_list:
-            return module, node.name
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{__package__}."):  # noqa: SIM102
-            if annotation.id in [alias.name for alias in node.names]:
-                return str(node.module), annotation.id
+def _definition(module: str, name: str) -> tuple[str, ast.stmt] | None:
+    """Where a class or a type's name is defined: the module, which may be one that ``module`` imports it from."""
+    for node in _tree(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.Assign) and name in [getattr(target, "id", None) for target in node.targets]:
+            return module, node
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            ours = str(node.module).startswith(f"{__package__}.")
+            return _definition(str(node.module), name) if ours else None
     return None
+
+
+def _recipe(module: str, annotation: ast.expr) -> tuple[str, str] | None:
+    """(module, class) of a nested dataclass, or None for any other type."""
+    found = _definition(module, annotation.id) if isinstance(annotation, ast.Name) else None
+    if found and isinstance(found[1], ast.ClassDef) and found[1].decorator_list:
+        return found[0], found[1].name
+    return None
+
+
+def _spelt_out(module: str, annotation: ast.expr) -> ast.expr:
+    """``Literal["a", "b"]`` where the annotation is a name for it."""
+    found = _definition(module, annotation.id) if isinstance(annotation, ast.Name) else None
+    return found[1].value if found and isinstance(found[1], ast.Assign) else annotation
 
 
 def _default(value: ast.expr | None) -> ast.expr | None:

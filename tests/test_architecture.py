@@ -14,7 +14,7 @@ LEVELS = [
     {"engine"},
     {"introspect"},
     {"data", "reward"},
-    {"api", "train", "eval", "serve", "recipe"},
+    {"api", "train", "eval", "serve", "recipe", "recipe_help"},
     {"commands", "cli"},
 ]
 

@@ -157,7 +157,7 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         if self.recipe:
-            from janus_r1.recipe import help_of
+            from janus_r1.recipe_help import help_of
 
             keys = help_of(*self.recipe[:2])
             first = keys.split("--", 1)[1].split()[0]

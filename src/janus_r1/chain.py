@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.files import read_json, write_atomically, write_json
 
 FORMAT = 1
@@ -48,19 +48,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        _require(self.rounds >= 1, "rounds must be at least 1")
-        _require(self.guidance >= 1, "guidance must be at least 1 (1 turns it off)")
-        _require(self.temperature >= 0 and self.text_temperature >= 0, "temperatures must not be negative")
-        _require(0 < self.top_p <= 1, "top_p must be in (0, 1]")
-        _require(self.top_k >= 0 and self.text_top_k >= 0, "top_k must not be negative (0 keeps all)")
-        _require(self.max_reason_tokens >= 1, "max_reason_tokens must be at least 1")
-        _require(self.history in ("full", "last"), "history must be full or last")
-        _require(self.final in ("last", "best"), "final must be last or best")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+        require(self.rounds >= 1, "rounds must be at least 1")
+        require(self.guidance >= 1, "guidance must be at least 1 (1 turns it off)")
+        require(self.temperature >= 0 and self.text_temperature >= 0, "temperatures must not be negative")
+        require(0 < self.top_p <= 1, "top_p must be in (0, 1]")
+        require(self.top_k >= 0 and self.text_top_k >= 0, "top_k must not be negative (0 keeps all)")
+        require(self.max_reason_tokens >= 1, "max_reason_tokens must be at least 1")
+        require(self.history in ("full", "last"), "history must be full or last")
+        require(self.final in ("last", "best"), "final must be last or best")
 
 
 @dataclass(frozen=True)

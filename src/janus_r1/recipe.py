@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 
 R = TypeVar("R")
 
@@ -88,7 +88,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 def _where(error: yaml.YAMLError) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 

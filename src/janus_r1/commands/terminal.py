@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -85,8 +85,7 @@ def loading_errors(name: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"cannot load the model {name}: {lines[0]}") from error
+        raise UserError(f"cannot load the model {name}: {first_line(error)}") from error
 
 
 def check_device(name: str) -> None:
@@ -96,7 +95,7 @@ def check_device(name: str) -> None:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"no device {name!r} here: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"no device {name!r} here: {first_line(error)}") from None
 
 
 def check_writable(path: Path) -> None:

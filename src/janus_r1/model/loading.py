@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 from janus_r1.files import read_json, write_atomically
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
@@ -69,7 +69,7 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
             core = _from_transformers(folder, wanted, device, name)
         tokenizer = original_tokenizer(folder) if original else AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot load the model {name}: {_first_line(error)}") from None
+        raise UserError(f"cannot load the model {name}: {first_line(error)}") from None
     try:
         return Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
@@ -117,11 +117,6 @@ def _from_transformers(folder: Path, dtype: torch.dtype, device: str, name: str)
         raise UserError(f"the weights in {name} do not fit its config: {len(wrong)} keys, e.g. {wrong[0]}")
     core.model.vqmodel.float()  # whatever the rest is: in bfloat16 several per cent of its ids come out wrong
     return core
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 from janus_r1.reward.questions import Plan, combine, edit, whole
 from janus_r1.reward.score import Abstained, Scorable, Score
 from janus_r1.reward.yes_no import MIN_MASS, share_of_yes, spelling
@@ -59,8 +59,7 @@ class LocalVlmReward:
             processor = AutoProcessor.from_pretrained(folder)
             model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot load the judge {folder}: {why}") from None
+            raise UserError(f"cannot load the judge {folder}: {first_line(error)}") from None
         if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
             raise UserError(f"cannot use the judge {folder}: it has no image processor or no chat template")
         return cls(model.to(device), processor, **options)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from janus_r1.chain import Chain, Settings
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
 from janus_r1.reward.build import RewardRecipe, build_rewards
@@ -356,24 +356,17 @@ def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -
 def check(recipe: RlRecipe) -> None:
     """Raises UserError for values that cannot be meant, before anything is loaded."""
     processes = this_process().num_processes
-    _require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
-    _require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
-    _require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
+    require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
+    require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
+    require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
     share = recipe.prompts_per_step // processes
-    _require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
+    require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
     updates = recipe.updates
-    _require(
-        recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)"
-    )
+    require(recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)")
     sampled = recipe.temperature > 0 and recipe.text_temperature > 0
-    _require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
-    _require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
+    require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
+    require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
     recipe.settings(0)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
 
 
 def rl(recipe: RlRecipe, resume: bool = False) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import INDEX, index, save, settings_of, show, slug
+from janus_r1.commands.generate import INDEX, index, save, show, slug
 from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
 from janus_r1.errors import UserError
 from janus_r1.images import check_image, read_image
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> None:
     check_instructions(args.instructions)
     check_image(args.image)
-    settings = settings_of(args)
+    settings = Settings.among(vars(args))
     out = Path(args.out or f"outputs/{slug(args.instructions)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
     with answers_only(args.json):

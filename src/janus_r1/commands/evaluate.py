@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import settings_of
 from janus_r1.commands.measure import measure, show_report
 from janus_r1.commands.terminal import load_model, progress
 
@@ -20,7 +19,7 @@ MOST = 1024  # chains at once, however much memory there is
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = replace(settings_of(args), rounds=max(args.round_limits))
+    settings = replace(Settings.among(vars(args)), rounds=max(args.round_limits))
     measure(args, lambda: _evaluate(args, settings), show_report)
 
 

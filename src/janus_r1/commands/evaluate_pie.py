@@ -11,7 +11,6 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import settings_of
 from janus_r1.commands.measure import measure, show_report
 from janus_r1.commands.terminal import check_device, load_model, progress, quiet_transformers, say
 from janus_r1.eval.pie.folder import read_folder
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = replace(settings_of(args), rounds=max(args.round_limits))
+    settings = replace(Settings.among(vars(args)), rounds=max(args.round_limits))
     measure(args, lambda: _evaluate(args, settings), show_report)
 
 

@@ -21,7 +21,7 @@ from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
 from janus_r1.errors import UserError
 from janus_r1.files import write_atomically, write_json
-from janus_r1.sheet import reason, sheet
+from janus_r1.sheet import sheet
 
 INDEX = "chains.json"
 
@@ -29,7 +29,7 @@ INDEX = "chains.json"
 def run(args: argparse.Namespace) -> None:
     prompts = [*args.prompts, *(read_prompts(args.file) if args.file else [])]
     check_prompts(prompts)
-    settings = settings_of(args)
+    settings = Settings.among(vars(args))
     samples = args.samples or (4 if len(prompts) == 1 else 1)
     out = Path(args.out or f"outputs/{slug(prompts)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
@@ -83,12 +83,6 @@ def check_prompts(prompts: Sequence[str]) -> None:
     for prompt in prompts:
         if not prompt.strip():
             raise UserError("the prompt is empty: say what to draw")
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Every option that is a field of Settings."""
-    given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
-    return Settings(**given)
 
 
 def slug(prompts: Sequence[str]) -> str:
@@ -190,5 +184,5 @@ def _story(chain: Chain) -> Table:
         word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
         end = "-> redraw" if number + 1 < len(chain.rounds) else ""
         mark = "[bold]<- final[/bold]" if number == chain.final else end
-        table.add_row(f"  draft {number + 1}", word, f"p_yes {verdict.p_yes:.2f}", escape(reason(verdict.text)), mark)
+        table.add_row(f"  draft {number + 1}", word, f"p_yes {verdict.p_yes:.2f}", escape(verdict.reason), mark)
     return table

@@ -16,7 +16,6 @@ from janus_r1.commands.generate import check_prompts
 from janus_r1.commands.terminal import answers_only, load_model, print_json, say
 from janus_r1.errors import UserError
 from janus_r1.images import check_image, load_image
-from janus_r1.sheet import reason
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     for path in args.images:
         check_image(path)
     with answers_only(args.json):
-        settings = Settings(text_temperature=args.text_temperature, seed=args.seed)
+        settings = Settings.among(vars(args))
         batch = plan_batch(args, texts, len(args.images), settings, drawing=False)
         model = load_model(args.model, args.dtype, args.device)
         size = model.model.image_size
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"model": args.model, "seed": args.seed, "verdicts": items})
     else:
-        _show(items)
+        _show(items, verdicts)
 
 
 def texts_for(images: list[str], texts: list[str]) -> list[str]:
@@ -60,10 +59,10 @@ def _item(path: str, text: str, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _show(items: list[dict[str, Any]]) -> None:
+def _show(items: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
     table = Table("image", "text", "verdict", "p_yes", "why", box=None, padding=(0, 2, 0, 0))
-    for item in items:
-        word = "[green]Yes[/green]" if item["accepted"] else "[red]No[/red]"
-        why = escape(reason(item["verdict"]))
-        table.add_row(escape(item["image"]), escape(item["text"]), word, f"{item['p_yes']:.2f}", why)
+    for item, verdict in zip(items, verdicts, strict=True):
+        word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
+        image, text = escape(item["image"]), escape(item["text"])
+        table.add_row(image, text, word, f"{verdict.p_yes:.2f}", escape(verdict.reason))
     Console(highlight=False).print(table)

@@ -17,7 +17,6 @@ import numpy as np
 from janus_r1.chain import Chain
 from janus_r1.eval.statistics import Figure, figure
 from janus_r1.eval.world import EvalOptions, Sampler, Verifier, choose_prompts
-from janus_r1.sheet import reason
 from janus_r1.world.failures import KINDS, OTHER, failure_kind
 from janus_r1.world.verify import verify
 
@@ -49,7 +48,7 @@ class Judged:
     @property
     def kind(self) -> str:
         """Of the mistake in a wrong draft; of the mistake that the model sees in a right one."""
-        return failure_kind(reason(self.chain.rounds[0].verdict.text) if self.right else self.why)
+        return failure_kind(self.chain.rounds[0].verdict.reason if self.right else self.why)
 
 
 def judged_drafts(sample: Sampler, options: EvalOptions, verifier: Verifier = verify) -> list[Judged]:

@@ -134,17 +134,8 @@ class RlRecipe:
         return self.minibatches * self.passes
 
     def settings(self, seed: int) -> Settings:
-        return Settings(
-            rounds=self.rounds,
-            guidance=self.guidance,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            text_temperature=self.text_temperature,
-            text_top_k=self.text_top_k,
-            max_reason_tokens=self.max_reason_tokens,
-            history=self.history,
-            seed=seed,
-        )
+        """How chains are sampled: by the keys that the recipe has in common with :class:`Settings`."""
+        return Settings.among({**vars(self), "seed": seed})
 
 
 class RlStage(Stage):

@@ -36,7 +36,7 @@ from decode import random_janus
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import Settings
 from janus_r1.engine.decoder import Decoder
-from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import DTYPES, load
 from janus_r1.model.presets import PRESETS
@@ -56,7 +56,7 @@ class Counting(Decoder):
     prefilled = 0
 
     def feed(self, stream, rows: list[Row]) -> None:
-        tokens = sum(len(segment) for row in rows for segment in row)
+        tokens = sum(map(row_length, rows))
         Counting.prefilled += tokens * (2 if stream.guided else 1)
         super().feed(stream, rows)
 
@@ -145,7 +145,7 @@ class Official:
 
     def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
         """Left-padded rows through an empty cache: last hidden states, cache, mask."""
-        lengths = [sum(len(segment) for segment in row) for row in rows]
+        lengths = [row_length(row) for row in rows]
         self.prefilled += sum(lengths)
         embeddings, longest = self.model.embed_rows(rows), max(lengths)
         padded = torch.stack([e.roll(longest - n, 0) for e, n in zip(embeddings, lengths, strict=True)])

@@ -34,7 +34,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: short waits, se
 import torch
 from transformers.cache_utils import DynamicCache
 
-from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.reward.score import Scorable
 from janus_r1.train.loop import RunOptions, environment
@@ -201,7 +201,7 @@ def forward(model: Janus, embeddings: torch.Tensor, mask: torch.Tensor, cache: D
 
 def left_padded(model: Janus, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings [R, L, D] and the mask [R, L] of what is no padding."""
-    lengths = torch.tensor([sum(len(segment) for segment in row) for row in rows], device=model.device)
+    lengths = torch.tensor([row_length(row) for row in rows], device=model.device)
     embeddings = model.embed_rows(rows)
     place = torch.arange(embeddings.shape[1], device=model.device) - (embeddings.shape[1] - lengths).unsqueeze(1)
     turned = embeddings.gather(1, place.clamp(min=0).unsqueeze(-1).expand_as(embeddings))
@@ -272,7 +272,7 @@ def last_segment(logprobs_BLV: torch.Tensor, rows: list[Row]) -> tuple[torch.Ten
     """Log-probs of the ids of every row's last segment, one after another, and how many each has."""
     chosen = []
     for row, of_row in zip(rows, logprobs_BLV, strict=True):
-        end = sum(len(segment) for segment in row) - 1
+        end = row_length(row) - 1
         ids = torch.tensor(row[-1].ids, device=of_row.device)
         chosen.append(of_row[end - len(ids) : end].gather(1, ids.unsqueeze(1)).squeeze(1))
     counts = torch.tensor([len(part) for part in chosen], device=logprobs_BLV.device)

@@ -65,20 +65,12 @@ class RewardRecipe:
 
 
 COMMON = {"kind", "weight", "name"}
-ENDPOINT_ONLY = {"url", "api_key_env", "decompose_words", "top_logprobs", "concurrency", "tries", "timeout_s"}
+OF_EDITS = {"follow_weight", "preserve_weight"}
+OF_REQUESTS = {"concurrency", "tries", "timeout_s", "backoff_s", "batch_s", "cache"}
 KNOWN = {
-    "world": {"binary", "follow_weight", "preserve_weight"},
-    "endpoint": {
-        "model",
-        "follow_weight",
-        "preserve_weight",
-        "min_mass",
-        "backoff_s",
-        "batch_s",
-        "cache",
-        *ENDPOINT_ONLY,
-    },
-    "local_vlm": {"model", "follow_weight", "preserve_weight", "min_mass", "batch_size", "dtype"},
+    "world": {"binary", *OF_EDITS},
+    "endpoint": {"model", "url", "api_key_env", "decompose_words", "min_mass", "top_logprobs", *OF_EDITS, *OF_REQUESTS},
+    "local_vlm": {"model", "min_mass", "batch_size", "dtype", *OF_EDITS},
     "janus": {"model", "batch_size", "dtype"},
 }
 

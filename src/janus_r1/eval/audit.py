@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from janus_r1.chain import Chain
+from janus_r1.eval.balance import in_turn
 from janus_r1.eval.statistics import Figure, figure
 from janus_r1.eval.world import EvalOptions, Sampler, Verifier, choose_prompts
 from janus_r1.world.failures import KINDS, OTHER, failure_kind
@@ -108,11 +107,5 @@ def _by(drafts: list[Judged], key: Callable[[Judged], str], what: Callable[[Judg
 
 def examples(drafts: list[Judged], error: str, most: int = 12) -> list[Chain]:
     """Up to ``most`` chains with this error, one of each kind of mistake in turn; prompts carry the verifier's view."""
-    found = [draft for draft in drafts if draft.error == error]
-    turn: Counter[str] = Counter()
-    places = []
-    for draft in found:
-        places.append(turn[draft.kind])
-        turn[draft.kind] += 1
-    order = np.argsort(places, kind="stable")[:most]
-    return [replace(found[i].chain, prompt=f"{found[i].chain.prompt} | verifier: {found[i].why}") for i in order]
+    shown = in_turn((draft for draft in drafts if draft.error == error), lambda draft: draft.kind)[:most]
+    return [replace(draft.chain, prompt=f"{draft.chain.prompt} | verifier: {draft.why}") for draft in shown]

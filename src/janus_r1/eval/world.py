@@ -9,22 +9,20 @@ the prompt holds. ``overall`` is the plain mean of the families' means, as in Ge
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from janus_r1.chain import Chain, Round, Settings
-from janus_r1.errors import UserError
+from janus_r1.eval.balance import in_turn
+from janus_r1.eval.checks import check_chains, check_counts, check_families, check_rounds, check_split
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
 from janus_r1.world.prompts import Prompt, split
 from janus_r1.world.scene import Description
 from janus_r1.world.verify import Verification, verify
 
-SPLITS = ("test", "dense", "held_out")
 CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
 
 Sampler = Callable[[list[str], Settings], list[Chain]]
@@ -54,12 +52,9 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        if self.split not in SPLITS:
-            raise UserError(f"unknown split {self.split!r}; choose {', '.join(SPLITS)}")
-        if not self.rounds or min(self.rounds) < 1:
-            raise UserError("rounds must be one or more round limits of at least 1, such as 1,3")
-        if self.samples < 1 or (self.limit is not None and self.limit < 1):
-            raise UserError("samples and limit must be at least 1")
+        check_split(self.split)
+        check_rounds(self.rounds)
+        check_counts(self.samples, self.limit)
 
 
 def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = verify) -> dict[str, Any]:
@@ -81,8 +76,7 @@ def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = v
     redrawn = bench.independent(drafts, repeated, settings) if options.controls else drafts
     keep = np.isfinite(drafts.score).all(1) & np.isfinite(redrawn.score).all(1)
     rows = Rows(numbers[keep], np.array([p.family for p in repeated])[keep])
-    if lost := {p.family for p in prompts} - set(rows.families.tolist()):
-        raise UserError(f"no image of {', '.join(sorted(lost))} could be scored: {bench.failures[0]}")
+    check_families({p.family for p in prompts}, rows.families.tolist(), bench.failures)
     drafts, redrawn = drafts.rows(keep), redrawn.rows(keep)
     return {
         "run": {"benchmark": "world", **asdict(options), "prompts": len(prompts), "settings": asdict(settings)},
@@ -97,8 +91,7 @@ def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = v
 
 def choose_prompts(name: str, limit: int | None = None) -> list[Prompt]:
     """Prompts of a split, one of each family in turn, so that any limit is balanced."""
-    places: defaultdict[str, count[int]] = defaultdict(count)
-    return sorted(split(name), key=lambda prompt: next(places[prompt.family]))[:limit]
+    return in_turn(split(name), lambda prompt: prompt.family)[:limit]
 
 
 # ----------------------------------------------------------------------------- sampling and scoring
@@ -144,8 +137,7 @@ class _Bench:
         start = time.perf_counter()
         chains = self.sample(texts, settings)
         self.seconds += time.perf_counter() - start
-        if [c.prompt for c in chains] != texts or not all(1 <= len(c.rounds) <= settings.rounds for c in chains):
-            raise ValueError(f"the sampler must return a chain of 1 to {settings.rounds} rounds a prompt, in order")
+        check_chains(chains, texts, settings.rounds, "sampler", "prompt")
         self.images += sum(len(c.rounds) for c in chains)
         cells = np.zeros((len(chains), settings.rounds, len(Drafts._fields)))
         for row, chain, prompt in zip(cells, chains, prompts, strict=True):

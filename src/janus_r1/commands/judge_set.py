@@ -44,7 +44,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    from janus_r1.eval.report import show
+    from janus_r1.eval.tables import show
 
     run = result["run"]
     title = f"{run['model']} on {result['images']} drafts of {run['drafts_of']}, half of them right"

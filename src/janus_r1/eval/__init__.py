@@ -1,6 +1,6 @@
 """Benchmarks, one a file, with their statistics and reports.
 
-``world``      introspection, verdicts and equal-cost controls on the world ``shapes``
+``world``      introspection and verdicts on the world ``shapes``, with its ``drafts`` and equal-cost ``controls``
 ``edit``       following and preserving on edits of the world; ``pie`` PIE-Bench from a user's own copy
 ``judge``      verdicts of any judge on one fixed set of drafts
 ``audit``      what a model accepts though it is wrong, and rejects though it is right

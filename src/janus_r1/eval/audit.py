@@ -14,8 +14,9 @@ from typing import Any
 
 from janus_r1.chain import Chain
 from janus_r1.eval.balance import in_turn
+from janus_r1.eval.drafts import Sampler, Verifier
 from janus_r1.eval.statistics import Figure, figure
-from janus_r1.eval.world import EvalOptions, Sampler, Verifier, choose_prompts
+from janus_r1.eval.world import EvalOptions, choose_prompts
 from janus_r1.world.failures import KINDS, OTHER, failure_kind
 from janus_r1.world.verify import verify
 

@@ -41,12 +41,12 @@ from transformers.cache_utils import DynamicCache
 import machine
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
+from janus_r1.environment import environment
 from janus_r1.layout import Text
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import DTYPES, EMBEDDED, load
 from janus_r1.model.memory import step_bytes
 from janus_r1.model.presets import PRESETS, preset_config, random_model
-from janus_r1.train.loop import environment
 from janus_r1.world.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "decode.jsonl"

@@ -34,10 +34,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: short waits, se
 import torch
 from transformers.cache_utils import DynamicCache
 
+from janus_r1.environment import environment
 from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.reward.score import Scorable
-from janus_r1.train.loop import RunOptions, environment
+from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.rl.credit import normalised
 from janus_r1.train.rl.grpo import k3

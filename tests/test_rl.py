@@ -18,7 +18,8 @@ from janus_r1.chain import Settings
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.reward.score import Abstained
-from janus_r1.train.loop import RunOptions, newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.loop import RunOptions
 from janus_r1.train.prepare import prepare
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.credit import Credit, Scored

@@ -18,11 +18,13 @@ from janus_r1.data.candidates import Candidate, CandidateSet, write_part
 from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen
-from janus_r1.train.loop import RunOptions, lr_share, newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.loop import RunOptions
 from janus_r1.train.muon import orthogonalise
 from janus_r1.train.objective import NextToken
 from janus_r1.train.prepare import freeze, prepare
 from janus_r1.train.pretrain import PretrainRecipe, pretrain
+from janus_r1.train.schedule import lr_share
 from janus_r1.train.sft import SftRecipe, SftStage
 from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
 from janus_r1.world.render import render

@@ -34,10 +34,10 @@ def _audit(args: argparse.Namespace) -> tuple[dict[str, Any], list[Judged]]:
     settings = replace(Settings.among(vars(args)), rounds=1)
     batch = plan_batch(args, [], MOST, settings)
     model = load_model(args.model, args.dtype, args.device)
+    from janus_r1.environment import environment
     from janus_r1.eval.audit import audit
     from janus_r1.eval.world import EvalOptions
     from janus_r1.train.history import training
-    from janus_r1.train.loop import environment
 
     options = EvalOptions(
         split=args.split,

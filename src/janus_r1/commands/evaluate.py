@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     batch = plan_batch(args, [], MOST, settings)
     model = load_model(args.model, args.dtype, args.device)
+    from janus_r1.environment import environment
     from janus_r1.eval.world import EvalOptions, evaluate_world
     from janus_r1.train.history import training
-    from janus_r1.train.loop import environment
 
     options = EvalOptions(
         split=args.split,

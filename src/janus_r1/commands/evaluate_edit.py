@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     batch = plan_batch(args, [], MOST, settings, edit=True)
     model = load_model(args.model, args.dtype, args.device)
+    from janus_r1.environment import environment
     from janus_r1.eval.edit import EditEvalOptions, evaluate_edit
-    from janus_r1.train.loop import environment
 
     options = EditEvalOptions(
         split=args.split,

@@ -54,7 +54,7 @@ def _metrics(args: argparse.Namespace) -> Metrics:
 
 
 def _record(args: argparse.Namespace) -> dict[str, Any]:
-    from janus_r1.train.loop import environment
+    from janus_r1.environment import environment
 
     given = {name: getattr(args, name) for name in ("model", "folder", "limit", "clip", "dino")}
     return {**given, "environment": environment()}

@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     model = load_model(args.model, args.dtype, args.device)
     drawer = load_model(args.drafts_of, args.dtype, args.device)
+    from janus_r1.environment import environment
     from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
-    from janus_r1.train.loop import environment
 
     options = JudgeOptions(args.split, args.samples, args.limit, seed=args.seed)
     held = judge_set(drawer.model, options)

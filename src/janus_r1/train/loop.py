@@ -100,6 +100,10 @@ class RunOptions:
     threads: int = 0
     """CPU threads; 0 leaves torch's default."""
 
+    def seed_of(self, step: int) -> int:
+        """From which everything random in a step follows."""
+        return self.seed * 1_000_003 + step
+
 
 def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     """Train ``stage`` to ``options.steps``; returns the run's folder.
@@ -123,7 +127,7 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     main = accelerator.is_main_process
     log = RunLog(out, start, options.steps, options.log_every, seconds, stage.headline, main)
     for step in range(start, options.steps):
-        torch.manual_seed(options.seed * 1_000_003 + step)
+        torch.manual_seed(options.seed_of(step))
         _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)
         figures = _backward(stage, accelerator, module, step)
         norm = float(whole(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)))

@@ -222,7 +222,7 @@ class RlStage(Stage):
         recipe, rank, share = self.recipe, self.process.process_index, self._share
         model = self.replica.refresh()
         for attempt in range(ATTEMPTS):
-            seed = (recipe.run.seed * 1_000_003 + index) * ATTEMPTS + attempt
+            seed = recipe.run.seed_of(index) * ATTEMPTS + attempt
             prompts = self.prompts.step(recipe.prompts_per_step, recipe.run.seed, index * ATTEMPTS + attempt)
             rollout = roll_out(
                 model,

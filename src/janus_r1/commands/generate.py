@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from rich.table import Table
 from janus_r1.chain import SOURCE, Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
+from janus_r1.data.prompt_file import read_prompts
 from janus_r1.errors import UserError
 from janus_r1.files import write_atomically, write_json
 from janus_r1.sheet import sheet
@@ -55,25 +55,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 # ------------------------------------------------------------------------------------------- input
-
-
-def read_prompts(name: str) -> list[str]:
-    """Prompts of a file (``-``: standard input), one a line; blank lines and ``#`` comments are skipped.
-
-    Raises:
-        UserError: if the file is missing, is not text, or holds no prompt.
-    """
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"no such prompt file: {name}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompt file {name}: {error}") from None
-    lines = [line.strip() for line in text.splitlines()]
-    prompts = [line for line in lines if line and not line.startswith("#")]
-    if not prompts:
-        raise UserError(f"{name} holds no prompt: write one a line")
-    return prompts
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

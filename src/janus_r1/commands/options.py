@@ -220,7 +220,7 @@ def _add_generate(commands: Any) -> Parser:
     parser = _add(commands, "generate", "generate", "draw, judge, redraw", GENERATE_EXAMPLES)
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw; several are drawn together")
     parser.add_argument(
-        "--file", metavar="FILE", help="a text file of prompts, one a line (# comments); - is standard input"
+        "--file", metavar="FILE", help="prompts: text, one a line (# comments), or JSONL; - is standard input"
     )
     parser.add_argument(
         "--samples", metavar="N", type=_at_least(1), help="chains a prompt (default: 4 for one prompt, else 1)"

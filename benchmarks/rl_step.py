@@ -42,7 +42,8 @@ from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.rl.credit import normalised
 from janus_r1.train.rl.grpo import k3
-from janus_r1.train.rl.stage import RlRecipe, RlStage
+from janus_r1.train.rl.recipe import RlRecipe
+from janus_r1.train.rl.stage import RlStage
 
 RESULTS = Path(__file__).parent / "results" / "rl_step.jsonl"
 KL = 0.05

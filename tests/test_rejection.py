@@ -18,8 +18,9 @@ from janus_r1.recipe import load_recipe
 from janus_r1.train.history import training
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.rl.harvest import Harvest, candidates
+from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import Group
-from janus_r1.train.rl.stage import RlRecipe, RlStage, rl
+from janus_r1.train.rl.stage import RlStage, rl
 from janus_r1.train.sft import SftRecipe, sft
 
 ROOT = Path(__file__).parent.parent

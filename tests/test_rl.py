@@ -25,8 +25,9 @@ from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.credit import Credit, Scored
 from janus_r1.train.rl.policy import Policy, rescored
 from janus_r1.train.rl.prompts import PromptSource
+from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import roll_out
-from janus_r1.train.rl.stage import RlRecipe, RlStage, rl
+from janus_r1.train.rl.stage import RlStage, rl
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
 SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 9, "seed": 1}
@@ -261,7 +262,8 @@ def kept(out: Path) -> dict[str, bytes]:
 
 
 def code(recipe: RlRecipe) -> str:
-    return f"import sys\nfrom janus_r1.train.rl.stage import *\nrl({recipe!r}, resume='resume' in sys.argv)\n"
+    imports = "import sys\nfrom janus_r1.train.rl.recipe import *\nfrom janus_r1.train.rl.stage import rl\n"
+    return f"{imports}rl({recipe!r}, resume='resume' in sys.argv)\n"
 
 
 def run_code(source: str, *arguments: str) -> None:

@@ -327,13 +327,13 @@ def _add_recipe(commands: Any, name: str, recipe: Recipe, summary: str) -> None:
 
 def _add_splits(commands: Any) -> None:
     summary = "show the world's prompts and edits, by split and family"
-    parser = _add(commands, "splits", "splits", summary, SPLITS_EXAMPLES)
+    parser = _add(commands, "splits", "data_splits", summary, SPLITS_EXAMPLES)
     parser.add_argument("--examples", metavar="N", type=_at_least(0), default=5, help="prompts or edits shown a split")
     _add_json(parser)
 
 
 def _add_eval_world(commands: Any) -> None:
-    parser = _add(commands, "world", "evaluate", "measure a model on the world shapes", EVAL_EXAMPLES)
+    parser = _add(commands, "world", "eval_world", "measure a model on the world shapes", EVAL_EXAMPLES)
     parser.add_argument("--split", choices=("test", "dense", "held_out"), default="test", help="prompts to draw")
     parser.add_argument(
         "--rounds", dest="round_limits", type=_limits, default="1,2,3,4", metavar="T,T", help="round limits to report"
@@ -349,7 +349,7 @@ def _add_eval_world(commands: Any) -> None:
 
 def _add_eval_edit(commands: Any) -> None:
     summary = "measure how a model edits pictures of the world shapes"
-    parser = _add(commands, "edit", "evaluate_edit", summary, EVAL_EDIT_EXAMPLES)
+    parser = _add(commands, "edit", "eval_edit", summary, EVAL_EDIT_EXAMPLES)
     parser.add_argument("--split", choices=("test", "held_out"), default="test", help="edits to make")
     parser.add_argument(
         "--rounds", dest="round_limits", type=_limits, default="1,3", metavar="T,T", help="round limits to report"
@@ -367,7 +367,7 @@ def _add_eval_edit(commands: Any) -> None:
 
 def _add_eval_pie(commands: Any) -> None:
     summary = "measure how a model edits real pictures, by the PIE-Bench protocol"
-    parser = _add(commands, "pie", "evaluate_pie", summary, EVAL_PIE_EXAMPLES)
+    parser = _add(commands, "pie", "eval_pie", summary, EVAL_PIE_EXAMPLES)
     parser.add_argument("folder", metavar="FOLDER", help="your copy of PIE-Bench")
     parser.add_argument(
         "--rounds", dest="round_limits", type=_limits, default="1,3", metavar="T,T", help="round limits to report"
@@ -394,7 +394,7 @@ def _add_eval_pie(commands: Any) -> None:
 
 def _add_eval_judge(commands: Any) -> None:
     summary = "measure a model's verdicts on one fixed set of drafts, half of them right"
-    parser = _add(commands, "judge", "judge_set", summary, JUDGE_SET_EXAMPLES)
+    parser = _add(commands, "judge", "eval_judge", summary, JUDGE_SET_EXAMPLES)
     parser.add_argument("--drafts-of", metavar="MODEL", default="tiny-base", help="model that drew what is judged")
     parser.add_argument("--split", choices=("test", "dense", "held_out"), default="test", help="prompts of the drafts")
     parser.add_argument("--samples", metavar="N", type=_at_least(1), default=4, help="drafts a prompt")
@@ -408,7 +408,7 @@ def _add_eval_judge(commands: Any) -> None:
 
 def _add_eval_audit(commands: Any) -> None:
     summary = "show what a model accepts though it is wrong, and rejects though it is right"
-    parser = _add(commands, "audit", "audit", summary, AUDIT_EXAMPLES)
+    parser = _add(commands, "audit", "eval_audit", summary, AUDIT_EXAMPLES)
     parser.add_argument("--split", choices=("test", "dense", "held_out"), default="test", help="prompts to draw")
     parser.add_argument("--samples", metavar="N", type=_at_least(1), default=4, help="drafts a prompt")
     parser.add_argument("--limit", metavar="N", type=_at_least(1), help="prompts at most, balanced over families")
@@ -421,7 +421,7 @@ def _add_eval_audit(commands: Any) -> None:
 
 def _add_eval_tokenizer(commands: Any) -> None:
     summary = "measure what a model's image tokenizer keeps of fresh scenes"
-    parser = _add(commands, "tokenizer", "tokenizer", summary, TOKENIZER_EXAMPLES)
+    parser = _add(commands, "tokenizer", "eval_tokenizer", summary, TOKENIZER_EXAMPLES)
     parser.add_argument("--scenes", metavar="N", type=_at_least(1), default=1000, help="scenes to encode and decode")
     parser.add_argument("--seed", metavar="N", type=int, default=1_000_000, help="of the scenes")
     _add_model(parser)

@@ -11,7 +11,7 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.evaluate import MOST
+from janus_r1.commands.eval_world import MOST
 from janus_r1.commands.measure import measure, show_report
 from janus_r1.commands.terminal import load_model, progress
 

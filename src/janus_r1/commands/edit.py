@@ -13,9 +13,16 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import INDEX, index, save, show, slug
-from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
-from janus_r1.errors import UserError
+from janus_r1.commands.chains import INDEX, index, save, show, slug
+from janus_r1.commands.terminal import (
+    answers_only,
+    check_new_folder,
+    check_texts,
+    load_model,
+    print_json,
+    progress,
+    say,
+)
 from janus_r1.images import check_image, read_image
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> None:
-    check_instructions(args.instructions)
+    check_texts(args.instructions, "instruction", "change")
     check_image(args.image)
     settings = Settings.among(vars(args))
     out = Path(args.out or f"outputs/{slug(args.instructions)}-{settings.seed}")
@@ -44,13 +51,6 @@ def run(args: argparse.Namespace) -> None:
         print_json(record)
     else:
         show(chains, out, seconds)
-
-
-def check_instructions(instructions: Sequence[str]) -> None:
-    """Raises UserError, before a model is loaded, where there is nothing to change."""
-    for instruction in instructions:
-        if not instruction.strip():
-            raise UserError("the instruction is empty: say what to change")
 
 
 def in_turn(

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from janus_r1.chain import Settings, Verdict
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import check_prompts
-from janus_r1.commands.terminal import answers_only, load_model, print_json, say
+from janus_r1.commands.terminal import answers_only, check_texts, load_model, print_json, say
 from janus_r1.errors import UserError
 from janus_r1.images import check_image, load_image
 
@@ -43,7 +42,7 @@ def texts_for(images: list[str], texts: list[str]) -> list[str]:
     Raises:
         UserError: if they cannot be paired, or a text is empty.
     """
-    check_prompts(texts)
+    check_texts(texts)
     if len(texts) not in (1, len(images)):
         raise UserError(f"{len(images)} images and {len(texts)} texts: pass one --text for all, or one an image")
     return texts * len(images) if len(texts) == 1 else texts

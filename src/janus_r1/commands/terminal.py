@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from janus_r1.errors import UserError, first_line
+from janus_r1.errors import UserError, first_line, require
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -86,6 +86,12 @@ def loading_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from error
+
+
+def check_texts(texts: Sequence[str], kind: str = "prompt", task: str = "draw") -> None:
+    """Raises UserError, before a model is loaded, where one is blank."""
+    for text in texts:
+        require(bool(text.strip()), f"the {kind} is empty: say what to {task}")
 
 
 def check_device(name: str) -> None:

@@ -14,15 +14,9 @@ import numpy as np
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.chains import INDEX, index, save, show, slug
-from janus_r1.commands.terminal import (
-    answers_only,
-    check_new_folder,
-    check_texts,
-    load_model,
-    print_json,
-    progress,
-    say,
-)
+from janus_r1.commands.checks import check_new_folder, check_texts
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json, progress, warn
 from janus_r1.images import check_image, read_image
 
 if TYPE_CHECKING:
@@ -36,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out or f"outputs/{slug(args.instructions)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
     with answers_only(args.json):
-        image = read_image(args.image, warn=lambda text: say(f"janus-r1: warning: {text}"))
+        image = read_image(args.image, warn=warn)
         batch = plan_batch(args, args.instructions, args.samples, settings, edit=True)
         model = load_model(args.model, args.dtype, args.device)
         began = time.monotonic()

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from janus_r1.chain import Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
+from janus_r1.commands.checks import check_new_folder
 from janus_r1.commands.eval_world import MOST, sampler
 from janus_r1.commands.measure import answer, show_report
-from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, progress
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, progress
 from janus_r1.files import write_atomically, write_json
 
 if TYPE_CHECKING:

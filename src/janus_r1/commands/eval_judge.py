@@ -12,7 +12,8 @@ from rich.table import Table
 
 from janus_r1.chain import Verdict
 from janus_r1.commands.measure import measure
-from janus_r1.commands.terminal import load_model, progress
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import progress
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
+from janus_r1.commands.checks import check_device
 from janus_r1.commands.measure import measure, show_report
-from janus_r1.commands.terminal import check_device, load_model, progress, quiet_transformers, say
+from janus_r1.commands.model import load_model, quiet_transformers
+from janus_r1.commands.terminal import note, progress, say
 from janus_r1.eval.pie.folder import read_folder
 from janus_r1.images import square
 
@@ -49,7 +51,7 @@ def _metrics(args: argparse.Namespace) -> Metrics:
     metrics = {**PIXELS, **learned_metrics(args.clip, args.dino, args.device)}
     for name, metric in metrics.items():
         if isinstance(metric, NotMeasured):
-            say(f"janus-r1: note: {name} {metric}")
+            note(f"{name} {metric}")
     return metrics
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.measure import measure, show_report
-from janus_r1.commands.terminal import load_model, progress
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import progress
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1

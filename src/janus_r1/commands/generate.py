@@ -10,7 +10,9 @@ from pathlib import Path
 from janus_r1.chain import Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
 from janus_r1.commands.chains import INDEX, index, save, show, slug
-from janus_r1.commands.terminal import answers_only, check_new_folder, check_texts, load_model, print_json, progress
+from janus_r1.commands.checks import check_new_folder, check_texts
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json, progress
 from janus_r1.data.prompt_file import read_prompts
 from janus_r1.errors import require
 

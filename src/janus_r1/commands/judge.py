@@ -12,7 +12,9 @@ from rich.table import Table
 
 from janus_r1.chain import Settings, Verdict
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.terminal import answers_only, check_texts, load_model, print_json, say
+from janus_r1.commands.checks import check_texts
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json, warn
 from janus_r1.errors import UserError
 from janus_r1.images import check_image, load_image
 
@@ -26,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
         batch = plan_batch(args, texts, len(args.images), settings, drawing=False)
         model = load_model(args.model, args.dtype, args.device)
         size = model.model.image_size
-        pixels = [load_image(path, size, warn=lambda text: say(f"janus-r1: warning: {text}")) for path in args.images]
+        pixels = [load_image(path, size, warn=warn) for path in args.images]
         with memory_errors(batch, args.device):
             verdicts = model.judge(pixels, texts, max_batch=batch, **asdict(settings))
     items = [_item(*entry) for entry in zip(args.images, texts, verdicts, strict=True)]

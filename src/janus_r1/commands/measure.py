@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from janus_r1.commands.terminal import answers_only, check_writable, print_json, say
+from janus_r1.commands.checks import check_writable
+from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.files import write_json
 
 Result = dict[str, Any]

@@ -221,3 +221,11 @@ def test_edit_pairs_images_with_instructions_and_fits_them(tiny):
     ):
         with pytest.raises(UserError, match=complaint):
             model.edit(images, instructions)
+
+
+def test_reconstruct_fits_and_passes_through_the_tokenizer(tiny):
+    model = JanusR1(tiny)
+    wide = np.full((40, 100, 3), 200, np.uint8)
+    (kept,) = model.reconstruct([wide])
+    ids = torch.tensor(model.edit(wide, "add a ring", rounds=1)[0].source.ids)
+    assert kept.shape == (64, 64, 3) and (kept == tiny.decode_image(ids[None])[0]).all()

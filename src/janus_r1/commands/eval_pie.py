@@ -16,7 +16,6 @@ from janus_r1.commands.measure import measure, show_report
 from janus_r1.commands.model import load_model, quiet_transformers
 from janus_r1.commands.terminal import note, progress, say
 from janus_r1.eval.pie.folder import read_folder
-from janus_r1.images import square
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -76,6 +75,4 @@ class Editor:
         return chains
 
     def reconstruct(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        janus = self.model.model
-        fitted = [square(image, janus.image_size) for image in images]
-        return list(janus.decode_image(janus.ids_of(janus.sources(fitted))))
+        return self.model.reconstruct(images)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -168,29 +167,23 @@ class Official:
 
 
 def measure(model: Janus, batch: int, settings: Settings, accept: Schedule, repeats: int) -> dict[str, Any]:
-    """Per arm: sorted seconds, images drawn, tokens prefilled, peak bytes; the first turn warms up."""
+    """Per arm: sorted seconds, images drawn, tokens prefilled, peak bytes."""
     texts = [prompt.text for prompt in split("test")]
     prompts = [texts[i * max(1, len(texts) // batch) % len(texts)] for i in range(batch)]
     arms = {
         "ours": lambda: ours(model, prompts, settings, accept),
         "official": lambda: Official(model, prompts, settings).run(),
     }
-    device = str(model.device)
-    found: dict[str, Any] = {name: {"seconds": [], "peak_bytes": 0} for name in arms}
-    for turn in range(repeats + 1):
-        for name, arm in arms.items():
-            machine.forget_peak(device)
-            began = time.perf_counter()
-            images, prefilled = arm()
-            machine.synchronize(device)
-            took = time.perf_counter() - began
-            found[name] |= {"images": images, "prefilled": prefilled}
-            found[name]["peak_bytes"] = max(found[name]["peak_bytes"], machine.peak_memory(device))
-            if turn:
-                found[name]["seconds"].append(took)
-    for arm in found.values():
-        arm["chains_per_second"] = batch / statistics.median(arm["seconds"])
-        arm["seconds"].sort()
+    found = {}
+    for name, turns in machine.take_turns(arms, repeats, str(model.device)).items():
+        images, prefilled = turns.results[-1]
+        found[name] = {
+            "seconds": sorted(turns.seconds),
+            "peak_bytes": max(turns.peaks),
+            "images": images,
+            "prefilled": prefilled,
+            "chains_per_second": batch / statistics.median(turns.seconds),
+        }
     return found
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -36,11 +35,11 @@ from decode import random_janus
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import Settings
 from janus_r1.engine.decoder import Decoder
-from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.environment import environment
+from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import DTYPES, load
 from janus_r1.model.presets import PRESETS
-from janus_r1.train.loop import environment
 from janus_r1.world.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "chain.jsonl"
@@ -56,7 +55,7 @@ class Counting(Decoder):
     prefilled = 0
 
     def feed(self, stream, rows: list[Row]) -> None:
-        tokens = sum(len(segment) for row in rows for segment in row)
+        tokens = sum(map(row_length, rows))
         Counting.prefilled += tokens * (2 if stream.guided else 1)
         super().feed(stream, rows)
 
@@ -145,7 +144,7 @@ class Official:
 
     def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
         """Left-padded rows through an empty cache: last hidden states, cache, mask."""
-        lengths = [sum(len(segment) for segment in row) for row in rows]
+        lengths = [row_length(row) for row in rows]
         self.prefilled += sum(lengths)
         embeddings, longest = self.model.embed_rows(rows), max(lengths)
         padded = torch.stack([e.roll(longest - n, 0) for e, n in zip(embeddings, lengths, strict=True)])
@@ -168,29 +167,23 @@ class Official:
 
 
 def measure(model: Janus, batch: int, settings: Settings, accept: Schedule, repeats: int) -> dict[str, Any]:
-    """Per arm: sorted seconds, images drawn, tokens prefilled, peak bytes; the first turn warms up."""
+    """Per arm: sorted seconds, images drawn, tokens prefilled, peak bytes."""
     texts = [prompt.text for prompt in split("test")]
     prompts = [texts[i * max(1, len(texts) // batch) % len(texts)] for i in range(batch)]
     arms = {
         "ours": lambda: ours(model, prompts, settings, accept),
         "official": lambda: Official(model, prompts, settings).run(),
     }
-    device = str(model.device)
-    found: dict[str, Any] = {name: {"seconds": [], "peak_bytes": 0} for name in arms}
-    for turn in range(repeats + 1):
-        for name, arm in arms.items():
-            machine.forget_peak(device)
-            began = time.perf_counter()
-            images, prefilled = arm()
-            machine.synchronize(device)
-            took = time.perf_counter() - began
-            found[name] |= {"images": images, "prefilled": prefilled}
-            found[name]["peak_bytes"] = max(found[name]["peak_bytes"], machine.peak_memory(device))
-            if turn:
-                found[name]["seconds"].append(took)
-    for arm in found.values():
-        arm["chains_per_second"] = batch / statistics.median(arm["seconds"])
-        arm["seconds"].sort()
+    found = {}
+    for name, turns in machine.take_turns(arms, repeats, str(model.device)).items():
+        images, prefilled = turns.results[-1]
+        found[name] = {
+            "seconds": sorted(turns.seconds),
+            "peak_bytes": max(turns.peaks),
+            "images": images,
+            "prefilled": prefilled,
+            "chains_per_second": batch / statistics.median(turns.seconds),
+        }
     return found
 
 

@@ -25,10 +25,9 @@ import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,12 @@ from transformers.cache_utils import DynamicCache
 import machine
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
+from janus_r1.environment import environment
 from janus_r1.layout import Text
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import DTYPES, EMBEDDED, load
 from janus_r1.model.memory import step_bytes
 from janus_r1.model.presets import PRESETS, preset_config, random_model
-from janus_r1.train.loop import environment
 from janus_r1.world.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
@@ -131,22 +130,12 @@ def prompts_for(model: Janus, batch: int) -> list[Text]:
 
 
 def measure(model: Janus, batch: int, guidance: float, repeats: int) -> dict[str, dict[str, Any]]:
-    """Seconds a batch (sorted) and peak bytes for every arm; the arms take turns, the first turn warms up."""
-    prompts, device = prompts_for(model, batch), str(model.device)
-    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
-    peak = dict.fromkeys(ARMS, 0)
-    for turn in range(repeats + 1):
-        for name, arm in ARMS.items():
-            machine.forget_peak(device)
-            began = time.perf_counter()
-            ids = arm(model, prompts, guidance)
-            machine.synchronize(device)
-            took = time.perf_counter() - began
-            assert ids.shape == (batch, model.image_tokens)
-            peak[name] = max(peak[name], machine.peak_memory(device))
-            if turn:
-                seconds[name].append(took)
-    return {name: {"seconds": sorted(seconds[name]), "peak_bytes": peak[name]} for name in ARMS}
+    """Seconds a batch (sorted) and peak bytes for every arm."""
+    prompts = prompts_for(model, batch)
+    arms = {name: partial(arm, model, prompts, guidance) for name, arm in ARMS.items()}
+    turns = machine.take_turns(arms, repeats, str(model.device))
+    assert all(ids.shape == (batch, model.image_tokens) for arm in turns.values() for ids in arm.results)
+    return {name: {"seconds": sorted(arm.seconds), "peak_bytes": max(arm.peaks)} for name, arm in turns.items()}
 
 
 def rates(model: Janus, batch: int, arm: dict[str, Any], bandwidth: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a speed is measured against: this machine's name, its copy bandwidth, and how much memory an arm took."""
+"""How speed is measured, and against what: arms by turns, this machine's name, its copy bandwidth and memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import platform
 import resource
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,32 @@ def peak_memory(device: str) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
+
+
+@dataclass
+class Turns:
+    """What an arm did: seconds and results of its turns but the first, peak bytes of all."""
+
+    seconds: list[float] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+
+
+def take_turns(arms: Mapping[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, Turns]:
+    """Every arm ``repeats`` times, by turns, so that a busy moment favours none; a turn before them warms up."""
+    found = {name: Turns() for name in arms}
+    for turn in range(repeats + 1):
+        for name, arm in arms.items():
+            forget_peak(device)
+            began = time.perf_counter()
+            result = arm()
+            synchronize(device)
+            took = time.perf_counter() - began
+            found[name].peaks.append(peak_memory(device))
+            if turn:
+                found[name].seconds.append(took)
+                found[name].results.append(result)
+    return found
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import JanusConfig, LlamaConfig, PreTrainedTokenizerBase
+from transformers import JanusConfig, PreTrainedTokenizerBase
 from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from janus_r1.engine.decoder import Decoder
@@ -36,7 +36,7 @@ from janus_r1.layout import Drawn, Seen, Text
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
 from janus_r1.model.original_config import to_original_config
-from janus_r1.model.presets import pro_config
+from janus_r1.model.presets import janus_config, llama_config, pro_config
 from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, USER, train_tokenizer
 from janus_r1.model.vq import decode
 
@@ -80,38 +80,14 @@ def small_tokenizer() -> PreTrainedTokenizerBase:
 
 def small_config(vocab_size: int) -> JanusConfig:
     """Everything small, for the pair that is recorded: 64x64 pixels, 64 ids of 96 codes."""
-    return JanusConfig(
-        text_config=LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=1024,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=False,
-        ),
-        vision_config=JanusVisionConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=64,
-            patch_size=8,
-            num_image_tokens=64,
-            projection_dim=64,
-        ),
-        vq_config=JanusVQVAEConfig(
-            num_embeddings=96,
-            base_channels=32,
-            channel_multiplier=[1, 1, 1, 2],
-            num_res_blocks=1,
-            latent_channels=48,
-            projection_dim=64,
-            image_token_embed_dim=64,
-        ),
-        tie_word_embeddings=False,
+    vision = JanusVisionConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=64, patch_size=8, num_image_tokens=64
     )
+    vq = JanusVQVAEConfig(
+        num_embeddings=96, base_channels=32, channel_multiplier=[1, 1, 1, 2], num_res_blocks=1, latent_channels=48
+    )
+    text = llama_config(vocab_size, hidden=64, intermediate=96, layers=2, heads=2, positions=1024)
+    return janus_config(text, vision, vq)
 
 
 # -------------------------------------------------------------------------------------- the original

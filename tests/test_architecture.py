@@ -9,12 +9,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "janus_r1"
 
 # Design section 3; a package may import its own level and those before it.
 LEVELS = [
-    {"errors", "files", "progress"},
+    {"environment", "errors", "files", "progress"},
     {"chain", "layout", "model", "world", "images", "sheet"},
     {"engine"},
     {"introspect"},
     {"data", "reward"},
-    {"api", "train", "eval", "serve", "recipe"},
+    {"api", "train", "eval", "serve", "recipe", "recipe_help"},
     {"commands", "cli"},
 ]
 

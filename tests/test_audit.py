@@ -17,7 +17,7 @@ from janus_r1.eval.audit import audit, examples
 from janus_r1.eval.audit_report import main as compare
 from janus_r1.eval.report import markdown
 from janus_r1.eval.world import EvalOptions, choose_prompts
-from janus_r1.sheet import reason, sheet, side_by_side
+from janus_r1.sheet import sheet, side_by_side
 from janus_r1.world.failures import KINDS, failure_kind
 from janus_r1.world.parse import parse
 from janus_r1.world.prompts import alterations, train_prompts
@@ -121,7 +121,7 @@ def test_examples_take_kinds_in_turn_and_say_what_is_true(audited):
     wrong, right = examples(drafts, "accepted_wrong", most=4), examples(drafts, "rejected_right")
     assert len(wrong) == 4 and len(right) == 6
     assert all(chain.accepted and "| verifier: there are 0 objects instead of" in chain.prompt for chain in wrong)
-    assert all(reason(c.rounds[0].verdict.text) == "the ring is red, not blue" for c in right)
+    assert all(c.rounds[0].verdict.reason == "the ring is red, not blue" for c in right)
     kinds = ["shape"] * 3 + ["colour"] * 2
     mixed = [d for d in drafts if d.error == "accepted_wrong"][: len(kinds)]
     whys = {"shape": "there is a red ring instead of a red star", "colour": "the ring is red, not blue"}

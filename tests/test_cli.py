@@ -19,8 +19,9 @@ from janus_r1.chain import Chain, Round, Settings, Verdict, load_chain
 from janus_r1.cli import main
 from janus_r1.commands.options import build_parser
 
-COMMANDS = ["", "generate", "edit", "judge", "train", "train vq", "train pretrain", "train sft", "data", "data build"]
-COMMANDS += ["data splits", "eval", "eval world", "eval edit", "eval pie", "eval audit"]
+COMMANDS = ["", "generate", "edit", "judge", "train", "train vq", "train pretrain", "train sft", "train rl"]
+COMMANDS += ["train vision", "data", "data build", "data splits", "eval", "eval world", "eval edit", "eval pie"]
+COMMANDS += ["eval judge", "eval audit", "eval tokenizer", "convert"]
 
 
 class StandIn:

@@ -12,7 +12,6 @@ from PIL import Image
 
 from janus_r1.chain import Settings, load_chain
 from janus_r1.cli import _parse, main
-from janus_r1.commands.generate import settings_of
 
 
 @pytest.fixture
@@ -100,6 +99,10 @@ def test_eval_world(tiny_folder, here, capsys):
     assert "overall" in capsys.readouterr().out
 
 
+def settings_of(*argv: str) -> Settings:
+    return Settings.among(vars(_parse(argv)))
+
+
 PAPER = Settings(rounds=3, guidance=5, top_k=4096, text_top_k=50, text_temperature=1, history="last")
 
 
@@ -107,9 +110,9 @@ PAPER = Settings(rounds=3, guidance=5, top_k=4096, text_top_k=50, text_temperatu
 def test_the_papers_preset_and_what_wins_over_it(before):
     given = ["--guidance", "1.5", "--rounds", "2"]  # 1.5 is also the ordinary default, and still wins
     preset = ["--preset", "paper"]
-    assert settings_of(_parse(["generate", "x", *preset])) == PAPER
-    assert settings_of(_parse(["generate", "x"])) == Settings()
-    both = settings_of(_parse(["generate", "x", *(given + preset if before else preset + given)]))
+    assert settings_of("generate", "x", *preset) == PAPER
+    assert settings_of("generate", "x") == Settings()
+    both = settings_of("generate", "x", *(given + preset if before else preset + given))
     assert both == Settings(**{**vars(PAPER), "guidance": 1.5, "rounds": 2})
 
 

@@ -10,7 +10,7 @@ from janus_r1.chain import Settings
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
 from janus_r1.introspect import introspect, judge
-from janus_r1.layout import Drawn, Seen, Text
+from janus_r1.layout import Drawn, Seen, Text, row_length
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
 
@@ -68,7 +68,7 @@ def check_draft(model, chain, upto, item, settings):
     rows.append((model.layout.unconditional(prompt), *rows[0][1:]))
     logits = []
     for row in rows:
-        start = sum(len(s) for s in row) - model.image_tokens
+        start = row_length(row) - model.image_tokens
         logits.append(model.image_logits(uncached(model, row)[start - 1 : -1]))
     mixed = guided(*logits, settings.guidance) if settings.guidance > 1 else logits[0]
     expected = restrict(mixed, settings.temperature, 0, 1.0).gather(-1, torch.tensor(item.ids)[:, None])[:, 0]
@@ -81,7 +81,7 @@ def check_verdict(model, chain, upto, item, settings, alone):
     else:
         row = history(model, chain, upto, seeing=True)
     row = [*row, Text(item.verdict.ids)]
-    start = sum(len(s) for s in row) - len(item.verdict.ids)
+    start = row_length(row) - len(item.verdict.ids)
     logits = model.text_logits(uncached(model, tuple(row))[start - 1 : -1])
     special = model.layout.special
     first = logits[0, [special.yes, special.no]].softmax(-1).detach()

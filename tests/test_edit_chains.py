@@ -15,7 +15,7 @@ from janus_r1.chain import Settings, load_chain
 from janus_r1.engine.sampling import guided, restrict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect, judge
-from janus_r1.layout import MAX_INSTRUCTION_TOKENS, Drawn, Seen, Text
+from janus_r1.layout import MAX_INSTRUCTION_TOKENS, Drawn, Seen, Text, row_length
 from janus_r1.train.objective import NextToken, targets
 from janus_r1.train.prepare import freeze
 from janus_r1.train.rl import trajectory
@@ -84,7 +84,7 @@ def hidden(model, row) -> torch.Tensor:
 
 def logits_at_the_end(model, row, count: int, head) -> torch.Tensor:
     """Of the last ``count`` tokens of ``row``."""
-    length = sum(len(segment) for segment in row)
+    length = row_length(row)
     return head(hidden(model, row)[length - count - 1 : length - 1]).detach()
 
 
@@ -157,7 +157,7 @@ def test_only_the_result_of_an_edit_is_learnt(tiny):
     (source,) = tiny.sources([render(CASES[0].source)])
     ids = tuple(range(tiny.image_tokens))
     row = tiny.layout.redraw("remove the ring", [(Drawn(ids[::-1]), "No, it is there.")], ids, source=source)
-    wanted, length = targets([row]), sum(len(s) for s in row)
+    wanted, length = targets([row]), row_length(row)
     assert tuple(wanted.image_ids.tolist()) == ids and len(wanted.text_ids) == 0
     assert wanted.image_at.tolist() == list(range(length - tiny.image_tokens - 1, length - 1))
     judged = tiny.layout.judge("remove the ring", [], Seen(source.pixels, len(ids)), "No, it is.", source=source)
@@ -221,3 +221,11 @@ def test_edit_pairs_images_with_instructions_and_fits_them(tiny):
     ):
         with pytest.raises(UserError, match=complaint):
             model.edit(images, instructions)
+
+
+def test_reconstruct_fits_and_passes_through_the_tokenizer(tiny):
+    model = JanusR1(tiny)
+    wide = np.full((40, 100, 3), 200, np.uint8)
+    (kept,) = model.reconstruct([wide])
+    ids = torch.tensor(model.edit(wide, "add a ring", rounds=1)[0].source.ids)
+    assert kept.shape == (64, 64, 3) and (kept == tiny.decode_image(ids[None])[0]).all()

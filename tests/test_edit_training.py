@@ -21,8 +21,9 @@ from janus_r1.train.objective import targets
 from janus_r1.train.pretrain import PretrainRecipe, PretrainStage, tokenizer_corpus
 from janus_r1.train.rl.edit_prompts import EditTask, tasks
 from janus_r1.train.rl.figures import chain_figures
+from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import roll_out
-from janus_r1.train.rl.stage import RlRecipe, RlStage
+from janus_r1.train.rl.stage import RlStage
 from janus_r1.train.sft import SftRecipe, SftStage
 from janus_r1.world.instructions import parse_instruction
 from janus_r1.world.verify_edit import verify_edit

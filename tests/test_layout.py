@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from janus_r1.errors import UserError
-from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_REASON_TOKENS, Drawn, Seen, Text
+from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_REASON_TOKENS, Drawn, Seen, Text, row_length
 from janus_r1.model.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from janus_r1.train.objective import targets
 
@@ -78,7 +78,7 @@ def test_only_the_answers_are_learnt(tiny):
     redrawn = layout.redraw("a ring", [(Drawn(ids[::-1]), "No, it is red.")], ids)
     wanted = targets([redrawn])
     assert tuple(wanted.image_ids.tolist()) == ids and len(wanted.text_ids) == 0
-    length = sum(len(s) for s in redrawn)
+    length = row_length(redrawn)
     assert wanted.image_at.tolist() == list(range(length - 65, length - 1))
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from janus_r1.engine.decoder import Decoder
 from janus_r1.errors import UserError
 from janus_r1.model.loading import load
-from janus_r1.train.loop import RunOptions, newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import Adapters, LoraRecipe
 from janus_r1.train.prepare import prepare
 from janus_r1.train.replica import Replica

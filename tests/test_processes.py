@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from janus_r1.errors import UserError
 from janus_r1.files import read_json
 from janus_r1.recipe import load_recipe
-from janus_r1.train.loop import newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.optim import muon_and_adamw
-from janus_r1.train.rl.stage import RlRecipe, rl
+from janus_r1.train.rl.recipe import RlRecipe
+from janus_r1.train.rl.stage import rl
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "accelerate"
 RECIPE = {

@@ -1,11 +1,9 @@
-"""Recipes: YAML, overrides, checks and help."""
+"""Recipes: YAML, overrides and checks."""
 
 from __future__ import annotations
 
 import importlib
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +12,7 @@ import pytest
 
 from janus_r1.commands.options import build_parser
 from janus_r1.errors import UserError
-from janus_r1.recipe import help_of, help_text, load_recipe
+from janus_r1.recipe import load_recipe
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -120,13 +118,6 @@ def test_required_keys():
     assert load_recipe(Needs, None, ["--model", "m", "--seed", "3"]) == Needs("m", 3)
 
 
-def test_help_lists_every_key_with_type_default_and_docstring():
-    text = help_text(Recipe)
-    assert "--run.steps INT  (default: 7)\n        How many steps." in text
-    assert "--lr FLOAT  (default: 0.003)\n        Peak learning rate." in text
-    assert "--history full|last  (default: 'full')" in text
-
-
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=str)
 def test_every_recipe_of_the_repository_loads(path):
     """Its first line is the command that runs it."""
@@ -137,15 +128,6 @@ def test_every_recipe_of_the_repository_loads(path):
     module, name, function = args.recipe
     load_recipe(getattr(importlib.import_module(module), name), path)
     assert callable(getattr(importlib.import_module(module), function))
-
-
-def test_help_of_a_real_recipe_imports_nothing_heavy():
-    code = "import sys; from janus_r1.recipe import help_of; print(help_of('janus_r1.train.vq', 'VqRecipe'));"
-    code += "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--run.steps INT  (default: 4500)" in done.stdout
-    assert "--codes INT  (default: 2048)" in done.stdout
-    assert help_of("janus_r1.train.vq", "VqRecipe") in done.stdout
 
 
 @dataclass
@@ -170,9 +152,3 @@ def test_mistakes_in_a_list_of_dataclasses_name_the_entry(tmp_path):
     assert "parts[0].seed must be int" in message(Listing, write(tmp_path, "parts: [{model: a, seed: x}]\n"))
     assert "lacks parts[0].model" in message(Listing, write(tmp_path, "parts: [{seed: 1}]\n"))
     assert "parts[0] must hold keys" in message(Listing, write(tmp_path, "parts: [a]\n"))
-
-
-def test_help_lists_the_keys_of_list_entries():
-    text = help_text(Listing)
-    assert "--parts list[Needs]  (default: list())\n        Several of them." in text
-    assert "--parts.N.model STR  (default: required)" in text

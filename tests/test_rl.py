@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,14 +14,17 @@ from janus_r1.chain import Settings
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.reward.score import Abstained
-from janus_r1.train.loop import RunOptions, newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.loop import RunOptions
 from janus_r1.train.prepare import prepare
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.credit import Credit, Scored
 from janus_r1.train.rl.policy import Policy, rescored
 from janus_r1.train.rl.prompts import PromptSource
+from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import roll_out
-from janus_r1.train.rl.stage import RlRecipe, RlStage, rl
+from janus_r1.train.rl.stage import RlStage, rl
+from killing import kill_after_first_checkpoint, run_code
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
 SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 9, "seed": 1}
@@ -238,12 +237,7 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_folder, tmp_path, changes)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     changes = changes | {"eval_every": 3, "eval_prompts": 2}
     run_code(code(small(tiny_folder, whole, **changes)))
-    process = subprocess.Popen([sys.executable, "-c", code(small(tiny_folder, broken, **changes))])
-    while newest_checkpoint(broken) is None:
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_after_first_checkpoint(code(small(tiny_folder, broken, **changes)), broken)
     assert newest_checkpoint(broken).name < "step_0000006", "killed too late to show anything"
     run_code(code(small(tiny_folder, broken, **changes)), "resume")
     one, other = (load_file(newest_checkpoint(run) / "model.safetensors") for run in (whole, broken))
@@ -260,12 +254,8 @@ def kept(out: Path) -> dict[str, bytes]:
 
 
 def code(recipe: RlRecipe) -> str:
-    return f"import sys\nfrom janus_r1.train.rl.stage import *\nrl({recipe!r}, resume='resume' in sys.argv)\n"
-
-
-def run_code(source: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", source, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    imports = "import sys\nfrom janus_r1.train.rl.recipe import *\nfrom janus_r1.train.rl.stage import rl\n"
+    return f"{imports}rl({recipe!r}, resume='resume' in sys.argv)\n"
 
 
 def figures(out: Path) -> list[dict]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import ImageColor
 
 from janus_r1.chain import Chain, Round, Settings, Source, Verdict
-from janus_r1.sheet import MAX_CHAINS, NO, SIDE, YES, difference, reason, sheet
+from janus_r1.sheet import MAX_CHAINS, NO, SIDE, YES, difference, sheet
 
 
 def chain(verdicts: str, prompt: str = "a red ring", text: str = "No, it is blue.", side: int = 64) -> Chain:
@@ -71,10 +71,3 @@ def test_difference_is_black_where_equal_and_brighter_the_more_changes():
     shown = difference(before, after).astype(int)
     assert (shown[0, 0] == 0).all() and (np.diff(shown.sum(-1)[0]) > 0).all()
     assert (shown[0, 3] == 255).all() and (difference(after, before) == shown).all()
-
-
-def test_reason():
-    assert reason("No, the ring is red.") == "the ring is red"
-    assert reason("Yes, the image matches the prompt.") == "the image matches the prompt"
-    assert reason("No") == ""
-    assert reason("the ring") == "the ring"

@@ -62,15 +62,18 @@ def test_a_state_is_taken_up_again():
     assert other.observe(0.0, 0.0) == watch.observe(0.0, 0.0) and other.best == watch.best
 
 
-class Collapses(Uneven):
-    """Pays well for the first ``good`` pictures, then badly."""
+class Collapses:
+    """Pays well for the first ``good`` pictures, then badly; of any two one better, so that groups have spread."""
+
+    name = "collapses"
 
     def __init__(self, good: int) -> None:
-        self.left = good
+        self.good, self.seen = good, 0
 
     def score(self, items):
-        self.left -= len(items)
-        return [score if self.left >= 0 else score / 10 for score in super().score(items)]
+        numbers = range(self.seen, self.seen + len(items))
+        self.seen += len(items)
+        return [(0.5 + 0.5 * (number % 2)) * (1.0 if number < self.good else 0.1) for number in numbers]
 
 
 def test_a_collapsing_run_returns_to_its_good_weights(tiny_folder, tmp_path):

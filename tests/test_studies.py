@@ -15,7 +15,7 @@ import pytest
 
 from janus_r1.commands.options import build_parser
 from janus_r1.recipe import load_recipe
-from janus_r1.train.rl.stage import RlRecipe, check
+from janus_r1.train.rl.recipe import RlRecipe, check
 from janus_r1.train.sft import SftRecipe
 
 ROOT = Path(__file__).parent.parent

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +14,17 @@ from janus_r1.data.candidates import Candidate, CandidateSet, write_part
 from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen
-from janus_r1.train.loop import RunOptions, lr_share, newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.loop import RunOptions
 from janus_r1.train.muon import orthogonalise
 from janus_r1.train.objective import NextToken
 from janus_r1.train.prepare import freeze, prepare
 from janus_r1.train.pretrain import PretrainRecipe, pretrain
+from janus_r1.train.schedule import lr_share
 from janus_r1.train.sft import SftRecipe, SftStage
 from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
 from janus_r1.world.render import render
+from killing import kill_after_first_checkpoint, run_code
 
 
 def options(out: Path, **changes) -> RunOptions:
@@ -77,21 +76,6 @@ def test_killed_and_resumed_equals_uninterrupted(stage, parts, tmp_path):
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
-
-
-def run_code(code: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def kill_after_first_checkpoint(code: str, out: Path) -> None:
-    """Start the program and kill -9 it as soon as its first checkpoint stands."""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while newest_checkpoint(out) is None:
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 def test_starting_over_an_existing_run_is_refused(tmp_path):

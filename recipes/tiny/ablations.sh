@@ -2,10 +2,8 @@
 # STEPS=100 SEEDS="0 1 2" recipes/tiny/ablations.sh
 # What each choice of reinforcement learning is worth: one key of rl.yaml changed at a time, in shorter runs.
 # Writes results/ablations/*.json and docs/ablations.md; run it again after an interruption and it goes on.
-set -eu
-cd "$(dirname "$0")/../.."
 STUDY=ablations
-. recipes/tiny/study.sh
+. "$(dirname "$0")/study.sh"
 sft=runs/tiny/sft/model
 plain=$runs/plain-sft/model # SFT on drawing alone: neither judging nor redrawing
 

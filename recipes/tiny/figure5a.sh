@@ -2,10 +2,8 @@
 # STEPS=100 SEEDS="0 1 2" recipes/tiny/figure5a.sh
 # The paper's Figure 5(a): a weaker base learns to draw from three rewards, its own judgement, R1's, and the verifier's.
 # Writes results/figure5a/*.json and docs/figure5a.md; run it again after an interruption and it goes on.
-set -eu
-cd "$(dirname "$0")/../.."
 STUDY=figure5a ROUNDS=1 # first drafts are what is learnt
-. recipes/tiny/study.sh
+. "$(dirname "$0")/study.sh"
 base="${BASE:-$(sed -n 's/^model: //p' recipes/tiny/sft.yaml)}" # what SFT starts from: learns, and judges itself
 r1="${R1:-runs/tiny/rl/model}"
 

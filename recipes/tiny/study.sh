@@ -1,17 +1,16 @@
 # Sourced by the studies, which set STUDY. Every variant is trained with every seed, measured on the test prompts, and
 # only its result is kept, in results/$STUDY. What has a result is skipped and what was begun goes on, so with other STEPS
 # or another starting model delete results/$STUDY and runs/tiny/$STUDY first.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 STEPS="${STEPS:-100}"        # optimizer steps of every run
 SEEDS="${SEEDS:-0 1 2}"
 ROUNDS="${ROUNDS:-1,2,3,4}"  # round limits that are measured, whatever a variant was trained with
-export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-2000}" # short waits between threads: see docs/log.md
 runs="runs/tiny/$STUDY" results="results/$STUDY"
 mkdir -p "$results"
 
 measure() { # variant seed model
   local result="$results/$1-$2.json"
-  [ -e "$result" ] || janus-r1 eval world --model "$3" --seed "$2" --rounds "$ROUNDS" --no-controls --dtype bfloat16 \
-    --max-batch 128 --out "$result" --json > /dev/null
+  [ -e "$result" ] || eval_world "$3" "$result" --seed "$2" --rounds "$ROUNDS" --no-controls --json > /dev/null
 }
 
 trial() { # variant seed stage options...

@@ -96,6 +96,11 @@ class JanusR1:
             sources=self.model.sources(fitted),
         )
 
+    def reconstruct(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the image tokenizer keeps of images (uint8 [H, W, 3]), which are fitted into the model's size."""
+        fitted = [square(_checked(image), self.model.image_size) for image in images]
+        return list(self.model.decode_image(self.model.ids_of(self.model.sources(fitted))))
+
     def judge(
         self, images: Sequence[np.ndarray], texts: str | Sequence[str], *, max_batch: int = 64, **settings: Any
     ) -> list[Verdict]:
@@ -126,7 +131,5 @@ def _paired(
 
 def _checked(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(
-            f"images to edit are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: convert them first"
-        )
+        raise UserError(f"images are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: convert them first")
     return image

@@ -7,7 +7,7 @@ the settings and seed that reproduce it; for an edit also the source image. On d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.files import read_json, write_atomically, write_json
 
 FORMAT = 1
@@ -46,21 +46,21 @@ class Settings:
     """Stop a chain at its first Yes."""
     seed: int = 0
 
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> Settings:
+        """From command-line options, a recipe or a file: what they say of other things is passed over."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        _require(self.rounds >= 1, "rounds must be at least 1")
-        _require(self.guidance >= 1, "guidance must be at least 1 (1 turns it off)")
-        _require(self.temperature >= 0 and self.text_temperature >= 0, "temperatures must not be negative")
-        _require(0 < self.top_p <= 1, "top_p must be in (0, 1]")
-        _require(self.top_k >= 0 and self.text_top_k >= 0, "top_k must not be negative (0 keeps all)")
-        _require(self.max_reason_tokens >= 1, "max_reason_tokens must be at least 1")
-        _require(self.history in ("full", "last"), "history must be full or last")
-        _require(self.final in ("last", "best"), "final must be last or best")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+        require(self.rounds >= 1, "rounds must be at least 1")
+        require(self.guidance >= 1, "guidance must be at least 1 (1 turns it off)")
+        require(self.temperature >= 0 and self.text_temperature >= 0, "temperatures must not be negative")
+        require(0 < self.top_p <= 1, "top_p must be in (0, 1]")
+        require(self.top_k >= 0 and self.text_top_k >= 0, "top_k must not be negative (0 keeps all)")
+        require(self.max_reason_tokens >= 1, "max_reason_tokens must be at least 1")
+        require(self.history in ("full", "last"), "history must be full or last")
+        require(self.final in ("last", "best"), "final must be last or best")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,16 @@ class Verdict:
     """Sampled tokens, the end-of-sequence token included when it was sampled."""
     logprobs: tuple[float, ...] = ()
     """Of ``ids`` under the distribution they were sampled from; the word's is over {Yes, No}."""
+
+    @property
+    def reason(self) -> str:
+        """What is said after the word: "No, the ring is red." -> "the ring is red"."""
+        words = " ".join(self.text.split())
+        for word in ("Yes", "No"):
+            if words.startswith(word):
+                words = words[len(word) :]
+                break
+        return words.lstrip(" ,.:;-").rstrip(" .")
 
 
 @dataclass(frozen=True)
@@ -184,8 +194,7 @@ def load_chain(folder: str | Path) -> Chain:
     if record.get("format") != FORMAT:
         raise UserError(f"{folder} holds a chain of format {record.get('format')}; this version reads {FORMAT}")
     try:
-        known = {field.name for field in fields(Settings)}
-        settings = Settings(**{k: v for k, v in record["settings"].items() if k in known})
+        settings = Settings.among(record["settings"])
         rounds = tuple(_load_round(folder, item) for item in record["rounds"])
         source = _load_source(folder, record["source"]) if "source" in record else None
         return Chain(record["prompt"], rounds, record["final"], settings, record["row"], source)

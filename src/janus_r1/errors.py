@@ -3,3 +3,14 @@
 
 class UserError(Exception):
     """Bad input, a missing file, a wrong recipe key. The message names the mistake and the fix."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises UserError with ``message`` where ``condition`` does not hold."""
+    if not condition:
+        raise UserError(message)
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign error says, for a message of one line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

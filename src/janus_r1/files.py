@@ -48,9 +48,17 @@ def _replace(temporary: Path, path: Path) -> None:
     shutil.rmtree(aside)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A whole file or none, as :func:`write_atomically`."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
 def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    write_atomically(path, lambda temporary: _write_text(temporary, text + "\n"))
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -61,10 +69,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"cannot read {path} as JSON: {error}") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

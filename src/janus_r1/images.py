@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,21 +101,17 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values * (255 / depth), 0, 255).astype(np.uint8))
 
 
-class _one_line:
+@contextlib.contextmanager
+def _one_line(path: str | Path) -> Iterator[None]:
     """Turns everything Pillow raises about a broken file into one UserError."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-        self.warnings = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        self.warnings.__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size warning: check_image speaks of it
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.warnings.__exit__(kind, error, None)
-        if error is not None and isinstance(error, Exception) and not isinstance(error, UserError):
-            raise UserError(_complaint(self.path, error)) from None
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(_complaint(path, error)) from None
 
 
 def _complaint(path: str | Path, error: Exception) -> str:

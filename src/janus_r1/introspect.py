@@ -14,7 +14,7 @@ import numpy as np
 from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
-from janus_r1.layout import Drawn, Opening, Row, Seen, Text
+from janus_r1.layout import Drawn, Opening, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
 
 
@@ -139,8 +139,8 @@ class _Batch:
     def _lead_into_redraw(self) -> None:
         if self.settings.history == "last":
             openings = [self.openings[position] for position in self.active]
-            self.decoder.rewind(self.drawing, [_length(opening.drawing) for opening in openings])
-            self.decoder.rewind(self.seeing, [_length(opening.seeing) for opening in openings])
+            self.decoder.rewind(self.drawing, [row_length(opening.drawing) for opening in openings])
+            self.decoder.rewind(self.seeing, [row_length(opening.seeing) for opening in openings])
         self.decoder.feed(self.drawing, [self._redraw_context(position) for position in self.active])
 
     def _redraw_context(self, position: int) -> Row:
@@ -153,10 +153,6 @@ class _Batch:
         rounds = tuple(self.rounds[position])
         prompt, source, row = self.prompts[position], self.sources[position], self.rows[position]
         return Chain(prompt, rounds, final_round(rounds, self.settings), self.settings, row, source)
-
-
-def _length(row: Row) -> int:
-    return sum(len(segment) for segment in row)
 
 
 def _say_verdicts(

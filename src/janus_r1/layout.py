@@ -72,6 +72,11 @@ Segment = Text | Drawn | Seen
 Row = tuple[Segment, ...]
 
 
+def row_length(row: Row) -> int:
+    """Tokens of all segments."""
+    return sum(len(segment) for segment in row)
+
+
 @dataclass(frozen=True)
 class Opening:
     """What stands before a chain's first draft, in each of its three streams."""

@@ -1,24 +1,20 @@
 """Recipes: a dataclass filled from a YAML file and dotted overrides (``--run.steps 100``).
 
 Every key is checked against the dataclass, so a typing error is an error and not a silent default.
-Help is read from the source, without importing it: ``--help`` needs no torch.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
-import sys
-import textwrap
 import types
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 
 R = TypeVar("R")
 
@@ -92,7 +88,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 def _where(error: yaml.YAMLError) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
@@ -216,102 +212,3 @@ def type_name(hint: Any) -> str:
     if origin in (list, tuple):
         return f"a list of {type_name(arguments[0])}"
     return {type(None): "None", str: "text", bool: "true or false"}.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-# ------------------------------------------------------------------------------------------- help
-
-
-@dataclass(frozen=True)
-class Key:
-    """One line of a recipe's help."""
-
-    name: str
-    type: str
-    default: str
-    doc: str
-
-
-def help_text(cls: type) -> str:
-    """Every key of a recipe dataclass with its type, default and the docstring under the field."""
-    return help_of(cls.__module__, cls.__qualname__)
-
-
-def help_of(module: str, name: str) -> str:
-    """As :func:`help_text`, from the source alone: the module is not imported."""
-    lines = []
-    for key in _keys(module, name, {}, ""):
-        lines.append(f"  --{key.name} {key.type}  (default: {key.default})")
-        lines += textwrap.wrap(key.doc, 96, initial_indent="        ", subsequent_indent="        ")
-    return "\n".join(lines)
-
-
-def _keys(module: str, name: str, given: dict[str, str], prefix: str) -> list[Key]:
-    """Fields of a class in source order; ``given`` are defaults that an outer recipe sets."""
-    tree = ast.parse(_source(module))
-    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name).body
-    found: list[Key] = []
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        field, default = node.target.id, _default(node.value)
-        home = _home(tree, module, node.annotation)
-        if home:
-            inner = {k.arg: ast.unparse(k.value) for k in getattr(default, "keywords", []) if k.arg}
-            found += _keys(*home, inner, f"{prefix}{field}.")
-            continue
-        shown = given.get(field) or ("required" if default is None else ast.unparse(default))
-        found.append(Key(f"{prefix}{field}", _shown_type(node.annotation), shown, _doc(after)))
-        home = _home(tree, module, _item(node.annotation))
-        if home:
-            found += _keys(*home, {}, f"{prefix}{field}.N.")
-    return found
-
-
-def _source(module: str) -> str:
-    """Text of a module, found without importing the packages around it."""
-    package, *rest = module.split(".")
-    if package == __package__:
-        return Path(__file__).parent.joinpath(*rest).with_suffix(".py").read_text(encoding="utf-8")
-    return Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
-
-
-def _item(annotation: ast.expr) -> ast.expr:
-    """``X`` of ``list[X]``; any other type as it is."""
-    return annotation.slice if isinstance(annotation, ast.Subscript) else annotation
-
-
-def _home(tree: ast.Module, module: str, annotation: ast.expr) -> tuple[str, str] | None:
-    """(module, class) of a nested dataclass, or None for any other type."""
-    if not isinstance(annotation, ast.Name):
-        return None
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == annotation.id and node.decorator_list:
-            return module, node.name
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{__package__}."):  # noqa: SIM102
-            if annotation.id in [alias.name for alias in node.names]:
-                return str(node.module), annotation.id
-    return None
-
-
-def _default(value: ast.expr | None) -> ast.expr | None:
-    """The expression of a default, with ``field(default_factory=lambda: X)`` read as X."""
-    if not isinstance(value, ast.Call) or getattr(value.func, "id", "") != "field":
-        return value
-    keywords = {keyword.arg: keyword.value for keyword in value.keywords}
-    factory = keywords.get("default_factory")
-    if isinstance(factory, ast.Lambda):
-        return factory.body
-    return keywords.get("default") or (ast.Call(factory, [], []) if factory else None)
-
-
-def _shown_type(annotation: ast.expr) -> str:
-    text = ast.unparse(annotation)
-    if text.startswith("Literal["):
-        return text[len("Literal[") : -1].replace("'", "").replace(", ", "|")
-    return text.upper() if text in ("int", "float", "str", "bool") else text
-
-
-def _doc(node: ast.stmt | None) -> str:
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-        return " ".join(node.value.value.split())
-    return ""

@@ -54,16 +54,6 @@ def side_by_side(chains: Sequence[Chain], columns: int = 3) -> Image.Image:
     return canvas
 
 
-def reason(text: str) -> str:
-    """What a verdict says after its word: "No, the ring is red." -> "the ring is red"."""
-    words = " ".join(text.split())
-    for word in ("Yes", "No"):
-        if words.startswith(word):
-            words = words[len(word) :]
-            break
-    return words.lstrip(" ,.:;-").rstrip(" .")
-
-
 def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Where two pictures (uint8 [H, W, 3]) differ: uint8 [H, W, 3], black where they are equal.
 
@@ -125,7 +115,7 @@ def _depth(rounds: list[Round]) -> int:
 
 
 def _reason_lines(item: Round) -> list[str]:
-    return _wrapped(reason(item.verdict.text), 14, SIDE + 16, REASON_LINES)
+    return _wrapped(item.verdict.reason, 14, SIDE + 16, REASON_LINES)
 
 
 # ----------------------------------------------------------------------------------------- a round

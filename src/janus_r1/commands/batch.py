@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from janus_r1.chain import Settings
-from janus_r1.commands.terminal import check_device, loading_errors, say
+from janus_r1.commands.checks import check_device
+from janus_r1.commands.model import loading_errors
+from janus_r1.commands.terminal import note
 from janus_r1.errors import UserError
 
 UNKNOWN = 64  # for ``auto`` on a device that does not tell its free memory
@@ -48,7 +50,7 @@ def plan_batch(
             f"and {device} has {_gb(free)} free; try --dtype bfloat16, fewer --rounds or --history last"
         )
     if batch < most and wanted != "auto":
-        say(f"janus-r1: note: {batch} chains at once, not {most}: more do not fit into {_gb(free)} on {device}")
+        note(f"{batch} chains at once, not {most}: more do not fit into {_gb(free)} on {device}")
     return batch
 
 

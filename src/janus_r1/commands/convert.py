@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json
+from janus_r1.commands.checks import check_new_folder
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json
 
 
 def run(args: argparse.Namespace) -> None:

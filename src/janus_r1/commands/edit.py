@@ -13,9 +13,10 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import INDEX, index, save, settings_of, show, slug
-from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
-from janus_r1.errors import UserError
+from janus_r1.commands.chains import INDEX, index, save, show, slug
+from janus_r1.commands.checks import check_new_folder, check_texts
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json, progress, warn
 from janus_r1.images import check_image, read_image
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> None:
-    check_instructions(args.instructions)
+    check_texts(args.instructions, "instruction", "change")
     check_image(args.image)
-    settings = settings_of(args)
+    settings = Settings.among(vars(args))
     out = Path(args.out or f"outputs/{slug(args.instructions)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
     with answers_only(args.json):
-        image = read_image(args.image, warn=lambda text: say(f"janus-r1: warning: {text}"))
+        image = read_image(args.image, warn=warn)
         batch = plan_batch(args, args.instructions, args.samples, settings, edit=True)
         model = load_model(args.model, args.dtype, args.device)
         began = time.monotonic()
@@ -44,13 +45,6 @@ def run(args: argparse.Namespace) -> None:
         print_json(record)
     else:
         show(chains, out, seconds)
-
-
-def check_instructions(instructions: Sequence[str]) -> None:
-    """Raises UserError, before a model is loaded, where there is nothing to change."""
-    for instruction in instructions:
-        if not instruction.strip():
-            raise UserError("the instruction is empty: say what to change")
 
 
 def in_turn(

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from janus_r1.chain import SOURCE, Chain, Settings
+from janus_r1.chain import Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, print_json, progress, say
-from janus_r1.errors import UserError
-from janus_r1.files import write_atomically, write_json
-from janus_r1.sheet import reason, sheet
-
-INDEX = "chains.json"
+from janus_r1.commands.chains import INDEX, index, save, show, slug
+from janus_r1.commands.checks import check_new_folder, check_texts
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json, progress
+from janus_r1.data.prompt_file import read_prompts
+from janus_r1.errors import require
 
 
 def run(args: argparse.Namespace) -> None:
     prompts = [*args.prompts, *(read_prompts(args.file) if args.file else [])]
-    check_prompts(prompts)
-    settings = settings_of(args)
+    require(bool(prompts), "no prompt: say what to draw, or pass --file prompts.txt")
+    check_texts(prompts)
+    settings = Settings.among(vars(args))
     samples = args.samples or (4 if len(prompts) == 1 else 1)
     out = Path(args.out or f"outputs/{slug(prompts)}-{settings.seed}")
     check_new_folder(out, args.overwrite, INDEX)
@@ -52,143 +44,3 @@ def run(args: argparse.Namespace) -> None:
         print_json(record)
     else:
         show(chains, out, seconds)
-
-
-# ------------------------------------------------------------------------------------------- input
-
-
-def read_prompts(name: str) -> list[str]:
-    """Prompts of a file (``-``: standard input), one a line; blank lines and ``#`` comments are skipped.
-
-    Raises:
-        UserError: if the file is missing, is not text, or holds no prompt.
-    """
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"no such prompt file: {name}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompt file {name}: {error}") from None
-    lines = [line.strip() for line in text.splitlines()]
-    prompts = [line for line in lines if line and not line.startswith("#")]
-    if not prompts:
-        raise UserError(f"{name} holds no prompt: write one a line")
-    return prompts
-
-
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises UserError, before a model is loaded, where there is nothing to draw."""
-    if not prompts:
-        raise UserError("no prompt: say what to draw, or pass --file prompts.txt")
-    for prompt in prompts:
-        if not prompt.strip():
-            raise UserError("the prompt is empty: say what to draw")
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Every option that is a field of Settings."""
-    given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
-    return Settings(**given)
-
-
-def slug(prompts: Sequence[str]) -> str:
-    """A folder name that tells what was asked for."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompts[0].lower()).strip("-")[:48].strip("-") or "prompt"
-    return words if len(prompts) == 1 else f"{words}-and-{len(prompts) - 1}-more"
-
-
-# ------------------------------------------------------------------------------------------ output
-
-
-def names(chains: Sequence[Chain]) -> list[str]:
-    """Folder of each chain: 001, 002, ... so that they sort as they were asked for."""
-    width = max(2, len(str(len(chains))))
-    return [f"{number:0{width}d}" for number in range(1, len(chains) + 1)]
-
-
-def index(chains: Sequence[Chain], out: Path, settings: Settings) -> dict[str, Any]:
-    """What ``chains.json`` and ``--json`` hold: paths, verdicts, which draft is final, how to repeat it."""
-    items = [_item(chain, out / name) for chain, name in zip(chains, names(chains), strict=True)]
-    return {
-        "out": str(out),
-        "sheet": str(out / "sheet.png"),
-        "seed": settings.seed,
-        "settings": asdict(settings),
-        "accepted": sum(chain.accepted for chain in chains),
-        "chains": items,
-    }
-
-
-def _item(chain: Chain, folder: Path) -> dict[str, Any]:
-    rounds = [
-        {
-            "image": str(folder / f"round_{number}.png"),
-            "accepted": item.verdict.accepted,
-            "p_yes": round(item.verdict.p_yes, 4),
-            "verdict": item.verdict.text,
-        }
-        for number, item in enumerate(chain.rounds, 1)
-    ]
-    final = chain.final + 1
-    edited = {"source": str(folder / SOURCE)} if chain.source else {}
-    return {
-        "prompt": chain.prompt,
-        **edited,
-        "folder": str(folder),
-        "image": str(folder / f"round_{final}.png"),
-        "final_round": final,
-        "accepted": chain.accepted,
-        "p_yes": rounds[chain.final]["p_yes"],
-        "rounds": rounds,
-    }
-
-
-def save(chains: Sequence[Chain], out: Path, record: dict[str, Any]) -> None:
-    """One folder a chain, the sheet of all, the index; the whole appears at once or not at all."""
-
-    def write(temporary: Path) -> None:
-        temporary.mkdir()
-        for chain, name in zip(chains, names(chains), strict=True):
-            chain.save(temporary / name, also=partial(_save_sheet, [chain]))
-        _save_sheet(chains, temporary)
-        write_json(temporary / INDEX, record)
-
-    try:
-        write_atomically(out, write)
-    except UserError as error:  # speak of the folder asked for, not of the temporary one
-        why = str(error).partition(": ")[2] or str(error)
-        raise UserError(f"cannot write {out}: {why}") from None
-
-
-def _save_sheet(chains: Sequence[Chain], folder: Path) -> None:
-    sheet(chains).save(folder / "sheet.png")
-
-
-def show(chains: Sequence[Chain], out: Path, seconds: float) -> None:
-    """The story of every chain on the terminal."""
-    console = Console(highlight=False)
-    for chain, name in zip(chains, names(chains), strict=True):
-        console.print(f"\n[bold]{escape(chain.prompt)}[/bold]  [dim]{name}[/dim]")
-        console.print(_story(chain))
-    accepted = sum(chain.accepted for chain in chains)
-    console.print(f"\n{accepted} of {len(chains)} accepted by the model itself, {seconds:.1f} s")
-    console.print(f"look at {out / 'sheet.png'}", soft_wrap=True)
-    if not accepted:
-        say("no draft was accepted: try more --rounds or --samples")
-
-
-def _story(chain: Chain) -> Table:
-    """A line a round: the draft, Yes or No, p_yes, why, and what came of it."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
-    table.add_column(no_wrap=True)
-    for number, item in enumerate(chain.rounds):
-        verdict = item.verdict
-        word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
-        end = "-> redraw" if number + 1 < len(chain.rounds) else ""
-        mark = "[bold]<- final[/bold]" if number == chain.final else end
-        table.add_row(f"  draft {number + 1}", word, f"p_yes {verdict.p_yes:.2f}", escape(reason(verdict.text)), mark)
-    return table

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from janus_r1.chain import Settings, Verdict
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import check_prompts
-from janus_r1.commands.terminal import answers_only, load_model, print_json, say
+from janus_r1.commands.checks import check_texts
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json, warn
 from janus_r1.errors import UserError
 from janus_r1.images import check_image, load_image
-from janus_r1.sheet import reason
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,18 +24,18 @@ def run(args: argparse.Namespace) -> None:
     for path in args.images:
         check_image(path)
     with answers_only(args.json):
-        settings = Settings(text_temperature=args.text_temperature, seed=args.seed)
+        settings = Settings.among(vars(args))
         batch = plan_batch(args, texts, len(args.images), settings, drawing=False)
         model = load_model(args.model, args.dtype, args.device)
         size = model.model.image_size
-        pixels = [load_image(path, size, warn=lambda text: say(f"janus-r1: warning: {text}")) for path in args.images]
+        pixels = [load_image(path, size, warn=warn) for path in args.images]
         with memory_errors(batch, args.device):
             verdicts = model.judge(pixels, texts, max_batch=batch, **asdict(settings))
     items = [_item(*entry) for entry in zip(args.images, texts, verdicts, strict=True)]
     if args.json:
         print_json({"model": args.model, "seed": args.seed, "verdicts": items})
     else:
-        _show(items)
+        _show(items, verdicts)
 
 
 def texts_for(images: list[str], texts: list[str]) -> list[str]:
@@ -44,7 +44,7 @@ def texts_for(images: list[str], texts: list[str]) -> list[str]:
     Raises:
         UserError: if they cannot be paired, or a text is empty.
     """
-    check_prompts(texts)
+    check_texts(texts)
     if len(texts) not in (1, len(images)):
         raise UserError(f"{len(images)} images and {len(texts)} texts: pass one --text for all, or one an image")
     return texts * len(images) if len(texts) == 1 else texts
@@ -60,10 +60,10 @@ def _item(path: str, text: str, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _show(items: list[dict[str, Any]]) -> None:
+def _show(items: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
     table = Table("image", "text", "verdict", "p_yes", "why", box=None, padding=(0, 2, 0, 0))
-    for item in items:
-        word = "[green]Yes[/green]" if item["accepted"] else "[red]No[/red]"
-        why = escape(reason(item["verdict"]))
-        table.add_row(escape(item["image"]), escape(item["text"]), word, f"{item['p_yes']:.2f}", why)
+    for item, verdict in zip(items, verdicts, strict=True):
+        word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
+        image, text = escape(item["image"]), escape(item["text"])
+        table.add_row(image, text, word, f"{verdict.p_yes:.2f}", escape(verdict.reason))
     Console(highlight=False).print(table)

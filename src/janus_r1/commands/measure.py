@@ -1,17 +1,24 @@
-"""What every ``janus-r1 eval`` does around its benchmark: check, measure, write, show."""
+"""What every ``janus-r1 eval`` does around its benchmark: check, ask, measure, write, show."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from janus_r1.commands.terminal import answers_only, check_writable, print_json, say
+from janus_r1.chain import Chain, Settings
+from janus_r1.commands.checks import check_writable
+from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.files import write_json
 
+if TYPE_CHECKING:
+    from janus_r1.api import JanusR1
+
+MOST = 1024  # chains at once, however much memory there is
 Result = dict[str, Any]
 
 
@@ -36,8 +43,30 @@ def answer(args: argparse.Namespace, result: Result, show: Callable[[Result, Con
         say(f"wrote {args.out}")
 
 
+def asked(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """What the options of several benchmarks have in common."""
+    from janus_r1.environment import environment
+
+    given = {"split": args.split, "samples": args.samples, "limit": args.limit, "model": args.model}
+    return {**given, "settings": settings, "environment": environment()}
+
+
 def show_report(result: Result, console: Console) -> None:
     """The tables of a benchmark."""
     from janus_r1.eval.report import print_report
 
     print_report(result, console)
+
+
+def sampler(
+    model: JanusR1, max_batch: int, update: Callable[[int, int], None]
+) -> Callable[[list[str], Settings], list[Chain]]:
+    """The model as a benchmark calls it: a chain a prompt."""
+
+    def sample(prompts: list[str], settings: Settings) -> list[Chain]:
+        total = len(prompts)
+        return model.generate(
+            prompts, max_batch=max_batch, on_progress=lambda done: update(done, total), **asdict(settings)
+        )
+
+    return sample

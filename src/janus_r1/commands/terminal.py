@@ -1,28 +1,30 @@
-"""What every command shares: stdout for answers, stderr for everything else, checks before slow work."""
+"""Stdout for answers, stderr for everything else."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from janus_r1.errors import UserError
-
-if TYPE_CHECKING:
-    from janus_r1.api import JanusR1
 
 
 def say(text: str) -> None:
     """A line on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Something is not as the user may think."""
+    say(f"janus-r1: warning: {text}")
+
+
+def note(text: str) -> None:
+    """Something is done otherwise than was asked for."""
+    say(f"janus-r1: note: {text}")
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -52,83 +54,3 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def load_model(name: str, dtype: str, device: str, weights: str | None = None) -> JanusR1:
-    """The model, without transformers' own bars and notes.
-
-    Raises:
-        UserError: for whatever is wrong with the device or with the model's files.
-    """
-    say(f"loading {name} ({dtype}, {device})")
-    quiet_transformers()
-    from janus_r1.api import JanusR1
-
-    check_device(device)
-    with loading_errors(name):
-        return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights)
-
-
-def quiet_transformers() -> None:
-    """No bars and notes of transformers' own."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-@contextlib.contextmanager
-def loading_errors(name: str) -> Iterator[None]:
-    """A config is a user's file too, and transformers raises anything about it: one line for all."""
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"cannot load the model {name}: {lines[0]}") from error
-
-
-def check_device(name: str) -> None:
-    """Raises UserError for a device that torch does not know or this machine does not have."""
-    import torch
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"no device {name!r} here: {str(error).strip().splitlines()[0]}") from None
-
-
-def check_writable(path: Path) -> None:
-    """Find out before slow work whether ``path`` can be written; leaves nothing behind.
-
-    Raises:
-        UserError: if a parent is a file, or the disk refuses.
-    """
-    if path.name in ("", ".", ".."):
-        raise UserError(f"--out {path} names no new file or folder: choose a name inside it")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise UserError(f"cannot write {path}: {parent} is a file")
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {os.strerror(error.errno or 0)}; choose another --out") from None
-
-
-def check_new_folder(path: Path, overwrite: bool, ours: str) -> None:
-    """As :func:`check_writable`, and never replace a folder that does not hold the file ``ours``.
-
-    Raises:
-        UserError: if ``path`` exists and may not be replaced.
-    """
-    check_writable(path)
-    if not path.exists():
-        return
-    if not overwrite:
-        raise UserError(f"{path} exists already: pass --overwrite to replace it, or choose another --out")
-    if not path.is_dir() or (any(path.iterdir()) and not (path / ours).exists()):
-        raise UserError(f"{path} was not written by this command (no {ours} in it): choose another --out")

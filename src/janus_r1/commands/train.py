@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from janus_r1.commands.terminal import answers_only, check_writable, print_json, say
+from janus_r1.commands.checks import check_writable
+from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.recipe import load_recipe
 
 

@@ -1,1 +1,1 @@
-"""Candidates (scored images) and edits: building them, reading them, and turning them into training rows."""
+"""Candidates (scored images), edits and prompts: building them, reading them, turning them into training rows."""

@@ -47,7 +47,7 @@ def write_part(folder: Path, candidates: list[Candidate], images: np.ndarray) ->
 
 
 class CandidateSet:
-    """All candidates of a folder, by prompt; images stay on disk until they are read."""
+    """All candidates of a folder; images stay on disk until they are read."""
 
     def __init__(self, folder: str | Path) -> None:
         parts = sorted(Path(folder).glob("part_*"))
@@ -58,9 +58,6 @@ class CandidateSet:
         self._where: list[tuple[int, int]] = []
         for part in parts:
             self._read(part)
-        self.by_prompt: dict[int, list[int]] = {}
-        for index, candidate in enumerate(self.candidates):
-            self.by_prompt.setdefault(candidate.prompt_id, []).append(index)
 
     def _read(self, part: Path) -> None:
         try:
@@ -77,6 +74,9 @@ class CandidateSet:
 
     def __len__(self) -> int:
         return len(self.candidates)
+
+    def __getitem__(self, index: int) -> Candidate:
+        return self.candidates[index]
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)

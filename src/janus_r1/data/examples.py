@@ -39,21 +39,21 @@ class Examples:
 
     def draw(self, rng: random.Random, dropout: float) -> Row:
         """Task I: a caption and an image of it."""
-        candidate = self.candidates.candidates[self._pick(self.good, rng)]
+        candidate = self.candidates[self._pick(self.good, rng)]
         return self.layout.draw(candidate.prompt, candidate.ids, rng.random() < dropout)
 
     def judge(self, rng: random.Random, wrong_rounds: int, positive: bool) -> Row:
         """Task II: after ``wrong_rounds`` rejected drafts, the verdict on one more."""
         target = self._pick(self.yes if positive else self.no, rng)
-        prompt_id = self.candidates.candidates[target].prompt_id
+        prompt_id = self.candidates[target].prompt_id
         earlier = [self._seen(i) for i in self._wrong(prompt_id, wrong_rounds, rng, but=target)]
         seen, reason = self._seen(target)
-        return self.layout.judge(self.candidates.candidates[target].prompt, earlier, seen, reason, self.word_weight)
+        return self.layout.judge(self.candidates[target].prompt, earlier, seen, reason, self.word_weight)
 
     def redraw(self, rng: random.Random, wrong_rounds: int, dropout: float) -> Row:
         """Task III: from rejected drafts and their reasons to an image that is right."""
         prompt_id = rng.choice(self.redrawable)
-        target = self.candidates.candidates[rng.choice(self.good[prompt_id])]
+        target = self.candidates[rng.choice(self.good[prompt_id])]
         earlier = [self._drawn(i) for i in self._wrong(prompt_id, wrong_rounds, rng)]
         return self.layout.redraw(target.prompt, earlier, target.ids, rng.random() < dropout)
 
@@ -68,7 +68,7 @@ class Examples:
         return rng.sample(pool, min(count, len(pool)))
 
     def _seen(self, index: int) -> tuple[Seen, str]:
-        return Seen(self.candidates.image(index), self.layout.image_tokens), self.candidates.candidates[index].reason
+        return Seen(self.candidates.image(index), self.layout.image_tokens), self.candidates[index].reason
 
     def _drawn(self, index: int) -> tuple[Drawn, str]:
-        return Drawn(self.candidates.candidates[index].ids), self.candidates.candidates[index].reason
+        return Drawn(self.candidates[index].ids), self.candidates[index].reason

@@ -16,7 +16,7 @@ from janus_r1.engine import graph as graphs
 from janus_r1.engine import sampling
 from janus_r1.engine.cache import Cache, Placement
 from janus_r1.engine.weights import LayerWeights, layer_weights
-from janus_r1.layout import Row, Seen, Segment, Text
+from janus_r1.layout import Row, Seen, Segment, Text, row_length
 from janus_r1.model.janus import Janus
 
 
@@ -84,7 +84,7 @@ class Decoder:
         every = [(row,) if isinstance(row, Text) else row for row in [*rows, *(unconditional or [])]]
         wanted = [tuple(_content(segment) for segment in row) for row in every]
         distinct = dict(zip(wanted, every, strict=True))
-        room = max(sum(len(s) for s in row) for row in distinct.values()) + self.model.image_tokens
+        room = max(map(row_length, distinct.values())) + self.model.image_tokens
         like = self.layers[0].qkv
         cache = Cache(len(self.layers), len(distinct), self.kv_heads, self.width, room, like)
         stream = Stream(cache, torch.empty(0), guided=False)
@@ -107,7 +107,7 @@ class Decoder:
     def feed(self, stream: Stream, rows: list[Row]) -> None:
         """Append segments to every row; rows may differ in length. Guided halves get the same."""
         embeddings = self.model.embed_rows(rows)
-        counts = [sum(len(segment) for segment in row) for row in rows]
+        counts = [row_length(row) for row in rows]
         if stream.guided:
             embeddings, counts = embeddings.repeat(2, 1, 1), counts * 2
         hidden = self._forward(stream.cache, embeddings, counts)

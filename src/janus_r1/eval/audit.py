@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from janus_r1.chain import Chain
+from janus_r1.eval.balance import in_turn
+from janus_r1.eval.drafts import Sampler, Verifier
 from janus_r1.eval.statistics import Figure, figure
-from janus_r1.eval.world import EvalOptions, Sampler, Verifier, choose_prompts
-from janus_r1.sheet import reason
+from janus_r1.eval.world import EvalOptions, choose_prompts
 from janus_r1.world.failures import KINDS, OTHER, failure_kind
 from janus_r1.world.verify import verify
 
@@ -49,7 +48,7 @@ class Judged:
     @property
     def kind(self) -> str:
         """Of the mistake in a wrong draft; of the mistake that the model sees in a right one."""
-        return failure_kind(reason(self.chain.rounds[0].verdict.text) if self.right else self.why)
+        return failure_kind(self.chain.rounds[0].verdict.reason if self.right else self.why)
 
 
 def judged_drafts(sample: Sampler, options: EvalOptions, verifier: Verifier = verify) -> list[Judged]:
@@ -109,11 +108,5 @@ def _by(drafts: list[Judged], key: Callable[[Judged], str], what: Callable[[Judg
 
 def examples(drafts: list[Judged], error: str, most: int = 12) -> list[Chain]:
     """Up to ``most`` chains with this error, one of each kind of mistake in turn; prompts carry the verifier's view."""
-    found = [draft for draft in drafts if draft.error == error]
-    turn: Counter[str] = Counter()
-    places = []
-    for draft in found:
-        places.append(turn[draft.kind])
-        turn[draft.kind] += 1
-    order = np.argsort(places, kind="stable")[:most]
-    return [replace(found[i].chain, prompt=f"{found[i].chain.prompt} | verifier: {found[i].why}") for i in order]
+    shown = in_turn((draft for draft in drafts if draft.error == error), lambda draft: draft.kind)[:most]
+    return [replace(draft.chain, prompt=f"{draft.chain.prompt} | verifier: {draft.why}") for draft in shown]

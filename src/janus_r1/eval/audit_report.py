@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from janus_r1.errors import UserError
 from janus_r1.eval.statistics import Figure
-from janus_r1.eval.tables import Grid, markdown, show
-from janus_r1.files import read_json
+from janus_r1.eval.tables import Grid, markdown, print_page, read_result, show
 
 Result = dict[str, Any]
 
@@ -72,22 +69,19 @@ def _cell(figure: Figure | None) -> str:
 
 def read_audits(paths: Sequence[str]) -> list[Result]:
     """Raises UserError for a file that is no audit."""
-    results = [read_json(Path(path)) for path in paths]
-    for path, result in zip(paths, results, strict=True):
-        if not isinstance(result, dict) or result.get("run", {}).get("benchmark") != "audit":
-            raise UserError(f"{path} is not a result of janus-r1 eval audit")
-    return results
+    return [read_result(path, "audit") for path in paths]
+
+
+def page(results: Sequence[Result]) -> str:
+    """All audits as one page of Markdown."""
+    return "\n\n".join(["# Where the judge errs", *map(markdown, side_by_side(results)), about(results)]) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the Markdown of all audits side by side."""
     parser = argparse.ArgumentParser(prog="python -m janus_r1.eval.audit_report", description="Audits side by side.")
     parser.add_argument("paths", nargs="+", metavar="audit.json")
-    try:
-        results = read_audits(parser.parse_args(argv).paths)
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
-    print("\n\n".join(["# Where the judge errs", *map(markdown, side_by_side(results)), about(results)]))
+    print_page(parser, argv, lambda args: page(read_audits(args.paths)))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from janus_r1.chain import Chain, Round, Settings
-from janus_r1.errors import UserError
+from janus_r1.eval.checks import EDIT_SPLITS, check_chains, check_counts, check_families, check_rounds, check_split
 from janus_r1.eval.similarity import edited_region, psnr, ssim
 from janus_r1.eval.statistics import Bounds, Figure, Rows, figure, judge_figures
 from janus_r1.world.edit_cases import EditCase, describe_target, edit_split
 from janus_r1.world.render import render
 from janus_r1.world.verify_edit import EditVerification, View, check_edit, look
 
-SPLITS = ("test", "held_out")
 PLACED = {"recolour", "replace", "remove"}  # edits that happen where an object stands
 MAX_PSNR = 60.0  # dB; equal pictures would have infinitely many, and rounding alone costs 59
 CHECKS = ("following", "preserving", "both")
@@ -61,12 +60,9 @@ class EditEvalOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        if self.split not in SPLITS:
-            raise UserError(f"unknown split {self.split!r}; choose {', '.join(SPLITS)}")
-        if not self.rounds or min(self.rounds) < 1:
-            raise UserError("rounds must be one or more round limits of at least 1, such as 1,3")
-        if self.samples < 1 or (self.limit is not None and self.limit < 1):
-            raise UserError("samples and limit must be at least 1")
+        check_split(self.split, EDIT_SPLITS)
+        check_rounds(self.rounds)
+        check_counts(self.samples, self.limit)
 
 
 @dataclass(frozen=True)
@@ -104,15 +100,15 @@ def evaluate_edit(editor: Editor, options: EditEvalOptions) -> dict[str, Any]:
     numbers = np.repeat(np.arange(len(cases)), options.samples)
     repeated = [cases[number] for number in numbers]
     settings = replace(options.settings, rounds=max(options.rounds), early_stop=True)
+    texts = [p.case.instruction.text for p in repeated]
     start = time.perf_counter()
-    chains = editor.edit([p.source for p in repeated], [p.case.instruction.text for p in repeated], settings)
+    chains = editor.edit([p.source for p in repeated], texts, settings)
     seconds, images = time.perf_counter() - start, sum(len(chain.rounds) for chain in chains)
-    _check(chains, repeated, settings)
+    check_chains(chains, texts, settings.rounds, "editor", "case")
     scored, failures = _scored_chains(chains, repeated)
     kept = np.array([row is not None for row in scored])
     rows = Rows(numbers[kept], np.array([p.case.instruction.family for p in repeated])[kept])
-    if lost := {p.case.instruction.family for p in cases} - set(rows.families.tolist()):
-        raise UserError(f"no image of {', '.join(sorted(lost))} could be scored: {failures[0]}")
+    check_families({p.case.instruction.family for p in cases}, rows.families.tolist(), failures)
     whole = [_Scored(c, p, s) for c, p, s in zip(chains, repeated, scored, strict=True) if s is not None]
     limits = {str(t): _after_rounds(rows, whole, t) for t in sorted(set(options.rounds))}
     return {
@@ -130,12 +126,6 @@ def evaluate_edit(editor: Editor, options: EditEvalOptions) -> dict[str, Any]:
 def _pictured(case: EditCase) -> Pictured:
     source = render(case.source)
     return Pictured(case, source, render(case.target), look(source))
-
-
-def _check(chains: Sequence[Chain], cases: Sequence[Pictured], settings: Settings) -> None:
-    wanted = [p.case.instruction.text for p in cases]
-    if [c.prompt for c in chains] != wanted or not all(1 <= len(c.rounds) <= settings.rounds for c in chains):
-        raise ValueError(f"the editor must return a chain of 1 to {settings.rounds} rounds a case, in order")
 
 
 # ------------------------------------------------------------------------------------------ scoring

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from janus_r1.eval.tables import Grid, show
+from janus_r1.eval.tables import Grid, rounds_title, show
 
 CHECKS = ("following", "preserving", "both")
 BASELINES = {
@@ -36,7 +36,7 @@ def footer(result: dict[str, Any]) -> str:
 def _arms(result: dict[str, Any]) -> Grid:
     """A line a round limit, then the baselines."""
     rows = [["", *CHECKS, "PSNR", "SSIM"]]
-    rows += [_arm(f"{t} round{'s' if t != '1' else ''}", report) for t, report in result["rounds"].items()]
+    rows += [_arm(rounds_title(t), report) for t, report in result["rounds"].items()]
     rows += [_arm(BASELINES[name], report) for name, report in (result["baselines"] or {}).items()]
     return Grid("Edits (mean of edit types)", rows)
 

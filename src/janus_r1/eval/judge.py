@@ -14,8 +14,9 @@ import numpy as np
 
 from janus_r1.chain import Settings, Verdict
 from janus_r1.errors import UserError
+from janus_r1.eval.checks import check_counts, check_split
 from janus_r1.eval.statistics import figure, judge_figures
-from janus_r1.eval.world import SPLITS, choose_prompts
+from janus_r1.eval.world import choose_prompts
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.world.prompts import Prompt
@@ -26,6 +27,8 @@ Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 
 @dataclass(frozen=True)
 class JudgeOptions:
+    """Which drafts are judged."""
+
     split: str = "test"
     samples: int = 4
     """Drafts a prompt, before balancing."""
@@ -36,10 +39,8 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        if self.split not in SPLITS:
-            raise UserError(f"unknown split {self.split!r}; choose {', '.join(SPLITS)}")
-        if self.samples < 1 or (self.limit is not None and self.limit < 1):
-            raise UserError("samples and limit must be at least 1")
+        check_split(self.split)
+        check_counts(self.samples, self.limit)
 
 
 @dataclass(frozen=True)

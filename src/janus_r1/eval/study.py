@@ -15,8 +15,7 @@ from typing import Any
 from janus_r1.errors import UserError
 from janus_r1.eval.repeats import prompt_interval, seed_interval, student
 from janus_r1.eval.statistics import Figure
-from janus_r1.eval.tables import Grid, markdown, show
-from janus_r1.files import read_json
+from janus_r1.eval.tables import Grid, markdown, print_page, read_result, show
 
 Result = dict[str, Any]
 Measure = Callable[[Result], Figure | None]
@@ -80,7 +79,7 @@ def read_study(paths: Sequence[str]) -> list[Variant]:
         name, dash, seed = path.stem.rpartition("-")
         if not (dash and name and seed.isdecimal()):
             raise UserError(f"{path} is not named VARIANT-SEED.json, such as default-0.json")
-        result = read_json(path)
+        result = read_result(path, "world")
         _check(path, result, first or result)
         first = first or result
         study.setdefault(name, {})[int(seed)] = result
@@ -90,9 +89,7 @@ def read_study(paths: Sequence[str]) -> list[Variant]:
     return [Variant(name, seeds) for name, seeds in study.items()]
 
 
-def _check(path: Path, result: Any, first: Result) -> None:
-    if not isinstance(result, dict) or result.get("run", {}).get("benchmark") != "world":
-        raise UserError(f"{path} is not a result of janus-r1 eval world")
+def _check(path: Path, result: Result, first: Result) -> None:
     different = [key for key in ALIKE if result["run"][key] != first["run"][key]]
     if different:
         raise UserError(f"{path} was measured with other {', '.join(different)} than the rest: measure it again")
@@ -194,12 +191,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("paths", nargs="+", metavar="VARIANT-SEED.json")
     parser.add_argument("--baseline", metavar="VARIANT", help="also show differences to this variant, paired by seed")
     parser.add_argument("--title", help="of the page; the files' folder by default")
-    args = parser.parse_args(argv)
-    title = args.title or Path(args.paths[0]).absolute().parent.name.replace("_", " ").capitalize()
-    try:
-        print(report(read_study(args.paths), title, args.baseline), end="")
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    print_page(parser, argv, lambda args: report(read_study(args.paths), args.title or _title(args), args.baseline))
+
+
+def _title(args: argparse.Namespace) -> str:
+    return Path(args.paths[0]).absolute().parent.name.replace("_", " ").capitalize()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""What every report is made of: titled tables, and figures as text."""
+"""What every report is made of: results as files, titled tables, figures as text, a script's page."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from janus_r1.errors import UserError
 from janus_r1.eval.statistics import Figure
+from janus_r1.files import read_json
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,18 @@ class Grid:
 
 def markdown(grid: Grid) -> str:
     """The table in GitHub's Markdown, below its title; ends without a line break."""
-    head, *body = (f"| {' | '.join(row)} |" for row in grid.rows)
-    return "\n".join([f"**{grid.title}**", "", head, "|" + " --- |" * len(grid.rows[0]), *body])
+    return f"**{grid.title}**\n\n{lines(grid.rows)}"
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown, the first row its heads; ends without a line break."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
+
+
+def rounds_title(limit: str) -> str:
+    """``1 round``, ``3 rounds``."""
+    return "1 round" if limit == "1" else f"{limit} rounds"
 
 
 def show(value: Figure | dict[str, float] | None, digits: int = 3) -> str:
@@ -28,3 +44,25 @@ def show(value: Figure | dict[str, float] | None, digits: int = 3) -> str:
     ends = (value["mean"], value["low"], value["high"])
     mean, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)  # no -0.000
     return f"{mean} [{low}, {high}]"
+
+
+def read_result(path: str | Path, *benchmarks: str) -> dict[str, Any]:
+    """What ``janus-r1 eval`` wrote.
+
+    Raises:
+        UserError: for a file that is no result of one of ``benchmarks``.
+    """
+    result = read_json(Path(path))
+    if not isinstance(result, dict) or result.get("run", {}).get("benchmark") not in benchmarks:
+        raise UserError(f"{path} is not a result of janus-r1 eval {' or '.join(benchmarks)}")
+    return result
+
+
+def print_page(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, page: Callable[[argparse.Namespace], str]
+) -> None:
+    """What a script that writes a Markdown page does: bad input ends in one line and exit code 2."""
+    try:
+        print(page(parser.parse_args(argv)), end="")
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")

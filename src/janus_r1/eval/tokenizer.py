@@ -17,6 +17,8 @@ from janus_r1.world.verify import verify
 
 @dataclass(frozen=True)
 class TokenizerOptions:
+    """Which scenes are encoded."""
+
     scenes: int = 1000
     seed: int = 1_000_000
     """Far from training's seeds."""

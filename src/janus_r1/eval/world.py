@@ -8,28 +8,19 @@ the prompt holds. ``overall`` is the plain mean of the families' means, as in Ge
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from janus_r1.chain import Chain, Round, Settings
-from janus_r1.errors import UserError
+from janus_r1.chain import Settings
+from janus_r1.eval.balance import in_turn
+from janus_r1.eval.checks import check_counts, check_families, check_rounds, check_split
+from janus_r1.eval.controls import controls
+from janus_r1.eval.drafts import Bench, Drafts, Sampler, Verifier, at
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
 from janus_r1.world.prompts import Prompt, split
-from janus_r1.world.scene import Description
-from janus_r1.world.verify import Verification, verify
-
-SPLITS = ("test", "dense", "held_out")
-CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
-
-Sampler = Callable[[list[str], Settings], list[Chain]]
-Verifier = Callable[[np.ndarray, Description], Verification]
-Rival = np.ndarray | None
+from janus_r1.world.verify import verify
 
 
 @dataclass(frozen=True)
@@ -54,12 +45,9 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        if self.split not in SPLITS:
-            raise UserError(f"unknown split {self.split!r}; choose {', '.join(SPLITS)}")
-        if not self.rounds or min(self.rounds) < 1:
-            raise UserError("rounds must be one or more round limits of at least 1, such as 1,3")
-        if self.samples < 1 or (self.limit is not None and self.limit < 1):
-            raise UserError("samples and limit must be at least 1")
+        check_split(self.split)
+        check_rounds(self.rounds)
+        check_counts(self.samples, self.limit)
 
 
 def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = verify) -> dict[str, Any]:
@@ -73,7 +61,7 @@ def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = v
         UserError: when nothing of a family could be scored.
         ValueError: when the sampler breaks its contract.
     """
-    bench, prompts = _Bench(sample, verifier), choose_prompts(options.split, options.limit)
+    bench, prompts = Bench(sample, verifier), choose_prompts(options.split, options.limit)
     numbers = np.repeat(np.arange(len(prompts)), options.samples)
     repeated = [prompts[i] for i in numbers]
     settings = replace(options.settings, rounds=max(options.rounds), early_stop=True)
@@ -81,8 +69,7 @@ def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = v
     redrawn = bench.independent(drafts, repeated, settings) if options.controls else drafts
     keep = np.isfinite(drafts.score).all(1) & np.isfinite(redrawn.score).all(1)
     rows = Rows(numbers[keep], np.array([p.family for p in repeated])[keep])
-    if lost := {p.family for p in prompts} - set(rows.families.tolist()):
-        raise UserError(f"no image of {', '.join(sorted(lost))} could be scored: {bench.failures[0]}")
+    check_families({p.family for p in prompts}, rows.families.tolist(), bench.failures)
     drafts, redrawn = drafts.rows(keep), redrawn.rows(keep)
     return {
         "run": {"benchmark": "world", **asdict(options), "prompts": len(prompts), "settings": asdict(settings)},
@@ -91,119 +78,25 @@ def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = v
         "rounds": {str(t): _after_rounds(rows, drafts, t, settings) for t in sorted(set(options.rounds))},
         "verdict": _verdict(rows, drafts),
         "introspection": _introspection(rows, drafts, settings),
-        "controls": _controls(rows, drafts, redrawn, settings) if options.controls else None,
+        "controls": controls(rows, drafts, redrawn, settings) if options.controls else None,
     }
 
 
 def choose_prompts(name: str, limit: int | None = None) -> list[Prompt]:
     """Prompts of a split, one of each family in turn, so that any limit is balanced."""
-    places: defaultdict[str, count[int]] = defaultdict(count)
-    return sorted(split(name), key=lambda prompt: next(places[prompt.family]))[:limit]
-
-
-# ----------------------------------------------------------------------------- sampling and scoring
-
-
-class Drafts(NamedTuple):
-    """Judged drafts in the order drawn: float64 arrays [R, T], one row a chain.
-
-    After a chain's end its last draft is repeated with ``drawn`` and tokens 0. A failed draft has
-    ``correct``, ``score`` and ``p_yes`` NaN, which no statistic accepts.
-    """
-
-    correct: np.ndarray
-    score: np.ndarray
-    p_yes: np.ndarray
-    accepted: np.ndarray
-    image_tokens: np.ndarray
-    text_tokens: np.ndarray
-    drawn: np.ndarray
-
-    def rows(self, keep: np.ndarray) -> Drafts:
-        return Drafts(*(array[keep] for array in self))
-
-    def spent(self, reasons: bool) -> np.ndarray:
-        """Tokens up to and including each draft [R, T]; without reasons a verdict is its one word."""
-        text = self.text_tokens if reasons else np.minimum(self.text_tokens, 1)
-        return np.cumsum(self.image_tokens + text, axis=1)
-
-
-@dataclass
-class _Bench:
-    """The sampler and the verifier, with a clock, a counter and a record of failures."""
-
-    sample: Sampler
-    verifier: Verifier
-    seconds: float = 0.0
-    images: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def chains(self, prompts: list[Prompt], settings: Settings) -> Drafts:
-        """Sample and score one chain a prompt."""
-        texts = [p.text for p in prompts]
-        start = time.perf_counter()
-        chains = self.sample(texts, settings)
-        self.seconds += time.perf_counter() - start
-        if [c.prompt for c in chains] != texts or not all(1 <= len(c.rounds) <= settings.rounds for c in chains):
-            raise ValueError(f"the sampler must return a chain of 1 to {settings.rounds} rounds a prompt, in order")
-        self.images += sum(len(c.rounds) for c in chains)
-        cells = np.zeros((len(chains), settings.rounds, len(Drafts._fields)))
-        for row, chain, prompt in zip(cells, chains, prompts, strict=True):
-            row[: len(chain.rounds)] = [self._score(draft, prompt.description) for draft in chain.rounds]
-            row[len(chain.rounds) :, :4] = row[len(chain.rounds) - 1, :4]  # correct to accepted; no tokens
-        return Drafts(*np.moveaxis(cells, -1, 0))
-
-    def independent(self, drafts: Drafts, prompts: list[Prompt], settings: Settings) -> Drafts:
-        """T judged drafts a row that know nothing of each other; the first is the chain's own."""
-        extra = settings.rounds - 1
-        if not extra:
-            return drafts
-        alone = replace(settings, rounds=1, seed=settings.seed + CONTROL_SEED)
-        singles = self.chains([p for p in prompts for _ in range(extra)], alone)
-        others = [array.reshape(len(prompts), extra) for array in singles]
-        return Drafts(*(np.hstack([own[:, :1], new]) for own, new in zip(drafts, others, strict=True)))
-
-    def _score(self, draft: Round, description: Description) -> tuple[float, ...]:
-        """The fields of Drafts for one draft."""
-        verdict = draft.verdict
-        rest = (float(verdict.accepted), len(draft.ids), len(verdict.ids), 1.0)
-        try:
-            found = self.verifier(draft.pixels, description)
-            if not np.isfinite(found.score) or not np.isfinite(verdict.p_yes):
-                raise ValueError(f"score {found.score}, p_yes {verdict.p_yes}")
-        except Exception as error:  # whatever went wrong, this image has no score, and a 0 would be a lie
-            self.failures.append(f"{type(error).__name__}: {error}")
-            return (np.nan, np.nan, np.nan, *rest)
-        return (float(found.correct), found.score, verdict.p_yes, *rest)
-
-    def cost(self) -> dict[str, float | None]:
-        """Of sampling alone, controls included; verification is not counted."""
-        rate = self.images / self.seconds if self.seconds else None
-        return {"seconds": self.seconds, "images": self.images, "images_per_second": rate}
+    return in_turn(split(name), lambda prompt: prompt.family)[:limit]
 
 
 # ----------------------------------------------------------------------------------------- figures
 
 
-def _final(drafts: Drafts, limit: int, settings: Settings) -> np.ndarray:
-    """Column of the final draft [R] under a round limit."""
-    if settings.final == "best":
-        return drafts.p_yes[:, :limit].argmax(1)
-    return np.minimum(limit, drafts.drawn.sum(1).astype(int)) - 1
-
-
-def _at(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """values[r, columns[r]] for every row r."""
-    return values[np.arange(len(values)), columns]
-
-
 def _after_rounds(rows: Rows, drafts: Drafts, limit: int, settings: Settings) -> dict[str, Any]:
-    final = _final(drafts, limit, settings)
-    correct = _at(drafts.correct, final)
+    final = drafts.final(limit, settings)
+    correct = at(drafts.correct, final)
     return {
         "overall": rows.overall(correct),
         "families": rows.by_family(correct),
-        "score": rows.overall(_at(drafts.score, final)),
+        "score": rows.overall(at(drafts.score, final)),
         "gain": rows.gain(drafts.correct[:, 0], correct) if limit > 1 else None,
         "tokens": rows.overall(drafts.spent(reasons=True)[:, limit - 1], None),
     }
@@ -232,7 +125,7 @@ def _balanced_subsample(right: np.ndarray) -> np.ndarray:
 
 def _introspection(rows: Rows, drafts: Drafts, settings: Settings) -> dict[str, Figure]:
     """What judging and redrawing did to each chain, under the largest round limit."""
-    first, final = drafts.correct[:, 0], _at(drafts.correct, _final(drafts, settings.rounds, settings))
+    first, final = drafts.correct[:, 0], at(drafts.correct, drafts.final(settings.rounds, settings))
     return {
         "triggered": figure(1 - drafts.accepted[:, 0], rows.prompts),
         "fixed": figure((1 - first) * final, rows.prompts),
@@ -240,62 +133,4 @@ def _introspection(rows: Rows, drafts: Drafts, settings: Settings) -> dict[str, 
         "gain": paired_difference(first, final, rows.prompts),
         "rounds_used": figure(drafts.drawn.sum(1), rows.prompts, (1, settings.rounds)),
         "tokens": figure(drafts.spent(reasons=True)[:, -1], rows.prompts, None),
-    }
-
-
-# ---------------------------------------------------------------------------------------- controls
-
-
-def _controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> dict[str, Any]:
-    """Other ways to spend the tokens, on independent ``drafts``; the chains' ``advantage`` is paired.
-
-    They need the verdict's word alone, so only that is charged to them, not the reason behind it.
-    One draft is the chain's own, so there is no advantage to measure.
-    """
-    limits = range(1, settings.rounds + 1)
-    spent = drafts.spent(reasons=False)
-    arms = {n: _at(chains.correct, _final(chains, n, settings)) for n in limits[1:]}
-    best = {n: drafts.p_yes[:, :n].argmax(1) for n in limits}
-    blind = {n: _until_yes(drafts, n) for n in limits}
-    target = rows.overall(chains.spent(reasons=True)[:, -1], None)["mean"]
-    picked = np.stack([_at(drafts.correct, best[n]) for n in limits], axis=1)
-    return {
-        "best_of_n": {str(n): _arm(rows, drafts, best[n], spent[:, n - 1], arms.get(n)) for n in limits},
-        "best_of_n_equal_tokens": _equal_tokens(rows, picked, spent, target, arms.get(settings.rounds)),
-        "blind_redraw": {str(n): _arm(rows, drafts, blind[n], _at(spent, blind[n]), arms.get(n)) for n in limits},
-        "oracle": {str(n): rows.overall(drafts.correct[:, :n].max(1)) for n in limits},
-    }
-
-
-def _until_yes(drafts: Drafts, limit: int) -> np.ndarray:
-    """Column [R] of the first accepted of ``limit`` drafts, else of the last."""
-    accepted = drafts.accepted[:, :limit] > 0
-    return np.where(accepted.any(1), accepted.argmax(1), limit - 1)
-
-
-def _arm(rows: Rows, drafts: Drafts, chosen: np.ndarray, spent: np.ndarray, rival: Rival) -> dict[str, Figure | None]:
-    correct = _at(drafts.correct, chosen)
-    return {
-        "overall": rows.overall(correct),
-        "score": rows.overall(_at(drafts.score, chosen)),
-        "tokens": rows.overall(spent, None),
-        "advantage": None if rival is None else rows.gain(correct, rival),
-    }
-
-
-def _equal_tokens(rows: Rows, picked: np.ndarray, spent: np.ndarray, target: float, rival: Rival) -> dict[str, Any]:
-    """Best-of-N between the two N whose mean cost encloses ``target`` tokens, by linear interpolation.
-
-    ``picked`` and ``spent`` are [R, N]. ``reached`` is False when even the largest N costs less.
-    """
-    costs = [rows.overall(column, None)["mean"] for column in spent.T]
-    n = float(np.interp(target, costs, np.arange(1, len(costs) + 1)))
-    low, share = int(n) - 1, n - int(n)
-    correct = (1 - share) * picked[:, low] + share * picked[:, min(low + 1, len(costs) - 1)]
-    return {
-        "n": n,
-        "tokens": min(target, costs[-1]),
-        "reached": target <= costs[-1],
-        "overall": rows.overall(correct),
-        "advantage": None if rival is None else rows.gain(correct, rival),
     }

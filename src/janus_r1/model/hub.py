@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 
 PLAIN = ["*.json", "tokenizer*"]
 
@@ -22,6 +22,5 @@ def snapshot(name: str) -> Path:
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*PLAIN, "*.bin"]))
     except (OSError, ValueError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"cannot get the model {name} from the Hub: {line}") from None
+        raise UserError(f"cannot get the model {name} from the Hub: {first_line(error)}") from None
     return folder

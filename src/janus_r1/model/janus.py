@@ -13,7 +13,7 @@ from torch import nn
 from transformers import JanusForConditionalGeneration, PreTrainedTokenizerBase
 
 from janus_r1.chain import Source
-from janus_r1.layout import Drawn, Layout, Row, Seen, Text
+from janus_r1.layout import Drawn, Layout, Row, Seen, Text, row_length
 from janus_r1.model import vq
 
 ENCODED_AT_ONCE = 16  # full-size activations of a few images at a time
@@ -115,7 +115,7 @@ class Janus(nn.Module):
 def _gather_order(rows: list[Row], num_text: int, num_drawn: int, padding: int) -> torch.Tensor:
     """Index [B, L] into the concatenation of text, drawn and seen embeddings."""
     cursor = {Text: 0, Drawn: num_text, Seen: num_text + num_drawn}
-    longest = max(sum(len(s) for s in row) for row in rows)
+    longest = max(map(row_length, rows))
     order = np.full((len(rows), longest), padding, dtype=np.int64)
     for b, row in enumerate(rows):
         position = 0

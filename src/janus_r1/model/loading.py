@@ -8,20 +8,19 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 from janus_r1.files import read_json, write_atomically
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
 from janus_r1.model.janus import Janus
-from janus_r1.model.original_config import from_original
+from janus_r1.model.original_config import MODEL_TYPE, from_original
 from janus_r1.model.processor import save_processor
 from janus_r1.model.streaming import assemble, stored_dtype, weight_files
-from janus_r1.model.tokenizer import SpecialTokens, original_tokenizer
+from janus_r1.model.tokenizer import IMAGE_PLACEHOLDER, SpecialTokens, original_tokenizer
 
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ORIGINAL = "multi_modality"  # what DeepSeek's config.json calls the model
-LAYOUTS = ("janus", ORIGINAL)
+LAYOUTS = ("janus", MODEL_TYPE)  # transformers' and DeepSeek's, as config.json names them
 
 
 def resolve(name: str) -> Path:
@@ -59,7 +58,7 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
         UserError: if it is missing, incomplete, truncated or not a Janus model.
     """
     folder = resolve(name)
-    original = _kind(folder) == ORIGINAL
+    original = _kind(folder) == MODEL_TYPE
     try:
         wanted = _dtype(folder, dtype, weights)
         if original or weights is not None:
@@ -69,7 +68,7 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
             core = _from_transformers(folder, wanted, device, name)
         tokenizer = original_tokenizer(folder) if original else AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot load the model {name}: {_first_line(error)}") from None
+        raise UserError(f"cannot load the model {name}: {first_line(error)}") from None
     try:
         return Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
@@ -94,7 +93,7 @@ def _dtype(folder: Path, dtype: str, weights: str | Path | None) -> torch.dtype:
 
 def _config(folder: Path) -> JanusConfig:
     """Of either layout. Text head and embeddings are never one matrix in a Janus-Pro checkpoint."""
-    if _kind(folder) == ORIGINAL:
+    if _kind(folder) == MODEL_TYPE:
         return from_original(read_json(folder / "config.json"))
     config = JanusConfig.from_pretrained(folder)
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
@@ -119,11 +118,6 @@ def _from_transformers(folder: Path, dtype: torch.dtype, device: str, name: str)
     return core
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
     """A copy of what is part of a larger storage (the decoder's fused weights), which safetensors refuses."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
@@ -133,14 +127,13 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
     """Write the model so that transformers' own ``from_pretrained`` and ``generate`` can use it."""
     special = SpecialTokens.of(janus.tokenizer)
     core = janus.core
-    core.config.image_token_id = janus.tokenizer.convert_tokens_to_ids("<image_placeholder>")
+    core.config.image_token_id = janus.tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)
     core.generation_config = GenerationConfig(
         bos_token_id=special.bos,
         eos_token_id=special.eos,
         pad_token_id=special.pad,
         generation_kwargs={"boi_token_id": special.begin_of_image},
     )
-
     codes = core.config.vq_config.num_embeddings
     text = card(sum(p.numel() for p in core.parameters()), janus.image_size, janus.image_tokens, codes)
 

@@ -20,7 +20,7 @@ from janus_r1.model.presets import random_model
 from janus_r1.model.vq import DECODE_CHUNK
 
 ROLES = 8  # tokens of a prompt beside its caption
-EDIT_REQUEST = 30  # tokens around the source image and behind the instruction of an edit
+EDIT_FRAME = 30  # tokens around the source image and behind the instruction of an edit
 LEAD_INS = 40  # tokens of the self-check and the regeneration string together, in any tokenizer
 RESERVED = 0.05  # of the free memory, for what nobody counts
 VQ_TENSORS = 5  # full-size float32 activations alive at once in the VQ decoder
@@ -69,7 +69,7 @@ def estimate(
     ``caption`` is the most tokens of one; a caption has no more tokens than bytes. With ``edit`` it is an
     instruction, and a source image stands before it.
     """
-    source = config.vision_config.num_image_tokens + EDIT_REQUEST if edit else 0
+    source = config.vision_config.num_image_tokens + EDIT_FRAME if edit else 0
     streams = _streams(config, settings, drawing, min(caption, MAX_CAPTION_TOKENS) + ROLES + source)
     token = kv_bytes(config, dtype)
     return Memory(

@@ -14,6 +14,7 @@ from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from janus_r1.errors import UserError
 
+MODEL_TYPE = "multi_modality"  # what DeepSeek's config.json calls the model
 Block = dict[str, Any]
 
 VISION_TOWERS: dict[str, Block] = {
@@ -59,7 +60,7 @@ def from_original(config: Block) -> JanusConfig:
         UserError: for a part, a tower or a number that this package does not know, or numbers that contradict
             each other.
     """
-    if config.get("model_type") != "multi_modality":
+    if config.get("model_type") != MODEL_TYPE:
         raise UserError(f"not an original Janus config: model_type is {config.get('model_type')!r}")
     text = _language(config)
     vision = _vision(config, text.hidden_size)
@@ -81,7 +82,7 @@ def to_original_config(config: JanusConfig) -> Block:
     language = {key: getattr(text, key) for key in (*LLAMA_DEFAULTS, "num_key_value_heads")}
     language["rope_theta"] = text.rope_parameters["rope_theta"]
     return {
-        "model_type": "multi_modality",
+        "model_type": MODEL_TYPE,
         "architectures": ["MultiModalityCausalLM"],
         "vision_config": _block("CLIPVisionTower", "vision", _vision_params(vision)),
         "aligner_config": _block("MlpProjector", "aligner", mlp | _mlp_params(vision.depth, vision.hidden_size)),

@@ -19,6 +19,29 @@ from janus_r1.errors import UserError
 PRESETS = ("tiny", "100m", "1b", "7b")
 
 
+def janus_config(text: LlamaConfig, vision: JanusVisionConfig, vq: JanusVQVAEConfig) -> JanusConfig:
+    """The three parts as one model, both aligners as wide as its language model; the text head is untied."""
+    vision.projection_dim = vq.projection_dim = vq.image_token_embed_dim = text.hidden_size
+    return JanusConfig(text_config=text, vision_config=vision, vq_config=vq, tie_word_embeddings=False)
+
+
+def llama_config(
+    vocab_size: int, hidden: int, intermediate: int, layers: int, heads: int, positions: int
+) -> LlamaConfig:
+    """The language model, as Janus-Pro has it: no grouped heads, the text head untied."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=positions,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+    )
+
+
 def tiny_vq_config(num_embeddings: int = 2048) -> JanusVQVAEConfig:
     """64x64 pixels <-> 8x8 ids. One resolution step less than VQ-16, so a patch is 8 pixels."""
     return JanusVQVAEConfig(
@@ -38,32 +61,11 @@ def tiny_config(
     vocab_size: int, num_embeddings: int = 2048, hidden: int = 256, layers: int = 5, intermediate: int = 640
 ) -> JanusConfig:
     """The ``tiny`` preset; about 4 M parameters in the language model."""
-    vq = tiny_vq_config(num_embeddings)
-    vq.projection_dim = vq.image_token_embed_dim = hidden
-    return JanusConfig(
-        text_config=LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            num_hidden_layers=layers,
-            num_attention_heads=max(1, hidden // 64),
-            num_key_value_heads=max(1, hidden // 64),
-            max_position_embeddings=1024,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=False,
-        ),
-        vision_config=JanusVisionConfig(
-            hidden_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            image_size=64,
-            patch_size=8,
-            num_image_tokens=64,
-            projection_dim=hidden,
-        ),
-        vq_config=vq,
-        tie_word_embeddings=False,
+    vision = JanusVisionConfig(
+        hidden_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8, num_image_tokens=64
     )
+    text = llama_config(vocab_size, hidden, intermediate, layers, heads=max(1, hidden // 64), positions=1024)
+    return janus_config(text, vision, tiny_vq_config(num_embeddings))
 
 
 def pro_config(
@@ -76,24 +78,8 @@ def pro_config(
     base_channels: int = 128,
 ) -> JanusConfig:
     """Janus-Pro: 384x384 pixels, 576 ids of 16,384 codes, SigLIP-L/16 unless ``vision`` says otherwise."""
-    vision = vision or JanusVisionConfig()
-    vision.projection_dim = hidden
-    return JanusConfig(
-        text_config=LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=16_384,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=False,
-        ),
-        vision_config=vision,
-        vq_config=JanusVQVAEConfig(base_channels=base_channels, projection_dim=hidden, image_token_embed_dim=hidden),
-        tie_word_embeddings=False,
-    )
+    text = llama_config(vocab_size, hidden, intermediate, layers, heads, positions=16_384)
+    return janus_config(text, vision or JanusVisionConfig(), JanusVQVAEConfig(base_channels=base_channels))
 
 
 def preset_config(name: str, vocab_size: int) -> JanusConfig:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 from janus_r1.files import read_json
 from janus_r1.model.original import DROPPED, split, targets
 
@@ -99,8 +99,7 @@ def _open(file: Path) -> Any:
             f"refused to load {file}: it is damaged, or holds Python objects beside tensors, which could run code"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"cannot read the weights {file}: truncated or damaged ({line[:120]})") from None
+        raise UserError(f"cannot read the weights {file}: truncated or damaged ({first_line(error)[:120]})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{file} is no state dict: it must map names to tensors and hold nothing else")
     return state

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.reward.cache import Cache
 from janus_r1.reward.chat import Chat, Patience
 from janus_r1.reward.endpoint import EndpointReward
@@ -65,20 +65,12 @@ class RewardRecipe:
 
 
 COMMON = {"kind", "weight", "name"}
-ENDPOINT_ONLY = {"url", "api_key_env", "decompose_words", "top_logprobs", "concurrency", "tries", "timeout_s"}
+OF_EDITS = {"follow_weight", "preserve_weight"}
+OF_REQUESTS = {"concurrency", "tries", "timeout_s", "backoff_s", "batch_s", "cache"}
 KNOWN = {
-    "world": {"binary", "follow_weight", "preserve_weight"},
-    "endpoint": {
-        "model",
-        "follow_weight",
-        "preserve_weight",
-        "min_mass",
-        "backoff_s",
-        "batch_s",
-        "cache",
-        *ENDPOINT_ONLY,
-    },
-    "local_vlm": {"model", "follow_weight", "preserve_weight", "min_mass", "batch_size", "dtype"},
+    "world": {"binary", *OF_EDITS},
+    "endpoint": {"model", "url", "api_key_env", "decompose_words", "min_mass", "top_logprobs", *OF_EDITS, *OF_REQUESTS},
+    "local_vlm": {"model", "min_mass", "batch_size", "dtype", *OF_EDITS},
     "janus": {"model", "batch_size", "dtype"},
 }
 
@@ -99,28 +91,23 @@ def build_rewards(recipes: Sequence[RewardRecipe], device: str = "cpu", on_absta
 
 
 def _check(recipe: RewardRecipe, place: str) -> None:
-    _require(recipe.kind in KNOWN, f"{place}.kind must be one of {', '.join(KNOWN)}, not {recipe.kind!r}")
+    require(recipe.kind in KNOWN, f"{place}.kind must be one of {', '.join(KNOWN)}, not {recipe.kind!r}")
     for field in fields(recipe):
         useless = field.name not in COMMON | KNOWN[recipe.kind] and field.default is not MISSING
         if useless and getattr(recipe, field.name) != field.default:
             raise UserError(f"{place}.{field.name} means nothing for the kind {recipe.kind}: remove it")
-    _require(recipe.weight > 0, f"{place}.weight must be positive, not {recipe.weight}: or remove the reward")
+    require(recipe.weight > 0, f"{place}.weight must be positive, not {recipe.weight}: or remove the reward")
     if "model" in KNOWN[recipe.kind]:
-        _require(bool(recipe.model), f"{place} of the kind {recipe.kind} needs a model")
+        require(bool(recipe.model), f"{place} of the kind {recipe.kind} needs a model")
     if recipe.kind == "endpoint":
-        _require(bool(recipe.url), f"{place} of the kind endpoint needs a url, such as http://localhost:8000/v1")
+        require(bool(recipe.url), f"{place} of the kind endpoint needs a url, such as http://localhost:8000/v1")
     edits = (recipe.follow_weight, recipe.preserve_weight)
-    _require(min(edits) >= 0 and sum(edits) > 0, f"{place}: follow_weight and preserve_weight must not both be 0")
+    require(min(edits) >= 0 and sum(edits) > 0, f"{place}: follow_weight and preserve_weight must not both be 0")
     for key in ("concurrency", "tries", "timeout_s", "batch_s", "batch_size", "top_logprobs"):
-        _require(getattr(recipe, key) > 0, f"{place}.{key} must be positive, not {getattr(recipe, key)}")
+        require(getattr(recipe, key) > 0, f"{place}.{key} must be positive, not {getattr(recipe, key)}")
     for key in ("backoff_s", "decompose_words"):
-        _require(getattr(recipe, key) >= 0, f"{place}.{key} must not be negative")
-    _require(0 <= recipe.min_mass < 1, f"{place}.min_mass must be in [0, 1), not {recipe.min_mass}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+        require(getattr(recipe, key) >= 0, f"{place}.{key} must not be negative")
+    require(0 <= recipe.min_mass < 1, f"{place}.min_mass must be in [0, 1), not {recipe.min_mass}")
 
 
 def _names(recipes: Sequence[RewardRecipe]) -> list[str]:
@@ -158,7 +145,7 @@ def _api_key(variable: str | None) -> str | None:
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
-    _require(bool(key), f"api_key_env names the environment variable {variable}, which is not set: export it")
+    require(bool(key), f"api_key_env names the environment variable {variable}, which is not set: export it")
     return key
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from janus_r1.reward import cache as caching
 from janus_r1.reward.chat import Chat
 from janus_r1.reward.questions import SPLIT, Plan, combine, decomposition, edit, whole
-from janus_r1.reward.score import Abstained, Scorable, Score, checked
+from janus_r1.reward.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score, checked
 from janus_r1.reward.yes_no import MIN_MASS, p_yes
 
 K = TypeVar("K", bound=Hashable)
@@ -43,7 +43,7 @@ class EndpointReward:
         name: str = "endpoint",
         concurrency: int = 16,
         decompose_words: int = 0,
-        edit_weights: tuple[float, float] = (0.5, 1.0),
+        edit_weights: EditWeights = EDIT_WEIGHTS,
         top_logprobs: int = 20,
         min_mass: float = MIN_MASS,
         batch_s: float = 900.0,
@@ -113,7 +113,7 @@ class EndpointReward:
         plans: list[Plan | Abstained] = []
         for item in items:
             if item.source is not None:
-                plans.append(edit(item, *self.edit_weights))
+                plans.append(edit(item, self.edit_weights))
             else:
                 plan = split.get(item.prompt, ())
                 plans.append(plan if plan else whole(item))

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 from janus_r1.reward.questions import Plan, combine, edit, whole
-from janus_r1.reward.score import Abstained, Scorable, Score
+from janus_r1.reward.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score
 from janus_r1.reward.yes_no import MIN_MASS, share_of_yes, spelling
 
 SPELLS_A_TOKEN = Abstained("not a prompt: it spells a special token of the judge")
@@ -32,7 +32,7 @@ class LocalVlmReward:
         processor: Any,
         *,
         batch_size: int = 16,
-        edit_weights: tuple[float, float] = (0.5, 1.0),
+        edit_weights: EditWeights = EDIT_WEIGHTS,
         min_mass: float = MIN_MASS,
         name: str = "local_vlm",
     ) -> None:
@@ -59,8 +59,7 @@ class LocalVlmReward:
             processor = AutoProcessor.from_pretrained(folder)
             model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot load the judge {folder}: {why}") from None
+            raise UserError(f"cannot load the judge {folder}: {first_line(error)}") from None
         if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
             raise UserError(f"cannot use the judge {folder}: it has no image processor or no chat template")
         return cls(model.to(device), processor, **options)
@@ -78,7 +77,7 @@ class LocalVlmReward:
         """Nothing is asked about a prompt that spells a token such as <image>: it would derange its batch."""
         if any(token in item.prompt for token in self.processor.tokenizer.all_special_tokens):
             return ()
-        return whole(item) if item.source is None else edit(item, *self.edit_weights)
+        return whole(item) if item.source is None else edit(item, self.edit_weights)
 
     @torch.inference_mode()
     def _answer(self, asked: list[tuple[Scorable, str]]) -> list[Score]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from janus_r1.reward.score import Abstained, Scorable, Score, checked
+from janus_r1.reward.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score, checked
 
 MAX_QUESTIONS = 32
 MAX_LENGTH = 400  # characters of one question
@@ -52,8 +52,9 @@ def whole(item: Scorable) -> Plan:
     return (Question(MATCH.format(prompt=item.prompt)),)
 
 
-def edit(item: Scorable, follow: float = 0.5, preserve: float = 1.0) -> Plan:
-    """Was the instruction followed, and was the rest left alone? The weights are the paper's."""
+def edit(item: Scorable, weights: EditWeights = EDIT_WEIGHTS) -> Plan:
+    """Was the instruction followed, and was the rest left alone?"""
+    follow, preserve = weights
     return (
         Question(FOLLOW.format(prompt=item.prompt), follow),
         Question(PRESERVE.format(prompt=item.prompt), preserve),

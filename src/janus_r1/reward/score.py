@@ -49,6 +49,8 @@ class Abstained:
 
 
 Score = float | Abstained
+EditWeights = tuple[float, float]
+EDIT_WEIGHTS: EditWeights = (0.5, 1.0)  # of following the instruction and of preserving the rest: the paper's
 
 
 class Reward(Protocol):

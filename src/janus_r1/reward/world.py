@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from janus_r1.reward.score import Abstained, Scorable, Score
+from janus_r1.reward.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score
 from janus_r1.world.edits import CannotEdit
 from janus_r1.world.instructions import parse_instruction
 from janus_r1.world.parse import parse
@@ -26,9 +26,7 @@ class WorldReward:
     their source.
     """
 
-    def __init__(
-        self, binary: bool = False, name: str = "world", edit_weights: tuple[float, float] = (0.5, 1.0)
-    ) -> None:
+    def __init__(self, binary: bool = False, name: str = "world", edit_weights: EditWeights = EDIT_WEIGHTS) -> None:
         self.binary, self.name, self.edit_weights = binary, name, edit_weights
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:

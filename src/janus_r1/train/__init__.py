@@ -1,1 +1,1 @@
-"""Training stages. ``loop`` runs steps, checkpoints and logs; each other file is one stage."""
+"""Training. ``loop`` runs the steps of a stage, with ``checkpoint``, ``log``, ``schedule``; a stage is a file."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_r1.files import read_json
-from janus_r1.train.loop import newest_checkpoint
+from janus_r1.train.checkpoint import newest_checkpoint
 
 
 def training(model: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from janus_r1.files import write_atomically
+from janus_r1.files import write_text
 from janus_r1.progress import reporter
 
 
@@ -90,11 +90,7 @@ def forget_after(path: Path, start: int) -> None:
                 kept.append(line + "\n")
         except json.JSONDecodeError:  # the line the kill cut in half
             break
-    write_atomically(path, lambda temporary: _write_lines(temporary, kept))
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(kept))
 
 
 def _tensorboard(folder: Path, start: int) -> Any | None:

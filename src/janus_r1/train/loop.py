@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import shutil
-import subprocess
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from janus_r1.environment import environment
 from janus_r1.errors import UserError
-from janus_r1.files import read_json, write_atomically, write_json
+from janus_r1.files import read_json, write_json
 from janus_r1.train import processes
-from janus_r1.train import state as states
+from janus_r1.train.checkpoint import load_optimizers, load_weights, newest_checkpoint, save_checkpoint
 from janus_r1.train.log import RunLog
 from janus_r1.train.processes import this_process
 from janus_r1.train.schedule import lr_share
+from janus_r1.train.state import whole
 
 
 class Stage:
@@ -103,6 +100,10 @@ class RunOptions:
     threads: int = 0
     """CPU threads; 0 leaves torch's default."""
 
+    def seed_of(self, step: int) -> int:
+        """From which everything random in a step follows."""
+        return self.seed * 1_000_003 + step
+
 
 def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     """Train ``stage`` to ``options.steps``; returns the run's folder.
@@ -126,10 +127,10 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     main = accelerator.is_main_process
     log = RunLog(out, start, options.steps, options.log_every, seconds, stage.headline, main)
     for step in range(start, options.steps):
-        torch.manual_seed(options.seed * 1_000_003 + step)
+        torch.manual_seed(options.seed_of(step))
         _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)
         figures = _backward(stage, accelerator, module, step)
-        norm = float(states.whole(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)))
+        norm = float(whole(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)))
         _stop_if_broken(figures["loss"], norm, step, out)
         for optimizer in optimizers:
             optimizer.step()
@@ -149,7 +150,7 @@ def _keep(stage: Stage, done: int, options: RunOptions, log: RunLog, accelerator
             log.picture(done - 1, picture)
     if done % options.save_every == 0 or last:
         log.flush()
-        _save(Path(options.out), stage, done, log.seconds)
+        save_checkpoint(Path(options.out), stage, done, log.seconds)
         accelerator.wait_for_everyone()
 
 
@@ -198,14 +199,6 @@ def _stop_if_broken(loss: float, norm: float, step: int, out: Path) -> None:
         )
 
 
-# ------------------------------------------------------------------------- checkpoints and resume
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """The folder of the last whole checkpoint; a folder appears only when it is whole."""
-    return max(out.glob("checkpoints/step_*"), default=None)
-
-
 def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     """Prepare the run's folder; returns the step to start from, weights already loaded."""
     resolved = json.loads(json.dumps(asdict(recipe)))
@@ -226,61 +219,3 @@ def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
     if this_process().is_main_process:
         write_json(out / f"environment_{checkpoint.name}.json", environment() | processes.spread())
     return int(state["step"])
-
-
-def load_weights(checkpoint: Path, stage: Stage) -> None:
-    states.load_weights(stage.module, load_file(checkpoint / "model.safetensors"), checkpoint)
-
-
-def load_optimizers(checkpoint: Path, stage: Stage) -> None:
-    saved = torch.load(checkpoint / "optimizers.pt", weights_only=True)
-    for optimizer, state in zip(stage.optimizers, saved, strict=True):
-        states.load_optimizer_state(optimizer, state)
-
-
-def _save(out: Path, stage: Stage, step: int, seconds: float) -> None:
-    """Write a checkpoint, then drop the ones before it. Collective."""
-    target = out / "checkpoints" / f"step_{step:07d}"
-    write_checkpoint(target, stage, {"step": step, "seconds": seconds, "stage": stage.state()})
-    if not this_process().is_main_process:
-        return
-    for other in target.parent.iterdir():  # older ones, and what a kill left half-written
-        if other != target:
-            shutil.rmtree(other)
-
-
-def write_checkpoint(target: Path, stage: Stage, state: dict[str, Any]) -> None:
-    """Weights, optimizers and ``state`` as a folder, which appears whole or not at all. Collective."""
-    state_dict = states.weights(stage.module, frozen=not stage.reloads_frozen)
-    weights = {name: value.contiguous() for name, value in state_dict.items()}
-    optimizers = [states.optimizer_state(optimizer) for optimizer in stage.optimizers]
-    if not this_process().is_main_process:
-        return
-
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        save_file(weights, folder / "model.safetensors")
-        torch.save(optimizers, folder / "optimizers.pt")
-        write_json(folder / "state.json", state)
-
-    write_atomically(target, write)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and commit: what a result needs beside its recipe."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    packages = ("janus-r1", "torch", "transformers", "accelerate")
-    return {
-        "versions": {name: _version(name) for name in packages},
-        "python": platform.python_version(),
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "commit": commit.stdout.strip() or None,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except Exception:  # an uninstalled checkout has no metadata
-        return None

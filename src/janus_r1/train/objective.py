@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from janus_r1.layout import Drawn, Row, Text
+from janus_r1.layout import Drawn, Row, Text, row_length
 from janus_r1.model.janus import Janus
 
 
@@ -25,7 +25,7 @@ class Targets:
 
 def targets(rows: list[Row]) -> Targets:
     """Collect the learnt tokens of ``rows``; the token at position p is predicted from p - 1."""
-    longest = max(sum(len(s) for s in row) for row in rows)
+    longest = max(map(row_length, rows))
     image_at: list[int] = []
     image_ids: list[int] = []
     text_at: list[int] = []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
@@ -21,15 +24,27 @@ def muon_and_adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.o
     """
     if sharded():
         raise UserError("Muon needs whole matrices, which FSDP2 cuts up: set optimizer: adamw")
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in janus.named_parameters():
-        if parameter.requires_grad:
-            hidden = parameter.ndim == 2 and not any(table in name for table in _TABLES)
-            (matrices if hidden else others).append(parameter)
+    return _muon_for(janus, _is_hidden, lr, weight_decay)
+
+
+def muon_for_encoders(module: nn.Module, lr: float, weight_decay: float = 0.0) -> list[torch.optim.Optimizer]:
+    """For an image encoder from scratch: Muon for matrices and convolutions, AdamW for norms and biases."""
+    return _muon_for(module, lambda name, parameter: parameter.ndim >= 2, lr, weight_decay)
+
+
+def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and not any(table in name for table in _TABLES)
+
+
+def _muon_for(
+    module: nn.Module, chosen: Callable[[str, nn.Parameter], bool], lr: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for what is ``chosen`` of the trained parameters, AdamW without decay for the rest."""
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    rest = [parameter for name, parameter in trained.items() if not chosen(name, parameter)]
     return [
-        Muon(matrices, lr=lr, weight_decay=weight_decay),
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0),
+        Muon([p for name, p in trained.items() if chosen(name, p)], lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0),
     ]
 
 

@@ -137,7 +137,7 @@ class PretrainStage(Stage):
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 
     def batches(self, step: int) -> list[list[Row]]:
-        rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
+        rng = random.Random(self.recipe.run.seed_of(step))
         rows = [*share(self._draw_rows(rng)), *share(self._see_rows(rng))]
         edits = WorldEdits(self.janus).draw(self.recipe.edit_rows, rng, self.recipe.caption_dropout)
         return [[*rows, *share(edits)]]

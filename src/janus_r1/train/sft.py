@@ -101,7 +101,7 @@ class SftStage(Stage):
     def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
         recipe = self.recipe
-        rng = random.Random(recipe.run.seed * 1_000_003 + step)
+        rng = random.Random(recipe.run.seed_of(step))
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)

@@ -23,7 +23,7 @@ from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model
 from janus_r1.train.loop import RunOptions, Stage, run, share
-from janus_r1.train.muon import Muon
+from janus_r1.train.optim import muon_for_encoders
 from janus_r1.train.processes import this_process
 from janus_r1.world.render import render, shape_mask
 from janus_r1.world.scene import (
@@ -98,16 +98,11 @@ class VisionStage(Stage):
         if recipe.fresh:
             untrained = Janus(random_model(self.janus.core.config, recipe.run.seed), self.janus.tokenizer)
             self.module.load_state_dict(Encoder(untrained).state_dict())
-        matrices = [p for p in self.module.parameters() if p.ndim >= 2]
-        others = [p for p in self.module.parameters() if p.ndim < 2]
-        self.optimizers = [
-            Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay),
-            torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
+        self.optimizers = muon_for_encoders(self.module, recipe.lr, recipe.weight_decay)
         self.tables = [self._table(words) for words in KINDS.values()]
 
     def batches(self, step: int) -> list[list[Scene]]:
-        rng = random.Random(self.recipe.run.seed * 1_000_003 + step)
+        rng = random.Random(self.recipe.run.seed_of(step))
         return [list(share([sample_scene(random_description(rng), rng) for _ in range(self.recipe.batch)]))]
 
     def loss(self, module, batch: list[Scene], step: int):

@@ -25,7 +25,7 @@ from janus_r1.model import vq
 from janus_r1.model.janus import from_uint8, to_uint8
 from janus_r1.model.presets import tiny_vq_config
 from janus_r1.train.loop import RunOptions, Stage, run
-from janus_r1.train.muon import Muon
+from janus_r1.train.optim import muon_for_encoders
 from janus_r1.world.render import render
 from janus_r1.world.scene import random_description, sample_scene
 
@@ -89,15 +89,11 @@ class VqStage(Stage):
         model = JanusVQVAE(tiny_vq_config(recipe.codes))
         model.train()
         self.module = VqTrainer(model, recipe.codes)
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        self.optimizers = [
-            Muon([p for p in trained if p.ndim >= 2], lr=recipe.lr),
-            torch.optim.AdamW([p for p in trained if p.ndim < 2], lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
+        self.optimizers = muon_for_encoders(self.module, recipe.lr)
         self.latents = self.ids = torch.empty(0)
 
     def batches(self, step: int) -> list[torch.Tensor]:
-        pixels = random_pixels(self.recipe.batch, seed=self.recipe.run.seed * 1_000_003 + step)
+        pixels = random_pixels(self.recipe.batch, seed=self.recipe.run.seed_of(step))
         return [pixels.to(self.module.ready.device)]
 
     def loss(self, module, batch: torch.Tensor, step: int):
@@ -123,7 +119,7 @@ class VqStage(Stage):
     @torch.no_grad()
     def _start_codebook(self, step: int) -> None:
         """Codes = latents of fresh images, one for every distinct patch, a little spread."""
-        pixels = random_pixels(max(2, self.recipe.codes // 8), seed=self.recipe.run.seed * 1_000_003 - 1 - step)
+        pixels = random_pixels(max(2, self.recipe.codes // 8), seed=self.recipe.run.seed_of(-1 - step))
         pixels = pixels.to(self.module.ready.device)
         z = vq.latents(self.module.model, pixels)
         groups = patch_groups(pixels, z.shape[1])

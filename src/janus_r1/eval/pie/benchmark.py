@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from janus_r1.chain import Chain, Settings
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
+from janus_r1.eval.checks import check_chains, check_rounds
 from janus_r1.eval.pie.folder import SIDE, TYPES, Case
 from janus_r1.eval.pie.metrics import SCALES, Metrics, NotMeasured, Pair
 from janus_r1.eval.statistics import Figure, figure
@@ -52,10 +53,8 @@ class PieOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        if not self.rounds or min(self.rounds) < 1:
-            raise UserError("rounds must be one or more round limits of at least 1, such as 1,3")
-        if self.batch < 1:
-            raise UserError("the batch must be at least 1")
+        check_rounds(self.rounds)
+        require(self.batch >= 1, "the batch must be at least 1")
 
 
 def evaluate_pie(editor: Editor, cases: Sequence[Case], metrics: Metrics, options: PieOptions) -> dict[str, Any]:
@@ -135,9 +134,7 @@ class _Bench:
         start = time.perf_counter()
         chains = self.editor.edit([one.source for one in opened], texts, self.settings, first_row)
         self.seconds += time.perf_counter() - start
-        limit = self.settings.rounds
-        if [c.prompt for c in chains] != texts or not all(1 <= len(c.rounds) <= limit for c in chains):
-            raise ValueError(f"the editor must return a chain of 1 to {limit} rounds a picture, in order")
+        check_chains(chains, texts, self.settings.rounds, "editor", "picture")
         self.images += sum(len(chain.rounds) for chain in chains)
         return chains
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from janus_r1.errors import UserError
+from janus_r1.eval.balance import in_turn
 from janus_r1.files import read_json
 from janus_r1.images import check_image, read_image
 
@@ -84,7 +83,7 @@ def read_folder(folder: str | Path, limit: int | None = None) -> list[Case]:
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{mapping} must hold an object of edits by name")
     cases = [_case(Path(folder) / IMAGES, f"{mapping}: {name}", name, entry) for name, entry in entries.items()]
-    chosen = cases if limit is None else _in_turn(cases)[:limit]
+    chosen = cases if limit is None else in_turn(cases, lambda case: case.kind)[:limit]
     for case in chosen:
         _check_picture(case.path)
     return chosen
@@ -115,12 +114,6 @@ def _runs(where: str, mask: Any) -> tuple[int, ...]:
     if len(mask) % 2:
         raise UserError(f"{where}: mask has {len(mask)} entries, an odd number: it must be starts and lengths in turn")
     return tuple(mask)
-
-
-def _in_turn(cases: list[Case]) -> list[Case]:
-    """One of each type in turn."""
-    places: defaultdict[str, count[int]] = defaultdict(count)
-    return sorted(cases, key=lambda case: next(places[case.kind]))
 
 
 def _check_picture(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from janus_r1.errors import first_line
 from janus_r1.eval.pie.clip import ClipScore
 from janus_r1.eval.pie.lpips import Lpips
 from janus_r1.eval.pie.metrics import Metrics, NotMeasured
@@ -35,5 +36,4 @@ def _tried(name: str, load: Callable[[], Any]) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return NotMeasured(f"{name}: {lines[0].rstrip('.')}")
+        return NotMeasured(f"{name}: {first_line(error).rstrip('.')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from janus_r1.eval.pie.metrics import SCALES
-from janus_r1.eval.tables import Grid, show
+from janus_r1.eval.tables import Grid, rounds_title, show
 
 BASELINES = {"copy": "source copied", "tokenizer": "tokenizer's ceiling"}
 
@@ -32,7 +32,7 @@ def footer(result: dict[str, Any]) -> str:
 
 def _arms(result: dict[str, Any]) -> Grid:
     """A line a metric; a column a round limit, then the trivial editors."""
-    arms = {f"{t} round{'s' if t != '1' else ''}": report for t, report in result["rounds"].items()}
+    arms = {rounds_title(t): report for t, report in result["rounds"].items()}
     arms |= {BASELINES[name]: report for name, report in (result["baselines"] or {}).items()}
     body = [[scale.title, *(_cell(name, report[name]) for report in arms.values())] for name, scale in SCALES.items()]
     return Grid("PIE-Bench", [["", *arms], *body])

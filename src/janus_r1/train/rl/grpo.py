@@ -1,4 +1,4 @@
-"""The two losses of group relative policy optimisation, a number a token: pure functions.
+"""The loss of group relative policy optimisation and its two parts: pure functions.
 
 Shao et al., 2024 (GRPO), and the paper's appendix A. All arguments are flat over tokens [N].
 """
@@ -6,6 +6,23 @@ Shao et al., 2024 (GRPO), and the paper's appendix A. All arguments are flat ove
 from __future__ import annotations
 
 import torch
+
+from janus_r1.train.rl.trajectory import Flat
+
+
+def token_loss(
+    now: torch.Tensor, flat: Flat, fixed: torch.Tensor | None, clip: float, kl: float
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Weighted sum over tokens of -objective + kl k3, and what to watch (means over tokens)."""
+    objective, acted = clipped_objective(now, flat.old, flat.advantages, clip)
+    loss = -(flat.weights * objective).sum()
+    gap = (now.detach() - flat.old).abs()
+    watched = {"clipped": float(acted.float().mean()), "gap": float(gap.mean())}
+    if fixed is not None:
+        divergence = k3(now, fixed)
+        loss = loss + kl * (flat.weights * divergence).sum()
+        watched["kl"] = float(divergence.detach().mean())
+    return loss, watched
 
 
 def clipped_objective(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from janus_r1.errors import UserError
 from janus_r1.files import write_atomically
 from janus_r1.train import state as states
-from janus_r1.train.loop import load_optimizers, load_weights, write_checkpoint
+from janus_r1.train.checkpoint import load_optimizers, load_weights, write_checkpoint
 from janus_r1.train.processes import this_process
 from janus_r1.train.rl.stability import Act, StabilityRecipe, Watch
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
-from pathlib import Path
 
+from janus_r1.data.prompt_file import read_prompts
 from janus_r1.errors import UserError
 from janus_r1.world.prompts import train_prompts
 
@@ -46,26 +45,3 @@ class PromptSource:
 
 def _of_world(count: int, seed: str) -> list[str]:
     return [prompt.text for prompt in itertools.islice(train_prompts(random.Random(seed)), count)]
-
-
-def read_prompts(path: str) -> list[str]:
-    """Prompts of a text or JSONL file."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts in {path}: {error}; use shapes, or a text or JSONL file") from None
-    filled = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    prompts = [_parse(line, number, path) if path.endswith(".jsonl") else line for number, line in filled]
-    if not prompts:
-        raise UserError(f"{path} holds no prompt")
-    return prompts
-
-
-def _parse(line: str, number: int, path: str) -> str:
-    try:
-        prompt = json.loads(line)["prompt"]
-    except (ValueError, TypeError, KeyError):
-        prompt = None
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f'{path}, line {number}: expected an object like {{"prompt": "a red circle"}}')
-    return prompt

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from janus_r1.chain import Chain, Settings
+from janus_r1.chain import Chain
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
-from janus_r1.reward.build import RewardRecipe, build_rewards
-from janus_r1.train.loop import RunOptions, Stage, run
-from janus_r1.train.lora import Adapters, LoraRecipe
+from janus_r1.reward.build import build_rewards
+from janus_r1.train.loop import Stage, run
+from janus_r1.train.lora import Adapters
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
@@ -31,16 +31,16 @@ from janus_r1.train.replica import Replica
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.best import Best
 from janus_r1.train.rl.credit import CREDITS, Scored, has_spread
-from janus_r1.train.rl.edit_prompts import TaskName, tasks
+from janus_r1.train.rl.edit_prompts import tasks
 from janus_r1.train.rl.figures import RIGHT, chain_figures, rollout_figures
-from janus_r1.train.rl.grpo import clipped_objective, k3
+from janus_r1.train.rl.grpo import token_loss
 from janus_r1.train.rl.guard import Guard
 from janus_r1.train.rl.harvest import Harvest
 from janus_r1.train.rl.journal import Journal
-from janus_r1.train.rl.policy import Policy, PolicyName, rescored
+from janus_r1.train.rl.policy import Policy, rescored
+from janus_r1.train.rl.recipe import RlRecipe, check
 from janus_r1.train.rl.rollout import Group, Rollout, roll_out
-from janus_r1.train.rl.stability import StabilityRecipe
-from janus_r1.train.rl.trajectory import Flat, Rows, Trajectory
+from janus_r1.train.rl.trajectory import Rows, Trajectory
 
 KINDS = ("image", "text")
 HEADLINE = (
@@ -51,100 +51,6 @@ HEADLINE = (
 TOO_FEW = 0.5  # a rollout that keeps a smaller share of its groups is drawn again
 ATTEMPTS = 3
 PATIENCE = 20  # rollouts in a row without any spread before the run stops
-
-
-@dataclass
-class RlRecipe:
-    """Recipe of ``janus-r1 train rl``."""
-
-    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/rl", steps=1000))
-    model: str = "runs/sft/model"
-    """Model to start from: a folder, an embedded model or a Hub id."""
-    prompts: str = "shapes"
-    """``shapes`` (the world's training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
-    task: TaskName = "draw"
-    """``edit``: edits instead of prompts; ``both``: half of each. A copied source earns most of an edit's reward
-    (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
-    edits: str = "shapes"
-    """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
-    rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
-    """What scores a draft in [0, 1]; several are averaged by weight."""
-    prompts_per_step: int = 16
-    """Prompts a rollout, over all processes."""
-    group: int = 8
-    """Chains of every prompt (G; paper: 7)."""
-    rounds: int = 3
-    """Largest number of drafts (T)."""
-    guidance: float = 1.5
-    temperature: float = 1.0
-    top_k: int = 0
-    text_temperature: float = 1.0
-    text_top_k: int = 0
-    max_reason_tokens: int = 40
-    history: Literal["full", "last"] = "full"
-    credit: Literal["chain", "segment", "direct"] = "direct"
-    """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
-    ``segment`` (official code: each draft and verdict by itself), ``direct`` (ours: each decision by
-    what follows from it)."""
-    policy: PolicyName = "guided"
-    """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
-    code), ``conditional`` (no guidance, half the cost)."""
-    draw_weight: float = 1.0
-    """Weight of the reward for drawing well (R_gen); 0 leaves it out."""
-    judge_weight: float = 1.0
-    """Weight of the reward for judging truly (R_comp); 0 leaves it out."""
-    judge_threshold: float | None = None
-    """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
-    are (paper)."""
-    clip: float = 0.2
-    kl: float = 0.0
-    """Weight of the KL to the reference (beta; paper: 0.05); 0 needs no reference."""
-    minibatches: int = 1
-    """Optimizer steps a pass over a rollout, each on its own share of the groups."""
-    passes: int = 1
-    """Passes over a rollout; beyond the first the ratio and its clip act."""
-    micro_batch: int = 32
-    """Chains that go through the model together in training; sets the memory."""
-    max_batch: int = 128
-    """Chains that are drawn together."""
-    rollout_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the drawing model; another than the trained one's makes a copy of it."""
-    reference_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen copy that the KL is measured against; LoRA needs none."""
-    lora: LoraRecipe = field(default_factory=LoraRecipe)
-    """Train adapters in place of all weights."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: float = 1e-6
-    weight_decay: float = 0.0
-    compile: bool = False
-    recompute: bool = False
-    """Recompute the layers' activations backwards: a third more work for a fraction of the memory."""
-    stability: StabilityRecipe = field(default_factory=StabilityRecipe)
-    """Roll back or move the reference when the run goes wrong."""
-    eval_every: int = 50
-    """Steps between evaluations on fixed prompts that are not trained on; 0 for none."""
-    eval_prompts: int = 128
-    keep_candidates: bool = False
-    """Keep every draft with its reward in ``<out>/candidates``, for ``train sft`` on the same rollouts (rejection
-    sampling); a draft of 64 x 64 pixels takes 12 kB."""
-
-    @property
-    def updates(self) -> int:
-        """Optimizer steps a rollout."""
-        return self.minibatches * self.passes
-
-    def settings(self, seed: int) -> Settings:
-        return Settings(
-            rounds=self.rounds,
-            guidance=self.guidance,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            text_temperature=self.text_temperature,
-            text_top_k=self.text_top_k,
-            max_reason_tokens=self.max_reason_tokens,
-            history=self.history,
-            seed=seed,
-        )
 
 
 class RlStage(Stage):
@@ -231,7 +137,7 @@ class RlStage(Stage):
         recipe, rank, share = self.recipe, self.process.process_index, self._share
         model = self.replica.refresh()
         for attempt in range(ATTEMPTS):
-            seed = (recipe.run.seed * 1_000_003 + index) * ATTEMPTS + attempt
+            seed = recipe.run.seed_of(index) * ATTEMPTS + attempt
             prompts = self.prompts.step(recipe.prompts_per_step, recipe.run.seed, index * ATTEMPTS + attempt)
             rollout = roll_out(
                 model,
@@ -332,48 +238,10 @@ class RlStage(Stage):
         return chain_sheet(self.replica.model, self.recipe.rounds, edits=0 if self.recipe.task == "draw" else 3)
 
 
-def token_loss(
-    now: torch.Tensor, flat: Flat, fixed: torch.Tensor | None, clip: float, kl: float
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Weighted sum over tokens of -objective + kl k3, and what to watch (means over tokens)."""
-    objective, acted = clipped_objective(now, flat.old, flat.advantages, clip)
-    loss = -(flat.weights * objective).sum()
-    gap = (now.detach() - flat.old).abs()
-    watched = {"clipped": float(acted.float().mean()), "gap": float(gap.mean())}
-    if fixed is not None:
-        divergence = k3(now, fixed)
-        loss = loss + kl * (flat.weights * divergence).sum()
-        watched["kl"] = float(divergence.detach().mean())
-    return loss, watched
-
-
 def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -> Scored:
     truth = rewards if threshold is None else tuple(float(r >= threshold) for r in rewards)
     verdicts = [r.verdict for r in chain.rounds]
     return Scored(rewards, tuple(float(v.accepted) for v in verdicts), tuple(v.p_yes for v in verdicts), truth)
-
-
-def check(recipe: RlRecipe) -> None:
-    """Raises UserError for values that cannot be meant, before anything is loaded."""
-    processes = this_process().num_processes
-    _require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
-    _require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
-    _require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
-    share = recipe.prompts_per_step // processes
-    _require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
-    updates = recipe.updates
-    _require(
-        recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)"
-    )
-    sampled = recipe.temperature > 0 and recipe.text_temperature > 0
-    _require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
-    _require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
-    recipe.settings(0)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
 
 
 def rl(recipe: RlRecipe, resume: bool = False) -> Path:

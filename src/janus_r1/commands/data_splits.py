@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from janus_r1.commands.terminal import print_json
+from janus_r1.eval.checks import SPLITS
 from janus_r1.world.edit_cases import EDIT_COUNTS, FAMILIES, Instruction, edit_split, train_edits
 from janus_r1.world.prompts import TRAIN_WEIGHTS, Prompt, split, train_prompts
-
-FROZEN = ("test", "dense", "held_out")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _prompts(examples: int) -> dict[str, Any]:
     stream = itertools.islice(train_prompts(random.Random(0)), examples)
-    return {name: _frozen(split(name), examples) for name in FROZEN} | {"train": _endless(TRAIN_WEIGHTS, stream)}
+    return {name: _frozen(split(name), examples) for name in SPLITS} | {"train": _endless(TRAIN_WEIGHTS, stream)}
 
 
 def _edits(examples: int) -> dict[str, Any]:

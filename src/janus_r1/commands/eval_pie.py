@@ -11,11 +11,11 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.generate import settings_of
+from janus_r1.commands.checks import check_device
 from janus_r1.commands.measure import measure, show_report
-from janus_r1.commands.terminal import check_device, load_model, progress, quiet_transformers, say
+from janus_r1.commands.model import load_model, quiet_transformers
+from janus_r1.commands.terminal import note, progress, say
 from janus_r1.eval.pie.folder import read_folder
-from janus_r1.images import square
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = replace(settings_of(args), rounds=max(args.round_limits))
+    settings = replace(Settings.among(vars(args)), rounds=max(args.round_limits))
     measure(args, lambda: _evaluate(args, settings), show_report)
 
 
@@ -50,12 +50,12 @@ def _metrics(args: argparse.Namespace) -> Metrics:
     metrics = {**PIXELS, **learned_metrics(args.clip, args.dino, args.device)}
     for name, metric in metrics.items():
         if isinstance(metric, NotMeasured):
-            say(f"janus-r1: note: {name} {metric}")
+            note(f"{name} {metric}")
     return metrics
 
 
 def _record(args: argparse.Namespace) -> dict[str, Any]:
-    from janus_r1.train.loop import environment
+    from janus_r1.environment import environment
 
     given = {name: getattr(args, name) for name in ("model", "folder", "limit", "clip", "dino")}
     return {**given, "environment": environment()}
@@ -75,6 +75,4 @@ class Editor:
         return chains
 
     def reconstruct(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        janus = self.model.model
-        fitted = [square(image, janus.image_size) for image in images]
-        return list(janus.decode_image(janus.ids_of(janus.sources(fitted))))
+        return self.model.reconstruct(images)

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from janus_r1.chain import Verdict
 from janus_r1.commands.measure import measure
-from janus_r1.commands.terminal import load_model, progress
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import progress
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,8 +23,8 @@ def run(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     model = load_model(args.model, args.dtype, args.device)
     drawer = load_model(args.drafts_of, args.dtype, args.device)
+    from janus_r1.environment import environment
     from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
-    from janus_r1.train.loop import environment
 
     options = JudgeOptions(args.split, args.samples, args.limit, seed=args.seed)
     held = judge_set(drawer.model, options)
@@ -44,7 +45,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    from janus_r1.eval.report import show
+    from janus_r1.eval.tables import show
 
     run = result["run"]
     title = f"{run['model']} on {result['images']} drafts of {run['drafts_of']}, half of them right"

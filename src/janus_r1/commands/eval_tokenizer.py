@@ -7,7 +7,8 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.commands.terminal import answers_only, load_model, print_json
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, print_json
 from janus_r1.eval.tables import show
 
 

@@ -11,17 +11,16 @@ import numpy as np
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.evaluate import MOST
-from janus_r1.commands.generate import settings_of
-from janus_r1.commands.measure import measure, show_report
-from janus_r1.commands.terminal import load_model, progress
+from janus_r1.commands.measure import MOST, asked, measure, show_report
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import progress
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = replace(settings_of(args), rounds=max(args.round_limits))
+    settings = replace(Settings.among(vars(args)), rounds=max(args.round_limits))
     measure(args, lambda: _evaluate(args, settings), show_report)
 
 
@@ -29,18 +28,8 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     batch = plan_batch(args, [], MOST, settings, edit=True)
     model = load_model(args.model, args.dtype, args.device)
     from janus_r1.eval.edit import EditEvalOptions, evaluate_edit
-    from janus_r1.train.loop import environment
 
-    options = EditEvalOptions(
-        split=args.split,
-        rounds=args.round_limits,
-        samples=args.samples,
-        limit=args.limit,
-        settings=settings,
-        baselines=args.baselines,
-        model=args.model,
-        environment=environment(),
-    )
+    options = EditEvalOptions(**asked(args, settings), rounds=args.round_limits, baselines=args.baselines)
     with progress("editing") as update, memory_errors(batch, args.device):
         return evaluate_edit(Editor(model, batch, update), options)
 
@@ -58,8 +47,7 @@ class Editor:
         return self.model.generate(prompts, **self._common(len(prompts)), **asdict(settings))
 
     def reconstruct(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        janus = self.model.model
-        return list(janus.decode_image(janus.ids_of(janus.sources(images))))
+        return self.model.reconstruct(images)
 
     def _common(self, total: int) -> dict[str, Any]:
         return {"max_batch": self.max_batch, "on_progress": lambda done: self.update(done, total)}

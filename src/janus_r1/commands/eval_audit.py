@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from janus_r1.chain import Settings
 from janus_r1.commands.batch import memory_errors, plan_batch
-from janus_r1.commands.evaluate import MOST, sampler
-from janus_r1.commands.generate import settings_of
-from janus_r1.commands.measure import answer, show_report
-from janus_r1.commands.terminal import answers_only, check_new_folder, load_model, progress
+from janus_r1.commands.checks import check_new_folder
+from janus_r1.commands.measure import MOST, answer, asked, sampler, show_report
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import answers_only, progress
 from janus_r1.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -31,23 +32,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _audit(args: argparse.Namespace) -> tuple[dict[str, Any], list[Judged]]:
-    settings = replace(settings_of(args), rounds=1)
+    settings = replace(Settings.among(vars(args)), rounds=1)
     batch = plan_batch(args, [], MOST, settings)
     model = load_model(args.model, args.dtype, args.device)
     from janus_r1.eval.audit import audit
     from janus_r1.eval.world import EvalOptions
     from janus_r1.train.history import training
-    from janus_r1.train.loop import environment
 
-    options = EvalOptions(
-        split=args.split,
-        samples=args.samples,
-        limit=args.limit,
-        settings=settings,
-        model=args.model,
-        environment=environment(),
-        training=training(args.model),
-    )
+    options = EvalOptions(**asked(args, settings), training=training(args.model))
     with progress("drawing") as update, memory_errors(batch, args.device):
         return audit(sampler(model, batch, update), options)
 

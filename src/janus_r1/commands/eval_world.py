@@ -1,0 +1,31 @@
+"""``janus-r1 eval world``: success, introspection and controls on prompts not trained on."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from janus_r1.chain import Settings
+from janus_r1.commands.batch import memory_errors, plan_batch
+from janus_r1.commands.measure import MOST, asked, measure, sampler, show_report
+from janus_r1.commands.model import load_model
+from janus_r1.commands.terminal import progress
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = replace(Settings.among(vars(args)), rounds=max(args.round_limits))
+    measure(args, lambda: _evaluate(args, settings), show_report)
+
+
+def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    batch = plan_batch(args, [], MOST, settings)
+    model = load_model(args.model, args.dtype, args.device)
+    from janus_r1.eval.world import EvalOptions, evaluate_world
+    from janus_r1.train.history import training
+
+    options = EvalOptions(
+        **asked(args, settings), rounds=args.round_limits, controls=args.controls, training=training(args.model)
+    )
+    with progress("sampling") as update, memory_errors(batch, args.device):
+        return evaluate_world(sampler(model, batch, update), options)

@@ -1,0 +1,117 @@
+"""What can be said of a run of reinforcement learning, and what cannot be meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from janus_r1.chain import Settings
+from janus_r1.errors import require
+from janus_r1.reward.build import RewardRecipe
+from janus_r1.train.loop import RunOptions
+from janus_r1.train.lora import LoraRecipe
+from janus_r1.train.processes import this_process
+from janus_r1.train.rl.edit_prompts import TaskName
+from janus_r1.train.rl.policy import PolicyName
+from janus_r1.train.rl.stability import StabilityRecipe
+
+
+@dataclass
+class RlRecipe:
+    """Recipe of ``janus-r1 train rl``."""
+
+    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/rl", steps=1000))
+    model: str = "runs/sft/model"
+    """Model to start from: a folder, an embedded model or a Hub id."""
+    prompts: str = "shapes"
+    """``shapes`` (the world's training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
+    task: TaskName = "draw"
+    """``edit``: edits instead of prompts; ``both``: half of each. A copied source earns most of an edit's reward
+    (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
+    edits: str = "shapes"
+    """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
+    rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
+    """What scores a draft in [0, 1]; several are averaged by weight."""
+    prompts_per_step: int = 16
+    """Prompts a rollout, over all processes."""
+    group: int = 8
+    """Chains of every prompt (G; paper: 7)."""
+    rounds: int = 3
+    """Largest number of drafts (T)."""
+    guidance: float = 1.5
+    temperature: float = 1.0
+    top_k: int = 0
+    text_temperature: float = 1.0
+    text_top_k: int = 0
+    max_reason_tokens: int = 40
+    history: Literal["full", "last"] = "full"
+    credit: Literal["chain", "segment", "direct"] = "direct"
+    """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
+    ``segment`` (official code: each draft and verdict by itself), ``direct`` (ours: each decision by
+    what follows from it)."""
+    policy: PolicyName = "guided"
+    """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
+    code), ``conditional`` (no guidance, half the cost)."""
+    draw_weight: float = 1.0
+    """Weight of the reward for drawing well (R_gen); 0 leaves it out."""
+    judge_weight: float = 1.0
+    """Weight of the reward for judging truly (R_comp); 0 leaves it out."""
+    judge_threshold: float | None = None
+    """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
+    are (paper)."""
+    clip: float = 0.2
+    kl: float = 0.0
+    """Weight of the KL to the reference (beta; paper: 0.05); 0 needs no reference."""
+    minibatches: int = 1
+    """Optimizer steps a pass over a rollout, each on its own share of the groups."""
+    passes: int = 1
+    """Passes over a rollout; beyond the first the ratio and its clip act."""
+    micro_batch: int = 32
+    """Chains that go through the model together in training; sets the memory."""
+    max_batch: int = 128
+    """Chains that are drawn together."""
+    rollout_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the drawing model; another than the trained one's makes a copy of it."""
+    reference_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen copy that the KL is measured against; LoRA needs none."""
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+    """Train adapters in place of all weights."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-6
+    weight_decay: float = 0.0
+    compile: bool = False
+    recompute: bool = False
+    """Recompute the layers' activations backwards: a third more work for a fraction of the memory."""
+    stability: StabilityRecipe = field(default_factory=StabilityRecipe)
+    """Roll back or move the reference when the run goes wrong."""
+    eval_every: int = 50
+    """Steps between evaluations on fixed prompts that are not trained on; 0 for none."""
+    eval_prompts: int = 128
+    keep_candidates: bool = False
+    """Keep every draft with its reward in ``<out>/candidates``, for ``train sft`` on the same rollouts (rejection
+    sampling); a draft of 64 x 64 pixels takes 12 kB."""
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps a rollout."""
+        return self.minibatches * self.passes
+
+    def settings(self, seed: int) -> Settings:
+        """How chains are sampled: by the keys that the recipe has in common with :class:`Settings`."""
+        return Settings.among({**vars(self), "seed": seed})
+
+
+def check(recipe: RlRecipe) -> None:
+    """Raises UserError for values that cannot be meant, before anything is loaded."""
+    processes = this_process().num_processes
+    require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
+    require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
+    require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
+    share = recipe.prompts_per_step // processes
+    require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
+    updates = recipe.updates
+    require(recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)")
+    sampled = recipe.temperature > 0 and recipe.text_temperature > 0
+    require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
+    require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
+    recipe.settings(0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +209,26 @@ def test_examples_keep_the_thresholds(tmp_path, tiny):
     for pool, expected in zip((examples.good, examples.yes, examples.no), chosen, strict=True):
         assert {scored[i].p_yes for indices in pool.values() for i in indices} == expected
         assert all(scored[i].prompt_id == prompt for prompt, indices in pool.items() for i in indices)
+
+
+def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
+    scored = [candidate(0, 1.0), candidate(0, 0.1), candidate(0, 1.0, "rendering"), candidate(0, 0.2, "near miss")]
+    scored += [candidate(1, 0.3), candidate(1, 0.4), candidate(1, 0.1), candidate(1, 1.0, "rendering")]
+    images = np.stack([np.full((64, 64, 3), i, np.uint8) for i in range(len(scored))])
+    write_part(tmp_path / "part_00000", scored, images)
+    examples = Examples(CandidateSet(tmp_path), tiny.layout, 0.5, own_drafts=True)
+    rng, judged = random.Random(0), {True: [], False: []}
+    for positive, seen in judged.items():
+        for _ in range(400):
+            (picture,) = [s for s in examples.judge(rng, 0, positive) if isinstance(s, Seen)]
+            seen.append(int(picture.pixels[0, 0, 0]))
+    assert set(judged[True]) == {0} and set(judged[False]) == {1, 4, 5, 6}
+    assert 240 < sum(index >= 4 for index in judged[False]) < 360  # three of four wrong drafts, not every second
+    (tmp_path / "part_00000" / "candidates.jsonl").write_text(
+        "".join(json.dumps(asdict(replace(c, source="rendering"))) + "\n" for c in scored)
+    )
+    with pytest.raises(UserError, match="no right or no wrong draft"):
+        Examples(CandidateSet(tmp_path), tiny.layout, 0.5, own_drafts=True)
 
 
 def test_half_written_candidates_are_refused(tmp_path):

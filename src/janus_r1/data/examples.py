@@ -15,18 +15,28 @@ NO_THRESHOLD = 0.5  # Tasks II and III: below, images that are wrong
 
 
 class Examples:
-    """Random rows of each task; everything random comes from the generator passed in."""
+    """Random rows of each task; everything random comes from the generator passed in.
 
-    def __init__(self, candidates: CandidateSet, layout: Layout, word_weight: float | None) -> None:
+    A task picks a prompt, then an image of it. With ``own_drafts`` the judge sees drafts alone, and any of them
+    as likely as another: what is hard to draw is then as often wrong as when the model judges itself.
+    """
+
+    def __init__(
+        self, candidates: CandidateSet, layout: Layout, word_weight: float | None, own_drafts: bool = False
+    ) -> None:
         self.candidates, self.layout, self.word_weight = candidates, layout, word_weight
         self.good = self._by_prompt(lambda c: c.p_yes >= DRAW_THRESHOLD)
         self.yes = self._by_prompt(lambda c: c.p_yes >= YES_THRESHOLD and bool(c.reason))
         self.no = self._by_prompt(lambda c: c.p_yes < NO_THRESHOLD and bool(c.reason))
+        self.drafts = {right: self._drafts(pool) for right, pool in ((True, self.yes), (False, self.no))}
+        self.own_drafts = own_drafts
         self.redrawable = sorted(set(self.good) & set(self.no))
         if not self.good or not self.redrawable:
             raise UserError("the candidates hold no prompt with both a right and a wrong image: nothing to redraw")
         if not self.yes:
             raise UserError("no right image of the candidates has a reason why it is right: nothing to say Yes to")
+        if own_drafts and not all(self.drafts.values()):
+            raise UserError("the candidates hold no right or no wrong draft: set own_drafts to false, or build more")
 
     def _by_prompt(self, wanted: Callable[[Candidate], bool]) -> dict[int, list[int]]:
         chosen: dict[int, list[int]] = {}
@@ -34,6 +44,9 @@ class Examples:
             if wanted(candidate):
                 chosen.setdefault(candidate.prompt_id, []).append(index)
         return chosen
+
+    def _drafts(self, pool: dict[int, list[int]]) -> list[int]:
+        return [index for own in pool.values() for index in own if self.candidates[index].source.startswith("draft")]
 
     # ------------------------------------------------------------------------------------- tasks
 
@@ -44,7 +57,8 @@ class Examples:
 
     def judge(self, rng: random.Random, wrong_rounds: int, positive: bool) -> Row:
         """Task II: after ``wrong_rounds`` rejected drafts, the verdict on one more."""
-        target = self._pick(self.yes if positive else self.no, rng)
+        pool = self.yes if positive else self.no
+        target = rng.choice(self.drafts[positive]) if self.own_drafts else self._pick(pool, rng)
         prompt_id = self.candidates[target].prompt_id
         earlier = [self._seen(i) for i in self._wrong(prompt_id, wrong_rounds, rng, but=target)]
         seen, reason = self._seen(target)

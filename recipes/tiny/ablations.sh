@@ -4,7 +4,7 @@
 # Writes results/ablations/*.json and docs/ablations.md; run it again after an interruption and it goes on.
 STUDY=ablations
 . "$(dirname "$0")/study.sh"
-sft=runs/tiny/sft/model
+sft=runs/tiny/verdicts/model
 plain=$runs/plain-sft/model # SFT on drawing alone: neither judging nor redrawing
 
 rl() { # variant options...

@@ -15,9 +15,10 @@ train pretrain judging
 train pretrain binding
 janus-r1 data build --config recipes/tiny/candidates.yaml --resume
 train sft
+train sft verdicts
 if [ "${EMBED:-0}" = 1 ]; then
   for stage in base sft; do
-    run=$([ "$stage" = base ] && echo binding || echo sft) # the base model is what all parts of pretraining leave
+    run=$([ "$stage" = base ] && echo binding || echo verdicts) # the last part of each
     rm -rf "src/janus_r1/model/embedded/tiny-$stage"
     mkdir -p src/janus_r1/model/embedded
     cp -r "runs/tiny/$run/model" "src/janus_r1/model/embedded/tiny-$stage"

@@ -27,7 +27,7 @@ from janus_r1.world.scene import (
     holds,
     sample_scene,
 )
-from janus_r1.world.verify import find_objects, verify
+from janus_r1.world.verify import find_objects, verify, verify_scene
 
 ONE_RED_CIRCLE = Description((Slot("circle", "red"),))
 
@@ -129,6 +129,17 @@ def test_accepts_renderings():
     judged = [verify(image, prompt.description) for prompt, image in pictures(1_500, seed=2)]
     assert np.mean([v.correct for v in judged]) >= 0.99
     assert all(v.score == 1.0 for v in judged if v.correct)
+
+
+def test_a_scene_is_judged_as_its_picture_is():
+    rng, alike = random.Random(5), []
+    for prompt in itertools.islice(train_prompts(rng), 150):
+        for wanted in (prompt.description, *alterations(prompt, rng).values()):
+            scene = sample_scene(wanted, rng)
+            alike.append(
+                verify_scene(scene, prompt.description).verdict == verify(render(scene), prompt.description).verdict
+            )
+    assert len(alike) > 800 and np.mean(alike) >= 0.99
 
 
 def test_rejects_renderings_of_a_prompt_changed_in_one_fact():

@@ -33,7 +33,7 @@ from janus_r1.world.prompts import Prompt, near_miss, train_prompts
 from janus_r1.world.questions import ask, checklist
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene, sample_scene
-from janus_r1.world.verify import verify
+from janus_r1.world.verify import verify, verify_scene
 from janus_r1.world.verify_edit import verify_edit
 
 WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
@@ -175,8 +175,8 @@ class PretrainStage(Stage):
         if rng.random() < 0.5:
             other = next(p for p in train_prompts(rng) if p.family == prompt.family)
             wanted = other.description if rng.random() < easy else near_miss(prompt, rng)
-        picture = render(sample_scene(wanted, rng))
-        seen, verdict = Seen(picture, self.janus.image_tokens), verify(picture, prompt.description).verdict
+        scene = sample_scene(wanted, rng)
+        seen, verdict = Seen(render(scene), self.janus.image_tokens), verify_scene(scene, prompt.description).verdict
         return self.janus.layout.judge(prompt.text, [], seen, verdict, WORD_WEIGHT, VERDICT_WEIGHT)
 
     def loss(self, module, batch: list[Row], step: int):

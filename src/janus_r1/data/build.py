@@ -124,5 +124,5 @@ def _render_all(model: Janus, descriptions: list[Description], rng: random.Rando
 
 
 def _drafts_right(candidates: list[Candidate]) -> float:
-    drafts = [c for c in candidates if c.source.startswith("draft")]
+    drafts = [c for c in candidates if c.is_draft]
     return sum(c.p_yes == 1.0 for c in drafts) / len(drafts) if drafts else float("nan")

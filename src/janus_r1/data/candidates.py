@@ -31,6 +31,11 @@ class Candidate:
     source: str
     """Where the image comes from: ``draft@`` a temperature, ``rendering``, ``near miss``, ``round`` of a rollout."""
 
+    @property
+    def is_draft(self) -> bool:
+        """Whether ``data build`` let the model draw it."""
+        return self.source.startswith("draft")
+
 
 def write_part(folder: Path, candidates: list[Candidate], images: np.ndarray) -> None:
     """Write one part; it appears whole or not at all."""

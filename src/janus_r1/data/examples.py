@@ -46,7 +46,7 @@ class Examples:
         return chosen
 
     def _drafts(self, pool: dict[int, list[int]]) -> list[int]:
-        return [index for own in pool.values() for index in own if self.candidates[index].source.startswith("draft")]
+        return [index for own in pool.values() for index in own if self.candidates[index].is_draft]
 
     # ------------------------------------------------------------------------------------- tasks
 

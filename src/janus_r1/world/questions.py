@@ -5,7 +5,18 @@ from __future__ import annotations
 import random
 
 from janus_r1.world.prompts import OPENINGS, Prompt, near_miss, phrase
-from janus_r1.world.scene import COLOURS, RELATIONS, SHAPES, SIZES, Description, Scene, SceneObject, Slot, holds
+from janus_r1.world.scene import (
+    COLOURS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Description,
+    Scene,
+    SceneObject,
+    Slot,
+    holds,
+    in_reading_order,
+)
 
 WORDS = ("no", "one", "two", "three", "four")
 
@@ -17,8 +28,7 @@ def describe(scene: Scene) -> str:
 
 def enumerate_objects(scene: Scene) -> str:
     """Every object in reading order: "a small red ring, a large blue star and a small green cross"."""
-    ordered = sorted(scene.objects, key=lambda o: (round(o.centre[1] / 8), o.centre[0]))
-    phrases = [phrase(Slot(o.shape, o.colour, o.size)) for o in ordered]
+    phrases = [phrase(Slot(o.shape, o.colour, o.size)) for o in in_reading_order(scene.objects)]
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 

@@ -8,7 +8,9 @@ A :class:`Description` is what a prompt says: some attributes are stated, others
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 IMAGE_SIZE = 64
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "heart", "ring")
@@ -86,6 +88,19 @@ class Description:
 def with_article(words: str) -> str:
     """ "a red circle", "an orange ring"."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+class Placed(Protocol):
+    @property
+    def centre(self) -> tuple[float, float]: ...
+
+
+Thing = TypeVar("Thing", bound=Placed)
+
+
+def in_reading_order(things: Iterable[Thing]) -> list[Thing]:
+    """Top to bottom in lines of eight pixels, then left to right."""
+    return sorted(things, key=lambda thing: (round(thing.centre[1] / 8), thing.centre[0]))
 
 
 def holds(relation: str, a: tuple[float, float], b: tuple[float, float], margin: float = 4.0) -> bool:

@@ -14,7 +14,18 @@ from itertools import permutations
 import numpy as np
 
 from janus_r1.world.render import shape_mask
-from janus_r1.world.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Description, Scene, Slot, holds, with_article
+from janus_r1.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    SHAPES,
+    SIZES,
+    Description,
+    Scene,
+    Slot,
+    holds,
+    in_reading_order,
+    with_article,
+)
 
 FOREGROUND_DISTANCE = 48.0  # RGB distance from the background at which a pixel belongs to an object
 MIN_AREA = 24  # smaller specks are noise: the smallest drawn object covers about 70 pixels
@@ -66,7 +77,7 @@ def verify(pixels: np.ndarray, description: Description) -> Verification:
 def verify_scene(scene: Scene, description: Description) -> Verification:
     """Judge what a scene holds without rendering it: what :func:`verify` says of its picture, for nothing."""
     seen = [Seen(item.shape, item.colour, item.size, item.centre) for item in scene.objects]
-    return check(_in_reading_order(seen), description)
+    return check(in_reading_order(seen), description)
 
 
 # ---------------------------------------------------------------------------------------- seeing
@@ -83,11 +94,7 @@ def find_objects(pixels: np.ndarray) -> list[Seen]:
         ys, xs = np.nonzero(labels == label)
         if len(ys) >= MIN_AREA:
             seen.append(_describe_blob(image, background, distance, ys, xs))
-    return _in_reading_order(seen)
-
-
-def _in_reading_order(seen: list[Seen]) -> list[Seen]:
-    return sorted(seen, key=lambda item: (round(item.centre[1] / 8), item.centre[0]))
+    return in_reading_order(seen)
 
 
 def find_background(image: np.ndarray) -> np.ndarray:

@@ -63,10 +63,7 @@ def _add_world(commands: Any) -> None:
     _add_samples(parser, 4, "chains a prompt")
     _add_limit(parser, "prompts at most, balanced over families")
     parser.add_argument("--no-controls", dest="controls", action="store_false", help="skip best-of-N and the like")
-    add_sampling(parser)
-    add_model(parser)
-    _add_result(parser)
-    add_json(parser)
+    _add_chains_and_result(parser)
 
 
 def _add_edit(commands: Any) -> None:
@@ -79,10 +76,7 @@ def _add_edit(commands: Any) -> None:
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="skip copying, drawing anew, the tokenizer"
     )
-    add_sampling(parser)
-    add_model(parser)
-    _add_result(parser)
-    add_json(parser)
+    _add_chains_and_result(parser)
 
 
 def _add_pie(commands: Any) -> None:
@@ -104,10 +98,7 @@ def _add_pie(commands: Any) -> None:
         default="facebook/dino-vitb8",
         help="ViT of the structure distance, likewise",
     )
-    add_sampling(parser)
-    add_model(parser)
-    _add_result(parser)
-    add_json(parser)
+    _add_chains_and_result(parser)
 
 
 def _add_judge(commands: Any) -> None:
@@ -161,3 +152,11 @@ def _add_limit(parser: Parser, about: str) -> None:
 
 def _add_result(parser: Parser) -> None:
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
+
+
+def _add_chains_and_result(parser: Parser) -> None:
+    """How chains are sampled, by which model, and where the figures go."""
+    add_sampling(parser)
+    add_model(parser)
+    _add_result(parser)
+    add_json(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def test_starting_over_an_existing_run_is_refused(tmp_path):
         train_vq(recipe)
     with pytest.raises(UserError, match="recipe changed in codes"):
         train_vq(VqRecipe(run=options(tmp_path, steps=4), batch=1, codes=16, continuous_steps=1), resume=True)
+
+
+def test_no_checkpoints_on_the_way_still_leaves_one_at_the_end(tmp_path):
+    run = RunOptions(out=str(tmp_path), steps=3, save_every=0, preview_every=0, threads=1)
+    train_vq(VqRecipe(run=run, batch=1, codes=8, continuous_steps=1))
+    assert [checkpoint.name for checkpoint in (tmp_path / "checkpoints").iterdir()] == ["step_0000003"]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
@@ -206,7 +213,8 @@ def test_examples_keep_the_thresholds(tmp_path, tiny):
     write_part(tmp_path / "part_00000", scored, images)
     examples = Examples(CandidateSet(tmp_path), tiny.layout, 0.5)
     chosen = {c.p_yes for c in scored if c.p_yes >= 0.8}, {0.75, 1.0}, {0.49, 0.1}
-    for pool, expected in zip((examples.good, examples.yes, examples.no), chosen, strict=True):
+    pools = examples.drawn
+    for pool, expected in zip((pools.good, pools.yes, pools.no), chosen, strict=True):
         assert {scored[i].p_yes for indices in pool.values() for i in indices} == expected
         assert all(scored[i].prompt_id == prompt for prompt, indices in pool.items() for i in indices)
 
@@ -215,8 +223,10 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
     scored = [candidate(0, 1.0), candidate(0, 0.1), candidate(0, 1.0, "rendering"), candidate(0, 0.2, "near miss")]
     scored += [candidate(1, 0.3), candidate(1, 0.4), candidate(1, 0.1), candidate(1, 1.0, "rendering")]
     images = np.stack([np.full((64, 64, 3), i, np.uint8) for i in range(len(scored))])
-    write_part(tmp_path / "part_00000", scored, images)
-    examples = Examples(CandidateSet(tmp_path), tiny.layout, 0.5, own_drafts=True)
+    write_part(tmp_path / "own" / "part_00000", scored, images)
+    write_part(tmp_path / "others" / "part_00000", [candidate(5, 1.0), candidate(5, 0.1)], images[:2] + 100)
+    own, others = CandidateSet(tmp_path / "own"), CandidateSet(tmp_path / "others")
+    examples = Examples(others, tiny.layout, 0.5, own)
     rng, judged = random.Random(0), {True: [], False: []}
     for positive, seen in judged.items():
         for _ in range(400):
@@ -224,11 +234,13 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
             seen.append(int(picture.pixels[0, 0, 0]))
     assert set(judged[True]) == {0} and set(judged[False]) == {1, 4, 5, 6}
     assert 240 < sum(index >= 4 for index in judged[False]) < 360  # three of four wrong drafts, not every second
-    (tmp_path / "part_00000" / "candidates.jsonl").write_text(
+    drawn = [s for s in examples.redraw(rng, 1, 0.0) if isinstance(s, Drawn)]
+    assert [s.ids for s in drawn] == [(5,) * 64, (5,) * 64]  # drawing stays with the other candidates
+    (tmp_path / "own" / "part_00000" / "candidates.jsonl").write_text(
         "".join(json.dumps(asdict(replace(c, source="rendering"))) + "\n" for c in scored)
     )
     with pytest.raises(UserError, match="no right or no wrong draft"):
-        Examples(CandidateSet(tmp_path), tiny.layout, 0.5, own_drafts=True)
+        Examples(others, tiny.layout, 0.5, CandidateSet(tmp_path / "own"))
 
 
 def test_half_written_candidates_are_refused(tmp_path):
@@ -243,6 +255,16 @@ def test_candidates_without_wrong_images_are_refused(tmp_path, tiny):
     write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(UserError, match="nothing to redraw"):
         Examples(CandidateSet(tmp_path), tiny.layout, None)
+
+
+def test_candidates_of_chosen_families(parts, tmp_path):
+    recipe = BuildRecipe(out=str(tmp_path), model=parts["base"], prompts=4, part=4, temperatures=[1.0], renderings=1)
+    recipe.families = ["counting"]
+    build(recipe)
+    assert all(re.search("two|three|four", c.prompt) for c in CandidateSet(tmp_path))
+    recipe.families = ["counting", "size"]
+    with pytest.raises(UserError, match="no family size: choose from single_object"):
+        build(recipe)
 
 
 def test_building_resumes_without_changing_what_exists(parts, tmp_path):

@@ -47,6 +47,11 @@ def test_test_split_has_genevals_proportions():
     assert len({p.text for p in split("test")}) == 553
 
 
+def test_validation_looks_like_test_and_repeats_none_of_it():
+    assert Counter(p.family for p in split("validation")) == GENEVAL_COUNTS
+    assert not {p.text for p in split("validation")} & {p.text for p in split("test")}
+
+
 def test_no_training_prompt_is_in_another_split():
     reserved = {p.text for name in ("test", "dense", "held_out") for p in split(name)}
     descriptions = {p.description for name in ("test", "dense") for p in split(name) if p.family == "dense"}

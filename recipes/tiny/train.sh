@@ -6,6 +6,9 @@
 train() { # stage, and its recipe where that has another name
   janus-r1 train "$1" --config "recipes/tiny/${2:-$1}.yaml" --resume
 }
+build() {
+  janus-r1 data build --config "recipes/tiny/$1.yaml" --resume
+}
 
 train vq
 train pretrain
@@ -13,8 +16,9 @@ train vision
 train pretrain seeing
 train pretrain judging
 train pretrain binding
-janus-r1 data build --config recipes/tiny/candidates.yaml --resume
+build candidates
 train sft
+build own_drafts
 train sft verdicts
 if [ "${EMBED:-0}" = 1 ]; then
   for stage in base sft; do

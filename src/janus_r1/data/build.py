@@ -22,7 +22,7 @@ from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
-from janus_r1.world.prompts import Prompt, near_miss, train_prompts
+from janus_r1.world.prompts import TRAIN_WEIGHTS, Prompt, near_miss, train_prompts
 from janus_r1.world.render import render
 from janus_r1.world.scene import Description, sample_scene
 from janus_r1.world.verify import verify
@@ -37,6 +37,8 @@ class BuildRecipe:
     """Model whose drafts are judged."""
     prompts: int = 4096
     """Training prompts (N in the paper)."""
+    families: list[str] = field(default_factory=list)
+    """Families of the prompts; empty: all, in the proportions of training."""
     temperatures: list[float] = field(default_factory=lambda: [0.8, 1.0, 1.0, 1.2])
     """One draft of every prompt at each of these."""
     guidance: float = 1.5
@@ -58,17 +60,16 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
     """Write all parts of a candidate set; with ``resume`` parts that exist are kept.
 
     Raises:
-        UserError: if the folder already holds parts and ``resume`` is false.
+        UserError: if the folder already holds parts and ``resume`` is false, or for a family that is none.
     """
     out = Path(recipe.out)
     if any(out.glob("part_*")) and not resume:
         raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
+    prompts = _prompts(recipe)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     model = load(recipe.model, recipe.dtype)
     decoder = Decoder(model)
-    stream = train_prompts(random.Random(recipe.seed + 77))
-    prompts = list(itertools.islice(stream, recipe.prompts))
     missing = [i for i in range(0, len(prompts), recipe.part) if not _folder(out, i, recipe).exists()]
     progress = reporter(out.name, 0, len(missing), "part")
     for done, start in enumerate(missing, 1):
@@ -77,6 +78,14 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
         progress.update(done, {"drafts_right": _drafts_right(candidates)})
     progress.stop()
     return out
+
+
+def _prompts(recipe: BuildRecipe) -> list[Prompt]:
+    if unknown := set(recipe.families) - set(TRAIN_WEIGHTS):
+        raise UserError(f"no family {', '.join(sorted(unknown))}: choose from {', '.join(TRAIN_WEIGHTS)}")
+    stream = train_prompts(random.Random(recipe.seed + 77))
+    wanted = (prompt for prompt in stream if prompt.family in (recipe.families or TRAIN_WEIGHTS))
+    return list(itertools.islice(wanted, recipe.prompts))
 
 
 def _folder(out: Path, start: int, recipe: BuildRecipe) -> Path:

@@ -10,7 +10,7 @@ from janus_r1.errors import UserError, require
 if TYPE_CHECKING:
     from janus_r1.chain import Chain
 
-SPLITS = ("test", "dense", "held_out")
+SPLITS = ("test", "dense", "held_out", "validation")
 EDIT_SPLITS = ("test", "held_out")
 
 

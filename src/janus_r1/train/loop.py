@@ -96,7 +96,9 @@ class RunOptions:
     """bf16 (autocast over float32 master weights) or no (float32)."""
     log_every: int = 20
     save_every: int = 200
+    """Steps between checkpoints; 0: one at the end."""
     preview_every: int = 500
+    """Steps between pictures in the log; 0: one at the end."""
     threads: int = 0
     """CPU threads; 0 leaves torch's default."""
 
@@ -143,12 +145,15 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
 
 def _keep(stage: Stage, done: int, options: RunOptions, log: RunLog, accelerator: Accelerator) -> None:
     """A picture and a checkpoint where they are due, and at the end."""
-    last = done == options.steps
-    if done % options.preview_every == 0 or last:
+
+    def due(every: int) -> bool:
+        return done == options.steps or bool(every) and done % every == 0
+
+    if due(options.preview_every):
         picture = stage.preview(done - 1)
         if accelerator.is_main_process:
             log.picture(done - 1, picture)
-    if done % options.save_every == 0 or last:
+    if due(options.save_every):
         log.flush()
         save_checkpoint(Path(options.out), stage, done, log.seconds)
         accelerator.wait_for_everyone()

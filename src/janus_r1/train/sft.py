@@ -52,9 +52,9 @@ class SftRecipe:
     edits: str = "shapes"
     """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
     made (edit_mix: [1, 0, 0])."""
-    own_drafts: bool = False
-    """Judge drafts alone, any as likely as another, in place of all images, every prompt alike: verdicts then
-    know what the model is bad at."""
+    own_drafts: str = ""
+    """Folder of candidates whose drafts alone are judged, any as likely as another: verdicts then know what the
+    model is bad at. Empty: all images of ``candidates`` are judged, every prompt alike."""
     judge_wrong_rounds: int = 2
     """Rejected drafts before the judged one: 0 to this many (t - 1 of the paper, t = 3)."""
     redraw_wrong_rounds: int = 2
@@ -87,8 +87,9 @@ class SftStage(Stage):
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples: Examples | None = None
         if any(recipe.mix[:3]):
+            own_drafts = CandidateSet(recipe.own_drafts) if recipe.own_drafts else None
             candidates = CandidateSet(recipe.candidates)
-            self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, recipe.own_drafts)
+            self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, own_drafts)
         self.edits = self._edits()
         self.parts = 1
         self.module = NextToken(self.janus)

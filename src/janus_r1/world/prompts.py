@@ -7,6 +7,8 @@ The splits are frozen by seed and proven by tests:
 * ``held_out``  100 prompts that each name a shape-colour pair that no training picture contains
 * ``train``     an endless stream that avoids all of the above, by text and, in the two families
   whose combinations are many (``color_attr``, ``dense``), by description
+* ``validation``  553 prompts like ``test``'s to choose between models by, so that ``test`` stays unseen;
+  none is in ``test``, but the training stream may come upon them
 """
 
 from __future__ import annotations
@@ -173,20 +175,23 @@ def sample_prompt(family: str, rng: random.Random, held_out: bool = False) -> Pr
 # ---------------------------------------------------------------------------------------- splits
 
 
-def _distinct(counts: dict[str, int], seed: int, held_out: bool = False) -> tuple[Prompt, ...]:
+def _distinct(
+    counts: dict[str, int], seed: int, held_out: bool = False, but: frozenset[str] = frozenset()
+) -> tuple[Prompt, ...]:
     rng = random.Random(seed)
     prompts: dict[str, Prompt] = {}
     for family, count in counts.items():
         target = len(prompts) + count
         while len(prompts) < target:
             prompt = sample_prompt(family, rng, held_out)
-            prompts.setdefault(prompt.text, prompt)
+            if prompt.text not in but:
+                prompts.setdefault(prompt.text, prompt)
     return tuple(prompts.values())
 
 
 @cache
 def split(name: str) -> tuple[Prompt, ...]:
-    """The frozen prompts of ``test``, ``dense`` or ``held_out``.
+    """The frozen prompts of ``test``, ``dense``, ``held_out`` or ``validation``.
 
     Raises:
         ValueError: for another name; ``train`` is a stream, see :func:`train_prompts`.
@@ -197,7 +202,9 @@ def split(name: str) -> tuple[Prompt, ...]:
         return _distinct({"dense": DENSE_COUNT}, SPLIT_SEED + 1)
     if name == "held_out":
         return _distinct(HELD_OUT_COUNTS, SPLIT_SEED + 2, held_out=True)
-    raise ValueError(f"unknown split {name!r}; choose test, dense or held_out")
+    if name == "validation":
+        return _distinct(GENEVAL_COUNTS, SPLIT_SEED + 3, but=_reserved()[0])
+    raise ValueError(f"unknown split {name!r}; choose test, dense, held_out or validation")
 
 
 @cache

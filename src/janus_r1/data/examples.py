@@ -77,7 +77,8 @@ class Examples:
     def judge(self, rng: random.Random, wrong_rounds: int, positive: bool) -> Row:
         """Task II: after ``wrong_rounds`` rejected drafts, the verdict on one more."""
         pools = self.judged
-        target = rng.choice(self.drafts[positive]) if self.own_drafts else _pick(pools.yes if positive else pools.no, rng)
+        right_or_wrong = pools.yes if positive else pools.no
+        target = rng.choice(self.drafts[positive]) if self.own_drafts else _pick(right_or_wrong, rng)
         judged = pools.candidates[target]
         earlier = [self._seen(i) for i in pools.wrong(judged.prompt_id, wrong_rounds, rng, but=target)]
         seen, reason = self._seen(target)

@@ -147,7 +147,7 @@ def _keep(stage: Stage, done: int, options: RunOptions, log: RunLog, accelerator
     """A picture and a checkpoint where they are due, and at the end."""
 
     def due(every: int) -> bool:
-        return done == options.steps or bool(every) and done % every == 0
+        return done == options.steps or (every > 0 and done % every == 0)
 
     if due(options.preview_every):
         picture = stage.preview(done - 1)

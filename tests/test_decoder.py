@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from janus_r1.chain import Settings
+from janus_r1.engine import weights
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
+from janus_r1.engine.weights import laid_out, layer_weights, linear
 from janus_r1.introspect import introspect, judge
 from janus_r1.layout import Drawn, Seen, Text, row_length
 
@@ -195,14 +197,39 @@ def test_keep_and_fork_leave_rows_intact(tiny):
 
 
 def test_fused_weights_are_transformers_own_memory(tiny):
-    """What training changes in place, the decoder sees; and a second decoder copies nothing."""
-    decoder = Decoder(tiny)
-    layer = tiny.core.model.language_model.layers[0]
+    """What training changes in place, the next decoder reads; and fusing again copies nothing."""
+    language = tiny.core.model.language_model
+    fused = layer_weights(language)[0].qkv
     with torch.no_grad():
-        layer.self_attn.k_proj.weight.fill_(7.0)
-    start = layer.self_attn.q_proj.weight.shape[0]
-    assert (decoder.layers[0].qkv[start : start + 4] == 7.0).all()
-    assert Decoder(tiny).layers[0].qkv.data_ptr() == decoder.layers[0].qkv.data_ptr()
+        language.layers[0].self_attn.k_proj.weight.fill_(7.0)
+    start = language.layers[0].self_attn.q_proj.weight.shape[0]
+    assert (fused[start : start + 4] == 7.0).all()
+    assert layer_weights(language)[0].qkv.data_ptr() == fused.data_ptr()
+    assert (Decoder(tiny).layers[0].qkv[start : start + 4] == 7.0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("blocked", [True, False])
+def test_matrices_laid_out_anew_multiply_as_before(tiny, monkeypatch, dtype, blocked):
+    """All four of a layer, for one row and for many, with oneDNN's blocked matrices and without them."""
+    if not blocked:
+        monkeypatch.setattr(weights, "has_blocked", lambda: False)
+    plain = layer_weights(tiny.core.model.language_model.to(dtype))
+    copies = laid_out(plain)
+    assert copies[0].qkv.is_mkldnn == (dtype == torch.bfloat16 and weights.has_blocked())
+    for layer, copy in zip(plain, copies, strict=True):
+        for name in weights.MATRICES:
+            matrix = getattr(layer, name)
+            for rows in (1, 33):
+                x = torch.randn(rows, matrix.shape[1]).to(dtype)
+                exact = (x.double() @ matrix.double().T).to(dtype)
+                torch.testing.assert_close(linear(x, getattr(copy, name)), exact)
+
+
+def test_only_a_small_models_matrices_are_copied(tiny, monkeypatch):
+    monkeypatch.setattr(weights, "COPIED", 1000)
+    plain = layer_weights(tiny.core.model.language_model)
+    assert laid_out(plain)[0].qkv.data_ptr() == plain[0].qkv.data_ptr()
 
 
 # ------------------------------------------------------------------------------------- static shapes

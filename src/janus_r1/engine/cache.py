@@ -59,7 +59,7 @@ class Placement:
     positions: torch.Tensor  # [R, T]
     flat: torch.Tensor  # [R * T], the same as places in a cache layer of [R * S, H * E]
     end: int  # keys and values are read up to here
-    mask: torch.Tensor | None  # bool [R, 1, T, end]; None where every row may see all, or is causal
+    mask: torch.Tensor | None  # [R, 1, T, end], a sum; None where every row may see all, or is causal
     causal: bool
 
     @classmethod
@@ -72,9 +72,14 @@ class Placement:
         flat = (rows + positions).flatten()
         if min(lengths) == max(lengths) and (new == 1 or lengths[0] == 0):
             return cls(positions, flat, end, None, causal=new > 1)
-        mask = torch.arange(end, device=device) <= positions.unsqueeze(-1)
-        return cls(positions, flat, end, mask.unsqueeze(1), causal=False)
+        later = torch.arange(end, device=device) > positions.unsqueeze(-1)
+        return cls(positions, flat, end, without(later, cache.keys.dtype).unsqueeze(1), causal=False)
 
     def write(self, cache_RSHE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
         heads_and_width = new_RTHE.shape[2] * new_RTHE.shape[3]
         cache_RSHE.view(-1, heads_and_width).index_copy_(0, self.flat, new_RTHE.reshape(-1, heads_and_width))
+
+
+def without(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask that hides these places: a sum, since attention kernels make one of anything else, in every layer."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from janus_r1.engine import sampling
-from janus_r1.engine.cache import Placement
+from janus_r1.engine.cache import Placement, without
 
 if TYPE_CHECKING:
     from janus_r1.engine.decoder import Decoder, Stream
@@ -85,11 +85,10 @@ class Steps:
         self.index += 1
 
     def placement(self, end: int, dtype: torch.dtype) -> Placement:
-        """Each row's new token behind its own; later places are masked, by a sum as attention kernels want it."""
+        """Each row's new token behind its own; later places are masked."""
         hidden = self.positions[:end] > self.lengths_R.unsqueeze(1)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
-        positions = self.lengths_R.unsqueeze(1)
-        return Placement(positions, self.starts_R + self.lengths_R, end, mask[:, None, None], causal=False)
+        mask = without(hidden, dtype)[:, None, None]
+        return Placement(self.lengths_R.unsqueeze(1), self.starts_R + self.lengths_R, end, mask, causal=False)
 
     def run(self, end: int) -> None:
         """A step; the first of its kind on a GPU runs as it is, which loads all that a capture must not."""

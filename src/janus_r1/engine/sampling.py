@@ -51,6 +51,6 @@ def sample(logprobs: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor,
     target = uniform.to(cumulative.device).unsqueeze(-1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     # Rounding can land on a token of probability 0 behind the last possible one: step back to it.
-    last = logprobs.shape[-1] - 1 - torch.isfinite(logprobs).flip(-1).to(torch.int8).argmax(-1)
+    last = logprobs.shape[-1] - 1 - (logprobs > -torch.inf).flip(-1).to(torch.int8).argmax(-1)
     tokens = torch.minimum(tokens, last)
     return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

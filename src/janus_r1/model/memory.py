@@ -15,6 +15,7 @@ import torch
 from transformers import JanusConfig
 
 from janus_r1.chain import Settings
+from janus_r1.engine.weights import COPIED
 from janus_r1.layout import MAX_CAPTION_TOKENS
 from janus_r1.model.presets import random_model
 from janus_r1.model.vq import DECODE_CHUNK
@@ -35,7 +36,7 @@ class Memory:
 
     weights: int
     tables: int
-    """What the decoder computes once: every image id embedded, rotations."""
+    """What the decoder computes once: every image id embedded, rotations, a small model's matrices laid out anew."""
     caches: int
     """Keys and values of one chain, in all of its streams."""
     working: int
@@ -97,19 +98,24 @@ def kv_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
 
 def step_bytes(config: JanusConfig, dtype: torch.dtype, rows: int, context: int) -> int:
     """What one image token of ``rows`` rows must read: layers, image head, and ``context`` cached tokens a row."""
-    text, codes = config.text_config, config.vq_config.num_embeddings
-    width = text.hidden_size
-    attention = 2 * width * text.head_dim * (text.num_attention_heads + text.num_key_value_heads)
-    layer = attention + 3 * width * text.intermediate_size
-    head = config.vq_config.projection_dim * (width + codes)
-    weights = (text.num_hidden_layers * layer + head) * dtype.itemsize
-    return weights + rows * context * kv_bytes(config, dtype)
+    head = config.vq_config.projection_dim * (config.text_config.hidden_size + config.vq_config.num_embeddings)
+    return layer_bytes(config, dtype) + head * dtype.itemsize + rows * context * kv_bytes(config, dtype)
+
+
+def layer_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
+    """The matrices of all layers of the language model."""
+    text = config.text_config
+    attention = 2 * text.hidden_size * text.head_dim * (text.num_attention_heads + text.num_key_value_heads)
+    layer = attention + 3 * text.hidden_size * text.intermediate_size
+    return text.num_hidden_layers * layer * dtype.itemsize
 
 
 def _table_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
     text = config.text_config
     rotations = 2 * text.max_position_embeddings * text.head_dim
-    return (config.vq_config.num_embeddings * text.hidden_size + rotations) * dtype.itemsize
+    matrices = layer_bytes(config, dtype)
+    copied = matrices if matrices <= COPIED else 0
+    return (config.vq_config.num_embeddings * text.hidden_size + rotations) * dtype.itemsize + copied
 
 
 # ------------------------------------------------------------------------------------------- one chain

@@ -13,8 +13,8 @@ from janus_r1.model.loading import EMBEDDED, load
 MODELS = sorted(path.name for path in EMBEDDED.glob("tiny-*"))
 
 
-def test_base_and_sft_are_embedded():
-    assert {"tiny-base", "tiny-sft"} <= set(MODELS)
+def test_every_stage_is_embedded():
+    assert {"tiny-base", "tiny-sft", "tiny-r1"} <= set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -36,7 +36,7 @@ def test_is_an_ordinary_transformers_folder(name):
 def test_saving_keeps_every_weight(tmp_path):
     from janus_r1.model.loading import save
 
-    model = load("tiny-sft")
+    model = load("tiny-r1")
     save(model, tmp_path / "copy")
     again = load(str(tmp_path / "copy"))
     theirs = again.core.state_dict()
@@ -45,7 +45,7 @@ def test_saving_keeps_every_weight(tmp_path):
 
 def test_eval_world_keeps_its_contract(capsys):
     """The JSON that other tools read; six prompts, one of each family."""
-    arguments = ["eval", "world", "--model", "tiny-sft", "--rounds", "1,2", "--limit", "6", "--samples", "1", "--json"]
+    arguments = ["eval", "world", "--model", "tiny-r1", "--rounds", "1,2", "--limit", "6", "--samples", "1", "--json"]
     assert main(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     figures = [result["rounds"][t]["overall"] for t in ("1", "2")]

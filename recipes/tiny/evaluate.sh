@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every committed result of the tiny models: results/*.json and docs/results.md; about ten minutes on two cores.
+# Every committed result of the tiny models: results/*.json and docs/results.md; about a quarter of an hour on two cores.
 . "$(dirname "$0")/common.sh"
 mkdir -p results
 
@@ -8,9 +8,11 @@ measure() { # model split options...
 }
 
 janus-r1 eval tokenizer --model tiny-base --json > results/tokenizer.json
-measure tiny-sft test # with the controls at equal cost: best-of-N, blind redrawing, the oracle
-for model in tiny-base tiny-sft; do
+for model in tiny-sft tiny-r1; do
+  measure "$model" test # with the controls at equal cost: best-of-N, blind redrawing, the oracle
+done
+for model in tiny-base tiny-sft tiny-r1; do
   for split in held_out dense; do measure "$model" "$split" --no-controls; done
 done
 measure tiny-base test --no-controls
-python -m janus_r1.eval.report results/tiny-{base,sft}-{test,held_out,dense}.json > docs/results.md
+python -m janus_r1.eval.report results/tiny-{base,sft,r1}-{test,held_out,dense}.json > docs/results.md

@@ -20,11 +20,12 @@ build candidates
 train sft
 build own_drafts
 train sft verdicts
+train rl
 if [ "${EMBED:-0}" = 1 ]; then
-  for stage in base sft; do
-    run=$([ "$stage" = base ] && echo binding || echo verdicts) # the last part of each
-    rm -rf "src/janus_r1/model/embedded/tiny-$stage"
-    mkdir -p src/janus_r1/model/embedded
-    cp -r "runs/tiny/$run/model" "src/janus_r1/model/embedded/tiny-$stage"
+  embedded=src/janus_r1/model/embedded
+  mkdir -p "$embedded"
+  for stage in base=binding sft=verdicts r1=rl; do # and its last part
+    rm -rf "$embedded/tiny-${stage%=*}"
+    cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done
 fi

@@ -21,7 +21,7 @@ class JanusR1:
     """A model that draws, judges its own drawing, and redraws.
 
     >>> from janus_r1 import JanusR1
-    >>> model = JanusR1.from_pretrained("tiny-sft")
+    >>> model = JanusR1.from_pretrained("tiny-r1")
     >>> chain = model.generate("a red circle left of a blue square")[0]
     >>> chain.rounds[0].verdict.text, chain.image.shape
     """
@@ -31,9 +31,9 @@ class JanusR1:
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "tiny-sft", dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None
+        cls, name: str = "tiny-r1", dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None
     ) -> JanusR1:
-        """Load an embedded model (``tiny-base``, ``tiny-sft``), a folder or a Hub id.
+        """Load an embedded model (``tiny-base``, ``tiny-sft``, ``tiny-r1``), a folder or a Hub id.
 
         Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
         dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16`` or ``auto`` (as stored).

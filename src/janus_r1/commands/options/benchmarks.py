@@ -31,12 +31,12 @@ not there is reported as not measured; LPIPS needs pip install 'janus-r1[pie]'."
 
 EVAL_JUDGE_EXAMPLES = """\
 examples:
-  janus-r1 eval judge --model tiny-sft
+  janus-r1 eval judge --model tiny-r1
   janus-r1 eval judge --model runs/rl/model --drafts-of tiny-base --out results/judge.json"""
 
 AUDIT_EXAMPLES = """\
 examples:
-  janus-r1 eval audit --model tiny-sft --limit 60
+  janus-r1 eval audit --model tiny-r1 --limit 60
   janus-r1 eval audit --model runs/rl/model --out outputs/audit-r1
   python -m janus_r1.eval.audit_report outputs/audit-sft/audit.json outputs/audit-r1/audit.json
 

@@ -62,10 +62,9 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
     Raises:
         UserError: if the folder already holds parts and ``resume`` is false, or for a family that is none.
     """
-    out = Path(recipe.out)
+    out, prompts = Path(recipe.out), _prompts(recipe)
     if any(out.glob("part_*")) and not resume:
         raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
-    prompts = _prompts(recipe)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     model = load(recipe.model, recipe.dtype)

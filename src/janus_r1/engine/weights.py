@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaModel
 
+from janus_r1.model.memory import COPIED
+
 MATRICES = ("qkv", "out", "gate_up", "down")
-COPIED = 64 * 2**20  # bytes: a model whose matrices take more is not worth a second copy of them
 
 
 @dataclass(frozen=True)

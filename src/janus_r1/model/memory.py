@@ -15,11 +15,11 @@ import torch
 from transformers import JanusConfig
 
 from janus_r1.chain import Settings
-from janus_r1.engine.weights import COPIED
 from janus_r1.layout import MAX_CAPTION_TOKENS
 from janus_r1.model.presets import random_model
 from janus_r1.model.vq import DECODE_CHUNK
 
+COPIED = 64 * 2**20  # bytes: a model whose matrices take more is not worth a second copy of them on a CPU
 ROLES = 8  # tokens of a prompt beside its caption
 EDIT_FRAME = 30  # tokens around the source image and behind the instruction of an edit
 LEAD_INS = 40  # tokens of the self-check and the regeneration string together, in any tokenizer

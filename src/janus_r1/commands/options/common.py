@@ -43,9 +43,7 @@ def add_max_batch(parser: Parser, about: str) -> None:
 
 
 def add_model(parser: Parser) -> None:
-    parser.add_argument(
-        "--model", default="tiny-r1", help="a model in the package, a folder, or owner/name on the Hub"
-    )
+    parser.add_argument("--model", default="tiny-r1", help="a model in the package, a folder, or owner/name on the Hub")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the weights; auto: as stored"
     )

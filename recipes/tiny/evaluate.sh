@@ -15,4 +15,7 @@ for model in tiny-base tiny-sft tiny-r1; do
   for split in held_out dense; do measure "$model" "$split" --no-controls; done
 done
 measure tiny-base test --no-controls
+for model in base sft r1; do # as judges of the same drafts
+  janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16
+done
 python -m janus_r1.eval.report results/tiny-{base,sft,r1}-{test,held_out,dense}.json > docs/results.md

@@ -56,13 +56,14 @@ class Examples:
     ) -> None:
         self.layout, self.word_weight = layout, word_weight
         self.drawn = Pools(candidates)
-        self.judged = self.drawn if own_drafts is None else Pools(own_drafts)
-        self.own_drafts = own_drafts is not None
-        self.drafts = {True: self.judged.drafts(self.judged.yes), False: self.judged.drafts(self.judged.no)}
+        self.judged, self.drafts = self.drawn, None
+        if own_drafts is not None:
+            own = Pools(own_drafts)
+            self.judged, self.drafts = own, {True: own.drafts(own.yes), False: own.drafts(own.no)}
         self.redrawable = sorted(set(self.drawn.good) & set(self.drawn.no))
         if not self.redrawable:
             raise UserError("the candidates hold no prompt with both a right and a wrong image: nothing to redraw")
-        if self.own_drafts and not all(self.drafts.values()):
+        if self.drafts and not all(self.drafts.values()):
             raise UserError("own_drafts holds no right or no wrong draft: build more, or leave own_drafts empty")
         if not self.judged.yes:
             raise UserError("no right image of the candidates has a reason why it is right: nothing to say Yes to")
@@ -77,8 +78,8 @@ class Examples:
     def judge(self, rng: random.Random, wrong_rounds: int, positive: bool) -> Row:
         """Task II: after ``wrong_rounds`` rejected drafts, the verdict on one more."""
         pools = self.judged
-        right_or_wrong = pools.yes if positive else pools.no
-        target = rng.choice(self.drafts[positive]) if self.own_drafts else _pick(right_or_wrong, rng)
+        pool = pools.yes if positive else pools.no
+        target = rng.choice(self.drafts[positive]) if self.drafts else _pick(pool, rng)
         judged = pools.candidates[target]
         earlier = [self._seen(i) for i in pools.wrong(judged.prompt_id, wrong_rounds, rng, but=target)]
         seen, reason = self._seen(target)

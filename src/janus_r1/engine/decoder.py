@@ -65,7 +65,7 @@ class Decoder:
         self.layers = laid_out(layer_weights(language))
         self.norm = language.norm.weight
         self.eps = language.config.rms_norm_eps
-        self.epsilon = torch.tensor(self.eps, device=model.device)
+        self.epsilon = torch.tensor(self.eps, device=model.device)  # again, as addcmul takes it
         self.heads = language.config.num_attention_heads
         self.kv_heads = language.config.num_key_value_heads
         self.width = language.layers[0].self_attn.head_dim

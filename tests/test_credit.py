@@ -11,6 +11,7 @@ import torch
 from janus_r1.train.rl.credit import (
     EPSILON,
     Scored,
+    balanced,
     chain_credit,
     direct_credit,
     drawing_return,
@@ -98,6 +99,26 @@ def test_judge_threshold_changes_verdicts_alone():
     hard = Scored((0.4, 1.0), (0, 1), (0.5, 0.5), (0.0, 1.0))
     assert hard.agreement == [1.0, 1.0]
     assert drawing_return(hard.rewards, 2) == pytest.approx(1.4)
+
+
+@pytest.mark.parametrize("credit", [segment_credit, direct_credit])
+def test_balanced_verdicts_of_right_and_wrong_drafts_weigh_alike(credit):
+    assert balanced(1, 3) == (2.0, 2 / 3) and balanced(0, 4) == balanced(4, 0) == (1.0, 1.0)
+    group = [Scored((r,), (1.0,), (0.5,), (r,), balanced(1, 3)) for r in (0.0, 1.0, 1.0, 1.0)]
+    earned = [c.earned[0] for c in group]
+    assert earned == pytest.approx([0, 2 / 3, 2 / 3, 2 / 3])
+    assert sum(c.importance[0] for c in group) == pytest.approx(4)  # the reward keeps its scale
+    words = [c.word[0] for c in credit(group, 1, 1.0, 1.0)]
+    assert sum(words) == pytest.approx(0, abs=1e-6)  # Yes to all four earns nothing; as they come it would
+    plain = [Scored((r,), (1.0,), (0.5,), (r,)) for r in (0.0, 1.0, 1.0, 1.0)]
+    assert sum(c.word[0] for c in direct_credit(plain, 1, 1.0, 1.0)) == pytest.approx(1)
+
+
+def test_a_half_right_draft_counts_half_as_each():
+    chain = Scored((0.5,), (0.0,), (0.5,), (0.5,), (2.0, 1.0))
+    assert chain.importance == [1.5] and chain.earned == [0.75]
+    assert judging_return(chain.earned, 1) == pytest.approx(0.75)
+    assert chain_credit([chain, Scored((0.5,), (1.0,), (0.5,), (0.0,), (2.0, 1.0))], 1, 0.0, 1.0)[0].word[0] > 0
 
 
 def test_a_group_without_spread_teaches_no_drawing():

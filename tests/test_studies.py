@@ -124,7 +124,29 @@ def test_figure_5a_changes_the_reward_alone(root, monkeypatch):
     assert all(call[call.index("--rounds") + 1] == "1" for call in calls(root, "eval"))
 
 
-@pytest.mark.parametrize("name", ["ablations", "figure5a"])
+def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert study(root, "edits", BASE="base/model", SFT_STEPS="5") == 0
+    trained = {Path((r := recipe_of(call)).run.out).name: r for call in calls(root, "train")}
+    learnt = {name: r for name, r in trained.items() if isinstance(r, RlRecipe)}
+    plain = load_recipe(RlRecipe, "recipes/tiny/edit_rl.yaml")
+    keys = {name: changed(recipe, plain) - {"model"} for name, recipe in learnt.items() if name.endswith("-1")}
+    assert keys == {
+        "rl-from-r1-1": set(),
+        "rl-from-base-1": set(),
+        "rl-official-weights-1": {"rewards"},
+        "rl-one-round-1": {"rounds"},
+    }
+    for recipe in learnt.values():
+        check(recipe)
+    assert learnt["rl-from-base-1"].model == "runs/tiny/edits/sft-from-base-1/model"
+    ours, theirs = (trained[f"sft-from-{name}-0"] for name in ("r1", "base"))
+    assert (ours.run.steps, theirs.model, theirs.candidates) == (5, "base/model", "runs/tiny/candidates")
+    assert {call[1] for call in calls(root, "eval")} == {"edit"} and len(calls(root, "eval")) == 12
+    assert Path("docs/edits.md").read_text() == "a page\n"
+
+
+@pytest.mark.parametrize("name", ["ablations", "figure5a", "edits"])
 def test_a_killed_study_goes_on_and_repeats_nothing(root, monkeypatch, name):
     """Killed between training and measuring, it trains again (which --resume makes short) and measures."""
     monkeypatch.chdir(root)

@@ -62,6 +62,15 @@ def result(
     }
 
 
+def edits(first: float, final: float, **run) -> dict:
+    """What ``eval edit`` writes, as far as a study reads it."""
+    made = result(first, final, benchmark="edit", cases=300, **run)
+    del made["run"]["prompts"], made["introspection"]["rounds_used"]
+    for report in made["rounds"].values():
+        report |= {"both": report.pop("overall"), "following": figure(0.9), "preserving": figure(0.8)}
+    return made
+
+
 def write(folder, **results) -> list[str]:
     """``default_0=...`` becomes default-0.json."""
     paths = [folder / f"{'-'.join(name.rsplit('_', 1))}.json" for name in results]
@@ -115,6 +124,17 @@ def test_a_study_of_one_round_shows_no_introspection(tmp_path, capsys):
     assert "first draft" in page and "gain" not in page and "introspection" not in page
 
 
+def test_a_study_of_edits(tmp_path, capsys):
+    paths = write(tmp_path / "edits", sft_0=edits(0.5, 0.6), rl_0=edits(0.7, 0.9))
+    shown = row(over_seeds(read_study(paths)), "rl")
+    assert [shown[name] for name in ("first edit", "after introspection", "following")] == ["0.700", "0.900", "0.900"]
+    main([*paths, "--baseline", "sft"])
+    page = capsys.readouterr().out
+    assert "300 cases (test)" in page and "Intervals over cases" in page and "prompts" not in page
+    with pytest.raises(UserError, match="measured with other benchmark"):
+        read_study([*paths, *write(tmp_path, a_0=result(0.5, 0.6))])
+
+
 def test_ten_rounds_come_after_two(tmp_path):
     (variant,) = read_study(write(tmp_path, a_0=result(0.1, 0.9, limits=("2", "10"))))
     variant.seeds[0]["rounds"] = dict(sorted(variant.seeds[0]["rounds"].items()))
@@ -127,7 +147,7 @@ def test_ten_rounds_come_after_two(tmp_path):
     ("results", "complaint"),
     [
         ({"default": result(0.5, 0.6)}, "not named VARIANT-SEED.json"),
-        ({"a_0": {"run": {"benchmark": "judge"}}}, "not a result of janus-r1 eval world"),
+        ({"a_0": {"run": {"benchmark": "judge"}}}, "not a result of janus-r1 eval world or edit"),
         ({"a_0": result(0.5, 0.6), "b_0": result(0.5, 0.6, split="dense")}, "measured with other split"),
         ({"a_0": result(0.5, 0.6), "a_1": result(0.5, 0.6, steps=99)}, "seeds of a were trained"),
     ],

@@ -17,7 +17,7 @@ from janus_r1.data.build import BuildRecipe, build
 from janus_r1.data.candidates import Candidate, CandidateSet, write_part
 from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Seen
+from janus_r1.layout import Drawn, Seen, row_length
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.muon import orthogonalise
@@ -185,6 +185,9 @@ def test_micro_batches_of_finetuning_add_up_to_the_whole(parts, tmp_path):
         stage = SftStage(recipe)
         of_step = stage.batches(0)
         assert len(of_step) == batches
+        for kind in (0, 1):  # alike in length: what is padded is computed, too
+            lengths = [row_length(row) for batch in of_step for row in batch[kind]]
+            assert batches == 1 or lengths == sorted(lengths)
         loss = sum(stage.loss(stage.module, batch, 0)[0] for batch in of_step)
         found.append(gradients(stage.module, loss))
     for name in found[0]:

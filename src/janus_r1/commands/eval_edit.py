@@ -28,8 +28,11 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     batch = plan_batch(args, [], MOST, settings, edit=True)
     model = load_model(args.model, args.dtype, args.device)
     from janus_r1.eval.edit import EditEvalOptions, evaluate_edit
+    from janus_r1.train.history import training
 
-    options = EditEvalOptions(**asked(args, settings), rounds=args.round_limits, baselines=args.baselines)
+    options = EditEvalOptions(
+        **asked(args, settings), rounds=args.round_limits, baselines=args.baselines, training=training(args.model)
+    )
     with progress("editing") as update, memory_errors(batch, args.device):
         return evaluate_edit(Editor(model, batch, update), options)
 

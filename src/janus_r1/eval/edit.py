@@ -57,6 +57,8 @@ class EditEvalOptions:
     model: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     """Machine and versions. Like ``model`` it is copied into the record, nothing else."""
+    training: dict[str, Any] | None = None
+    """The model's recipe, steps and seconds; copied, too."""
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""

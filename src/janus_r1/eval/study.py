@@ -1,7 +1,7 @@
 """A study: variants of a run, each with several seeds, compared in tables.
 
-``python -m janus_r1.eval.study results/ablations/*.json --baseline default``. Every file is what ``eval world`` wrote
-for one seed of a variant, and is named VARIANT-SEED.json.
+``python -m janus_r1.eval.study results/ablations/*.json --baseline default``. Every file is what ``eval world`` or
+``eval edit`` wrote for one seed of a variant, and is named VARIANT-SEED.json.
 """
 
 from __future__ import annotations
@@ -20,18 +20,32 @@ from janus_r1.eval.tables import Grid, markdown, print_page, read_result, show
 Result = dict[str, Any]
 Measure = Callable[[Result], Figure | None]
 
-MEASURES: dict[str, Measure] = {
-    "first draft": lambda result: result["rounds"][_limits(result)[0]]["overall"],
-    "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["overall"],
-    "gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"],
+JUDGING: dict[str, Measure] = {
     "verdict accuracy (balanced)": lambda result: result["verdict"]["balanced_accuracy"],
     "AUROC": lambda result: result["verdict"]["auroc"],
     "fixed": lambda result: result["introspection"]["fixed"],
     "broken": lambda result: result["introspection"]["broken"],
-    "rounds used": lambda result: result["introspection"]["rounds_used"],
+}
+MEASURES: dict[str, dict[str, Measure]] = {
+    "world": {
+        "first draft": lambda result: result["rounds"][_limits(result)[0]]["overall"],
+        "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["overall"],
+        "gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"],
+        **JUDGING,
+        "rounds used": lambda result: result["introspection"]["rounds_used"],
+    },
+    "edit": {
+        "first edit": lambda result: result["rounds"][_limits(result)[0]]["both"],
+        "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["both"],
+        "gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"],
+        "following": lambda result: result["rounds"][_limits(result)[-1]]["following"],
+        "preserving": lambda result: result["rounds"][_limits(result)[-1]]["preserving"],
+        **JUDGING,
+    },
 }
 OF_CHAINS = {"after introspection", "gain", "fixed", "broken", "rounds used"}
-ALIKE = ("split", "samples", "limit", "prompts", "rounds")  # what all results of a study were measured with
+ITEMS = {"world": "prompts", "edit": "cases"}
+ALIKE = ("benchmark", "split", "samples", "limit", "rounds")  # what all results of a study were measured with
 
 
 def _limits(result: Result) -> list[str]:
@@ -41,8 +55,10 @@ def _limits(result: Result) -> list[str]:
 
 def _measures(study: Sequence[Variant]) -> dict[str, Measure]:
     """What redrawing did is left out where nothing was redrawn."""
-    redrawn = len(_limits(_first(study))) > 1
-    return {name: measure for name, measure in MEASURES.items() if redrawn or name not in OF_CHAINS}
+    first = _first(study)
+    redrawn = len(_limits(first)) > 1
+    measures = MEASURES[first["run"]["benchmark"]]
+    return {name: measure for name, measure in measures.items() if redrawn or name not in OF_CHAINS}
 
 
 def _first(study: Sequence[Variant]) -> Result:
@@ -79,7 +95,7 @@ def read_study(paths: Sequence[str]) -> list[Variant]:
         name, dash, seed = path.stem.rpartition("-")
         if not (dash and name and seed.isdecimal()):
             raise UserError(f"{path} is not named VARIANT-SEED.json, such as default-0.json")
-        result = read_result(path, "world")
+        result = read_result(path, *MEASURES)
         _check(path, result, first or result)
         first = first or result
         study.setdefault(name, {})[int(seed)] = result
@@ -90,7 +106,8 @@ def read_study(paths: Sequence[str]) -> list[Variant]:
 
 
 def _check(path: Path, result: Result, first: Result) -> None:
-    different = [key for key in ALIKE if result["run"][key] != first["run"][key]]
+    keys = (*ALIKE, ITEMS[first["run"]["benchmark"]])
+    different = [key for key in keys if result["run"].get(key) != first["run"][key]]
     if different:
         raise UserError(f"{path} was measured with other {', '.join(different)} than the rest: measure it again")
 
@@ -115,14 +132,14 @@ def over_seeds(study: Sequence[Variant]) -> Grid:
 
 
 def over_prompts(study: Sequence[Variant]) -> Grid:
-    """The same means with intervals over prompts."""
+    """The same means with intervals over prompts (of edits: over cases)."""
     measures = _measures(study)
     rows = [["variant", *measures]]
     for variant in study:
         figures = [[measure(result) for result in variant.seeds.values()] for measure in measures.values()]
         known = [[figure for figure in column if figure is not None] for column in figures]
         rows.append([variant.name, *(show(prompt_interval(column)) if column else "n/a" for column in known)])
-    return Grid("Intervals over prompts", rows)
+    return Grid(f"Intervals over {ITEMS[_first(study)['run']['benchmark']]}", rows)
 
 
 def against(baseline: Variant, study: Sequence[Variant]) -> Grid:
@@ -168,19 +185,20 @@ def report(study: Sequence[Variant], title: str, baseline: str | None = None) ->
 
 def _preamble(study: Sequence[Variant]) -> str:
     run, limits = _first(study)["run"], _limits(_first(study))
+    items = ITEMS[run["benchmark"]]
     counts = sorted({len(variant.seeds) for variant in study} - {1})
     quantiles = ", ".join(f"t = {student(n - 1):.2f} for {n}" for n in counts)
     sentences = [
-        f"Every seed of a variant is a run of its own, measured on {run['prompts']} prompts ({run['split']}) x "
+        f"Every seed of a variant is a run of its own, measured on {run[items]} {items} ({run['split']}) x "
         f"{run['samples']} samples.",
         f"After introspection is after up to {limits[-1]} rounds; fixed and broken are shares of all chains."
         if len(limits) > 1
         else "",
-        "The accuracy of verdicts is the mean of those on right and on wrong first drafts.",
+        "The accuracy of verdicts is the mean of those on right and on wrong first ones.",
         f"Brackets are 95 % intervals: over seeds Student's ({quantiles}), which may reach beyond 0 or 1;"
         if quantiles
         else "Brackets are 95 % intervals, which one seed alone has none of;",
-        "over prompts the bootstrap's of the seeds, averaged, since the prompts are the same.",
+        f"over {items} the bootstrap's of the seeds, averaged, since the {items} are the same.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 

@@ -25,11 +25,24 @@ class Scored:
     p_yes: tuple[float, ...]
     truth: tuple[float, ...]
     """What verdicts are held to: the rewards themselves (paper), or 1 and 0 on either side of a threshold."""
+    counts: tuple[float, float] = (1.0, 1.0)
+    """What judging a wrong draft counts, and a right one (:func:`balanced`)."""
 
     @property
     def agreement(self) -> list[float]:
         """c_i = 1 - |r_i - v_i| of every verdict."""
         return [1 - abs(r - v) for r, v in zip(self.truth, self.verdicts, strict=True)]
+
+    @property
+    def importance(self) -> list[float]:
+        """What each verdict counts; a draft that is half right counts half as each."""
+        wrong, right = self.counts
+        return [(1 - r) * wrong + r * right for r in self.truth]
+
+    @property
+    def earned(self) -> list[float]:
+        """c_i by what the verdict counts: the reward for judging."""
+        return [w * c for w, c in zip(self.importance, self.agreement, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,16 @@ def drawing_return(rewards: Sequence[float], limit: int) -> float:
 def judging_return(agreement: Sequence[float], limit: int) -> float:
     """R_comp = T/K sum_i c_i, c_i = 1 - |r_i - v_i|: on one scale however many rounds there were."""
     return limit / len(agreement) * sum(agreement)
+
+
+def balanced(wrong: float, right: float) -> tuple[float, float]:
+    """What a wrong and a right draft must count for ``wrong`` and ``right`` of them to weigh alike, 1 on average.
+
+    As they come (the paper), a judge of mostly right drafts is paid for saying Yes.
+    """
+    if min(wrong, right) == 0:
+        return 1.0, 1.0
+    return (wrong + right) / (2 * wrong), (wrong + right) / (2 * right)
 
 
 def normalised(values: Sequence[float]) -> list[float]:
@@ -86,7 +109,7 @@ def token_weights(name: str, drawn: int, said: int, chain_tokens: int) -> tuple[
 
 def chain_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
     """The paper: one advantage, of ``draw`` R_gen + ``judge`` R_comp, for every token of a chain."""
-    returns = [draw * drawing_return(c.rewards, limit) + judge * judging_return(c.agreement, limit) for c in group]
+    returns = [draw * drawing_return(c.rewards, limit) + judge * judging_return(c.earned, limit) for c in group]
     credits = []
     for chain, advantage in zip(group, normalised(returns), strict=True):
         alike = (advantage,) * len(chain.rewards)
@@ -100,7 +123,7 @@ def segment_credit(group: Sequence[Scored], limit: int, draw: float, judge: floa
     Each is normalised over the chains of the group that reached its round.
     """
     drafts = _by_round(group, lambda chain: chain.rewards)
-    verdicts = _by_round(group, lambda chain: chain.agreement)
+    verdicts = _by_round(group, lambda chain: chain.earned)
     credits = []
     for draft, verdict in zip(drafts, verdicts, strict=True):
         judged = _scaled(verdict, judge)
@@ -121,8 +144,8 @@ def direct_credit(group: Sequence[Scored], limit: int, draw: float, judge: float
     for chain in group:
         drafts = tuple(draw * next(advantage) for _ in chain.rewards)
         words = tuple(
-            judge * (c - (p * r + (1 - p) * (1 - r)))
-            for c, r, p in zip(chain.agreement, chain.truth, chain.p_yes, strict=True)
+            judge * w * (c - (p * r + (1 - p) * (1 - r)))
+            for w, c, r, p in zip(chain.importance, chain.agreement, chain.truth, chain.p_yes, strict=True)
         )
         credits.append(Credit(drafts, words, (*drafts[1:], 0.0)))
     return credits

@@ -59,6 +59,9 @@ class RlRecipe:
     judge_threshold: float | None = None
     """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
     are (paper)."""
+    judge_balanced: bool = False
+    """Whether the right and the wrong drafts of a rollout count alike for the judge, however many of each there
+    are; as they come (paper), a model that draws better and better is paid for saying Yes."""
     clip: float = 0.2
     kl: float = 0.0
     """Weight of the KL to the reference (beta; paper: 0.05); 0 needs no reference."""

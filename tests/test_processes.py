@@ -35,6 +35,7 @@ RECIPE = {
     "eval_every": 0,
     "lr": 1e-3,
     "kl": 0.1,
+    "judge_balanced": True,
 }
 
 

@@ -146,8 +146,22 @@ def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):
     assert Path("docs/edits.md").read_text() == "a page\n"
 
 
-@pytest.mark.parametrize("name", ["ablations", "figure5a", "edits"])
-def test_a_killed_study_goes_on_and_repeats_nothing(root, monkeypatch, name):
+def test_seeds_train_the_recipe_itself_and_measure_every_split(root, monkeypatch):
+    monkeypatch.chdir(root)
+    Path("runs/tiny/rl/model").mkdir(parents=True)  # seed 0, trained before
+    assert study(root, "seeds", SEEDS="0 1 2", STEPS="300") == 0
+    plain = load_recipe(RlRecipe, "recipes/tiny/rl.yaml")
+    trained = [recipe_of(call) for call in calls(root, "train")]
+    assert [(r.run.seed, r.run.steps) for r in trained] == [(1, plain.run.steps), (2, plain.run.steps)]
+    assert all(changed(recipe, plain) == set() for recipe in trained)
+    measured = {path.parent.name + "/" + path.stem for path in Path("results/seeds").glob("*/*.json")}
+    splits, variants = ("test", "held_out", "dense"), ("sft", "r1")
+    assert measured == {f"{split}/{name}-{seed}" for split in splits for name in variants for seed in (0, 1, 2)}
+    assert Path("docs/seeds.md").read_text() == "a page\n" * 3
+
+
+@pytest.mark.parametrize(("name", "pages"), [("ablations", 1), ("figure5a", 1), ("edits", 1), ("seeds", 3)])
+def test_a_killed_study_goes_on_and_repeats_nothing(root, monkeypatch, name, pages):
     """Killed between training and measuring, it trains again (which --resume makes short) and measures."""
     monkeypatch.chdir(root)
     assert study(root, name, KILL_AFTER="6") == 137
@@ -158,7 +172,7 @@ def test_a_killed_study_goes_on_and_repeats_nothing(root, monkeypatch, name):
     assert set(outs.values()) == {1}, "nothing is measured twice"
     before = len((root / "log.jsonl").read_text().splitlines())
     assert study(root, name) == 0
-    assert len((root / "log.jsonl").read_text().splitlines()) == before + 1, "only the page is written again"
+    assert len((root / "log.jsonl").read_text().splitlines()) == before + pages, "only the page is written again"
 
 
 def test_only_logs_and_results_stay(root, monkeypatch):

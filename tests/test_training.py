@@ -148,6 +148,16 @@ def test_rows_do_not_see_each_others_padding(tiny):
     torch.testing.assert_close(together, sum(apart) / 2)
 
 
+def test_training_computes_what_transformers_does(tiny):
+    rows = [tiny.layout.draw(text, tuple(range(tiny.image_tokens))) for text in ("a red circle", "two blue stars")]
+    embeddings = tiny.embed_rows(rows)
+    language = tiny.core.model.language_model
+    expected = language(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    prepare(tiny, train_vision=False, compile_model=False)  # plain attention, whose mask is ours
+    assert language.config._attn_implementation == "eager"
+    assert torch.allclose(tiny.hidden(embeddings), expected, atol=1e-4)
+
+
 def test_muon_brings_singular_values_near_one():
     values = torch.linalg.svdvals(orthogonalise(torch.randn(24, 60, generator=torch.Generator().manual_seed(0))))
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3

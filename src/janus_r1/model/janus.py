@@ -56,7 +56,11 @@ class Janus(nn.Module):
 
     def hidden(self, embeddings_BLD: torch.Tensor) -> torch.Tensor:
         """Final hidden states [B, L, D] of right-padded rows, without a cache."""
-        return self.core.model.language_model(inputs_embeds=embeddings_BLD, use_cache=False).last_hidden_state
+        language = self.core.model.language_model
+        plain = language.config._attn_implementation == "eager"
+        mask = _causal(embeddings_BLD) if plain else None  # the other kernels know causality
+        output = language(inputs_embeds=embeddings_BLD, attention_mask=mask, use_cache=False)
+        return output.last_hidden_state
 
     def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.core.lm_head(hidden)
@@ -136,3 +140,14 @@ def to_uint8(pixels_BCHW: torch.Tensor) -> np.ndarray:
     """Pixels about in [-1, 1] -> uint8 [B, H, W, 3], clipped and truncated as DeepSeek does."""
     scaled = ((pixels_BCHW.float().clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _causal(embeddings_BLD: torch.Tensor) -> torch.Tensor:
+    """What plain attention adds to its scores, [1, 1, L, L].
+
+    transformers would make it, too, but from positions and inside the compiled graph, where every layer and head
+    compares them anew: a quarter of a training step on a CPU.
+    """
+    length, dtype = embeddings_BLD.shape[1], embeddings_BLD.dtype
+    forbidden = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=embeddings_BLD.device)
+    return forbidden.triu(1)[None, None]

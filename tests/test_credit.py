@@ -12,6 +12,7 @@ from janus_r1.train.rl.credit import (
     EPSILON,
     Scored,
     balanced,
+    calibrated_credit,
     chain_credit,
     direct_credit,
     drawing_return,
@@ -85,7 +86,26 @@ def test_direct_word_credit_is_the_gradient_of_the_expected_agreement():
         assert estimate == pytest.approx(exact.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("credit", [segment_credit, direct_credit])
+def test_calibrated_word_credit_is_the_gradient_of_the_log_score_whichever_word_was_said():
+    for r in (0.0, 0.3, 1.0):
+        for z in (-1.2, 0.7, 3.0):
+            logit = torch.tensor(z, requires_grad=True)
+            p = torch.sigmoid(logit)
+            (exact,) = torch.autograd.grad(r * p.log() + (1 - r) * (1 - p).log(), logit)
+            q = p.item()
+            for verdict, score in ((1, 1 - q), (0, -q)):
+                credit = calibrated_credit([scored([r], [verdict], [q])], 1, 0.0, 1.0)[0]
+                assert credit.word[0] * score == pytest.approx(exact.item(), abs=1e-5)
+
+
+def test_calibrated_credit_is_bounded_and_else_as_direct():
+    group = [scored([1.0], [1], [1.0]), scored([0.0, 1.0], [1, 1], [1.0, 0.9])]
+    ours, direct = calibrated_credit(group, 3, 1.0, 1.0), direct_credit(group, 3, 1.0, 1.0)
+    assert [(c.draft, c.reason) for c in ours] == [(c.draft, c.reason) for c in direct]
+    assert ours[1].word[0] == pytest.approx(-49) and direct[1].word[0] == 0  # surely wrong: direct has nothing to say
+
+
+@pytest.mark.parametrize("credit", [segment_credit, direct_credit, calibrated_credit])
 def test_a_reward_of_weight_zero_moves_nothing_of_its_own(credit):
     group = [scored([1.0], [1], [0.8]), scored([0.0, 1.0], [1, 0], [0.6, 0.9])]
     drawing, judging, both = (credit(group, 3, *weights) for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)))
@@ -103,15 +123,20 @@ def test_judge_threshold_changes_verdicts_alone():
 
 @pytest.mark.parametrize("credit", [segment_credit, direct_credit])
 def test_balanced_verdicts_of_right_and_wrong_drafts_weigh_alike(credit):
-    assert balanced(1, 3) == (2.0, 2 / 3) and balanced(0, 4) == balanced(4, 0) == (1.0, 1.0)
-    group = [Scored((r,), (1.0,), (0.5,), (r,), balanced(1, 3)) for r in (0.0, 1.0, 1.0, 1.0)]
-    earned = [c.earned[0] for c in group]
-    assert earned == pytest.approx([0, 2 / 3, 2 / 3, 2 / 3])
+    plain = [Scored((r,), (1.0,), (0.5,), (r,)) for r in (0.0, 1.0, 1.0, 1.0)]
+    group = balanced(plain)
+    assert group[0].counts == pytest.approx((2, 2 / 3))
+    assert [c.earned[0] for c in group] == pytest.approx([0, 2 / 3, 2 / 3, 2 / 3])
     assert sum(c.importance[0] for c in group) == pytest.approx(4)  # the reward keeps its scale
     words = [c.word[0] for c in credit(group, 1, 1.0, 1.0)]
     assert sum(words) == pytest.approx(0, abs=1e-6)  # Yes to all four earns nothing; as they come it would
-    plain = [Scored((r,), (1.0,), (0.5,), (r,)) for r in (0.0, 1.0, 1.0, 1.0)]
     assert sum(c.word[0] for c in direct_credit(plain, 1, 1.0, 1.0)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("r", [0.0, 1.0])
+def test_balanced_verdicts_on_drafts_that_are_all_alike_teach_nothing(r):
+    group = balanced([Scored((r,), (v,), (0.5,), (r,)) for v in (0.0, 1.0)])
+    assert all(c.idle for c in direct_credit(group, 1, 1.0, 1.0))
 
 
 def test_a_half_right_draft_counts_half_as_each():

@@ -83,7 +83,8 @@ def test_ablations_change_one_key_each(root, monkeypatch):
     keys = {name.rpartition("-")[0]: changed(recipe, plain) for name, recipe in trained.items()}
     assert keys.pop("default") == set()
     assert Counter(key for (key,) in keys.values()) == {
-        "credit": 2,
+        "credit": 3,
+        "judge_balanced": 1,
         "policy": 2,
         "rounds": 3,
         "judge_weight": 1,

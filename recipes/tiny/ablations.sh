@@ -19,6 +19,8 @@ for seed in $SEEDS; do
   rm -rf "$runs/default-$seed/candidates"
   rl credit-chain --credit chain
   rl credit-segment --credit segment
+  rl credit-direct --credit direct
+  rl judged-as-they-come --judge_balanced false
   rl policy-tempered --policy tempered
   rl policy-conditional --policy conditional
   rl drawing-only --judge_weight 0

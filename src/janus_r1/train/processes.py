@@ -6,8 +6,6 @@ pass gathers weights from all processes, so all must make equally many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
@@ -52,16 +50,6 @@ def accelerator(precision: str) -> Accelerator:
 def spread() -> dict[str, object]:
     """How the run is spread over processes, for the record."""
     return {"processes": this_process().num_processes, "distributed": AcceleratorState().distributed_type.value}
-
-
-def summed(values: Sequence[float]) -> list[float]:
-    """``values`` added up over all processes."""
-    state = this_process()
-    if state.num_processes == 1:
-        return list(values)
-    sums = torch.tensor(values, dtype=torch.float64, device=state.device)
-    dist.all_reduce(sums, dist.ReduceOp.SUM)
-    return sums.tolist()
 
 
 def most(count: int) -> int:

@@ -7,12 +7,13 @@ K rounds drawn, T round limit. Chains of one prompt form a group; a group's mean
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 EPSILON = 1e-4  # added to a group's standard deviation, as in the official code
 NO_SPREAD = 1e-6
+SUREST = 0.02  # a word's probability is taken for at least this, or one wrong verdict could outweigh all others
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,17 @@ def judging_return(agreement: Sequence[float], limit: int) -> float:
     return limit / len(agreement) * sum(agreement)
 
 
-def balanced(wrong: float, right: float) -> tuple[float, float]:
-    """What a wrong and a right draft must count for ``wrong`` and ``right`` of them to weigh alike, 1 on average.
+def balanced(group: Sequence[Scored]) -> list[Scored]:
+    """``group`` with its right and its wrong drafts counting alike for the judge, 1 on average.
 
-    As they come (the paper), a judge of mostly right drafts is paid for saying Yes.
+    As they come (the paper), a judge is paid for knowing which prompts are mostly drawn well. Drafts of a prompt that
+    are all alike could teach nothing else, and count 0.
     """
-    if min(wrong, right) == 0:
-        return 1.0, 1.0
-    return (wrong + right) / (2 * wrong), (wrong + right) / (2 * right)
+    truth = [r for chain in group for r in chain.truth]
+    right = sum(truth)
+    wrong = len(truth) - right
+    counts = (0.0, 0.0) if min(wrong, right) == 0 else (len(truth) / (2 * wrong), len(truth) / (2 * right))
+    return [replace(chain, counts=counts) for chain in group]
 
 
 def normalised(values: Sequence[float]) -> list[float]:
@@ -95,7 +99,7 @@ def token_weights(name: str, drawn: int, said: int, chain_tokens: int) -> tuple[
     """What a draft of ``drawn`` ids, the word and the reason of a verdict of ``said`` ids count in the loss.
 
     ``chain``: every token 1/|o_i|, o_i being the whole chain. ``segment``: a draft 1, a verdict 1.
-    ``direct``: a draft, a word and a reason 1 each, so that the word is not drowned by its reason.
+    ``direct``, ``calibrated``: a draft, a word and a reason 1 each, so that the word is not drowned by its reason.
     """
     if name == "chain":
         return drawn / chain_tokens, 1 / chain_tokens, (said - 1) / chain_tokens
@@ -104,7 +108,9 @@ def token_weights(name: str, drawn: int, said: int, chain_tokens: int) -> tuple[
     return 1.0, 1.0, 1.0
 
 
-# ---------------------------------------------------------------------------- three ways to credit
+# ----------------------------------------------------------------------------------- ways to credit
+
+Word = Callable[[float, float, float], float]  # of truth, verdict and p_yes: the advantage of a verdict's word
 
 
 def chain_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
@@ -139,22 +145,44 @@ def direct_credit(group: Sequence[Scored], limit: int, draw: float, judge: float
     agreement with the reward, minus its mean over both words: c(v) - [p c(Yes) + (1 - p) c(No)], an
     exact baseline that needs no group. A reason by the draft it leads to.
     """
+    return _direct(group, draw, judge, _by_agreement)
+
+
+def calibrated_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
+    """As ``direct``, but the word by its log score r log p + (1 - r) log(1 - p), of which p = r is the best.
+
+    Agreement pays a judge for being sure, and hardly moves one that is surely wrong: its gradient carries
+    p (1 - p). That of the log score is r - p, whichever word was said.
+    """
+    return _direct(group, draw, judge, _by_log_score)
+
+
+def _direct(group: Sequence[Scored], draw: float, judge: float, word: Word) -> list[Credit]:
     advantage = iter(normalised([r for chain in group for r in chain.rewards]))
     credits = []
     for chain in group:
         drafts = tuple(draw * next(advantage) for _ in chain.rewards)
-        words = tuple(
-            judge * w * (c - (p * r + (1 - p) * (1 - r)))
-            for w, c, r, p in zip(chain.importance, chain.agreement, chain.truth, chain.p_yes, strict=True)
-        )
+        said = zip(chain.importance, chain.truth, chain.verdicts, chain.p_yes, strict=True)
+        words = tuple(judge * w * word(r, v, p) for w, r, v, p in said)
         credits.append(Credit(drafts, words, (*drafts[1:], 0.0)))
     return credits
+
+
+def _by_agreement(r: float, v: float, p: float) -> float:
+    return (1 - abs(r - v)) - (p * r + (1 - p) * (1 - r))
+
+
+def _by_log_score(r: float, v: float, p: float) -> float:
+    """What makes the said word's score function, 1 - p of Yes and -p of No, the log score's gradient r - p."""
+    p = min(max(p, SUREST), 1 - SUREST)
+    return (r - p) / (1 - p) if v else (p - r) / p
 
 
 CREDITS: dict[str, Callable[[Sequence[Scored], int, float, float], list[Credit]]] = {
     "chain": chain_credit,
     "segment": segment_credit,
     "direct": direct_credit,
+    "calibrated": calibrated_credit,
 }
 
 

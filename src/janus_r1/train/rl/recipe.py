@@ -45,10 +45,10 @@ class RlRecipe:
     text_top_k: int = 0
     max_reason_tokens: int = 40
     history: Literal["full", "last"] = "full"
-    credit: Literal["chain", "segment", "direct"] = "direct"
+    credit: Literal["chain", "segment", "direct", "calibrated"] = "direct"
     """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
     ``segment`` (official code: each draft and verdict by itself), ``direct`` (ours: each decision by
-    what follows from it)."""
+    what follows from it), ``calibrated`` (so, and verdicts by their log score, which does not pay for being sure)."""
     policy: PolicyName = "guided"
     """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
     code), ``conditional`` (no guidance, half the cost)."""
@@ -60,8 +60,8 @@ class RlRecipe:
     """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
     are (paper)."""
     judge_balanced: bool = False
-    """Whether the right and the wrong drafts of a rollout count alike for the judge, however many of each there
-    are; as they come (paper), a model that draws better and better is paid for saying Yes."""
+    """Whether the right and the wrong drafts of a prompt count alike for the judge; as they come (paper), it is also
+    paid for knowing which prompts are mostly drawn well."""
     clip: float = 0.2
     kl: float = 0.0
     """Weight of the KL to the reference (beta; paper: 0.05); 0 needs no reference."""

@@ -26,7 +26,7 @@ from janus_r1.train.lora import Adapters
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
-from janus_r1.train.processes import most, sharded, summed, this_process
+from janus_r1.train.processes import most, sharded, this_process
 from janus_r1.train.replica import Replica
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.best import Best
@@ -161,7 +161,7 @@ class RlStage(Stage):
             for own, group in zip(chains, groups, strict=True)
         ]
         if recipe.judge_balanced:
-            scored = _balanced(scored)
+            scored = [balanced(group) for group in scored]
         return [
             [Trajectory(*parts) for parts in zip(own, scores, self._credits(scores), strict=True)]
             for own, scores in zip(chains, scored, strict=True)
@@ -257,13 +257,6 @@ def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -
     truth = rewards if threshold is None else tuple(float(r >= threshold) for r in rewards)
     verdicts = [r.verdict for r in chain.rounds]
     return Scored(rewards, tuple(float(v.accepted) for v in verdicts), tuple(v.p_yes for v in verdicts), truth)
-
-
-def _balanced(groups: list[list[Scored]]) -> list[list[Scored]]:
-    """With right and wrong drafts of all processes counting alike for the judge."""
-    truth = [r for group in groups for chain in group for r in chain.truth]
-    counts = balanced(*summed([len(truth) - sum(truth), sum(truth)]))
-    return [[replace(chain, counts=counts) for chain in group] for group in groups]
 
 
 def rl(recipe: RlRecipe, resume: bool = False) -> Path:

@@ -45,7 +45,7 @@ class Lossless:
     def ids_of(self, sources):
         return [source.ids for source in sources]
 
-    def decode_image(self, ids):
+    def decode_image(self, ids, half):
         return np.stack([self.images[row[0]] for row in ids])
 
 

@@ -48,8 +48,9 @@ class Lesson:
 class WorldEdits:
     """Rows of fresh training cases; everything random comes from the generator passed in."""
 
-    def __init__(self, model: Janus, word_weight: float | None = None) -> None:
-        self.model, self.layout, self.word_weight = model, model.layout, word_weight
+    def __init__(self, model: Janus, word_weight: float | None = None, half: bool = False) -> None:
+        """``half`` decodes results in bfloat16."""
+        self.model, self.layout, self.word_weight, self.half = model, model.layout, word_weight, half
 
     def draw(self, count: int, rng: random.Random, dropout: float) -> list[Row]:
         """A source and an instruction to the edited picture; loss on its ids."""
@@ -110,7 +111,7 @@ class WorldEdits:
     def _lesson(self, case: EditCase, source: Source, results: list[Source]) -> Lesson | None:
         before = look(source.pixels)
         checked = []
-        pictures = self.model.decode_image(self.model.ids_of(results))
+        pictures = self.model.decode_image(self.model.ids_of(results), self.half)
         for result, pixels in zip(results, pictures, strict=True):
             try:
                 found = check_edit(before, look(pixels), case.instruction.edits)

@@ -79,9 +79,10 @@ class Janus(nn.Module):
         """Pixels in [-1, 1] -> VQ ids [B, S], in float32 whatever the model's dtype."""
         return vq.encode(self.core.model.vqmodel, pixels_BCHW)
 
-    def decode_image(self, ids_BS: torch.Tensor) -> np.ndarray:
-        """VQ ids [B, S] -> uint8 [B, H, W, 3]."""
-        return to_uint8(vq.decode(self.core.model.vqmodel, ids_BS, half=self.dtype == torch.bfloat16))
+    def decode_image(self, ids_BS: torch.Tensor, half: bool = False) -> np.ndarray:
+        """VQ ids [B, S] -> uint8 [B, H, W, 3]; in bfloat16 where that is the model's dtype, or with ``half``."""
+        half = half or self.dtype == torch.bfloat16
+        return to_uint8(vq.decode(self.core.model.vqmodel, ids_BS, half))
 
     def sources(self, images_BHWC: Sequence[np.ndarray]) -> list[Source]:
         """Images to be edited, uint8 of the model's size, with their VQ ids; equal ones are encoded once."""

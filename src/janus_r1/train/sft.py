@@ -101,7 +101,7 @@ class SftStage(Stage):
         if not sum(self.recipe.mix[3:]):
             return None
         if self.recipe.edits == "shapes":
-            return WorldEdits(self.replica.model, self.recipe.word_weight)
+            return WorldEdits(self.replica.model, self.recipe.word_weight, self.recipe.run.precision == "bf16")
         return FileEdits(self.replica.model, self.recipe.edits)
 
     def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:

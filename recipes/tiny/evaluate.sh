@@ -18,10 +18,4 @@ measure tiny-base test --no-controls
 for model in base sft r1; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16
 done
-for split in test held_out; do # edits; and that learning them cost no drawing
-  janus-r1 eval edit --model tiny-r1-edit --split "$split" --out "results/tiny-r1-edit-edits-$split.json" \
-    --dtype bfloat16 --samples 4
-done
-measure tiny-r1-edit test --no-controls
-python -m janus_r1.eval.report results/tiny-{base,sft,r1}-{test,held_out,dense}.json results/tiny-r1-edit-*.json \
-  > docs/results.md
+python -m janus_r1.eval.report results/tiny-{base,sft,r1}-{test,held_out,dense}.json > docs/results.md

@@ -30,7 +30,7 @@ from janus_r1.train.processes import most, sharded, this_process
 from janus_r1.train.replica import Replica
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.best import Best
-from janus_r1.train.rl.credit import CREDITS, Credit, Scored, balanced, has_spread
+from janus_r1.train.rl.credit import CREDITS, Scored, balanced, has_spread
 from janus_r1.train.rl.edit_prompts import tasks
 from janus_r1.train.rl.figures import RIGHT, chain_figures, rollout_figures
 from janus_r1.train.rl.grpo import token_loss
@@ -113,7 +113,7 @@ class RlStage(Stage):
         """A new rollout, credited and dealt out; alike lengths side by side."""
         index = step // self.recipe.updates
         rollout = self._roll_out(index)
-        groups = self._credited(rollout.groups)
+        groups = [self._credited(group) for group in rollout.groups]
         self._watch(groups)
         if self.process.is_main_process:
             self.journal.write(step, rollout.groups)
@@ -153,30 +153,17 @@ class RlStage(Stage):
         cause = rollout.abstained.most_common(1)[0][0]
         raise UserError(f"most rewards were missing in {ATTEMPTS} rollouts in a row; the commonest cause: {cause}")
 
-    def _credited(self, groups: Sequence[Group]) -> list[list[Trajectory]]:
+    def _credited(self, group: Group) -> list[Trajectory]:
         recipe = self.recipe
-        chains = [self._as_learnt(group.chains) for group in groups]
-        scored = [
-            [_scored(c, r, recipe.judge_threshold) for c, r in zip(own, group.rewards, strict=True)]
-            for own, group in zip(chains, groups, strict=True)
-        ]
+        chains = group.chains
+        if recipe.policy != "guided" and recipe.guidance > 1:  # the sampler's log-probs are of another policy
+            whole = self._policy(self.replica.model) if sharded() else self.module  # groups may be unequally many
+            chains = tuple(rescored(whole, chains))
+        scored = [_scored(c, r, recipe.judge_threshold) for c, r in zip(chains, group.rewards, strict=True)]
         if recipe.judge_balanced:
-            scored = [balanced(group) for group in scored]
-        return [
-            [Trajectory(*parts) for parts in zip(own, scores, self._credits(scores), strict=True)]
-            for own, scores in zip(chains, scored, strict=True)
-        ]
-
-    def _as_learnt(self, chains: Sequence[Chain]) -> Sequence[Chain]:
-        """With the log-probs of the policy that learns, where the sampler's are of another."""
-        if self.recipe.policy == "guided" or self.recipe.guidance <= 1:
-            return chains
-        whole = self._policy(self.replica.model) if sharded() else self.module  # groups may be unequally many
-        return rescored(whole, chains)
-
-    def _credits(self, group: Sequence[Scored]) -> list[Credit]:
-        recipe = self.recipe
-        return CREDITS[recipe.credit](group, recipe.rounds, recipe.draw_weight, recipe.judge_weight)
+            scored = balanced(scored)
+        credits = CREDITS[recipe.credit](scored, recipe.rounds, recipe.draw_weight, recipe.judge_weight)
+        return [Trajectory(*parts) for parts in zip(chains, scored, credits, strict=True)]
 
     def _watch(self, groups: list[list[Trajectory]]) -> None:
         """A run that can learn nothing any more says so."""

@@ -37,33 +37,30 @@ def edits(tiny, **changes):
 # ---------------------------------------------------------------------------------------- template
 
 
-def test_the_template_is_the_released_editors(tiny):
+def test_the_source_stands_behind_the_instruction(tiny):
     ids = tuple(range(tiny.image_tokens))
     head, image, tail = tiny.layout.edit_prompt(ids, "  remove the ring ")
     spell = tiny.tokenizer.decode
-    assert spell(head.ids) == "<｜begin▁of▁sentence｜><|User|>: <begin_of_image>" and image == Drawn(ids)
-    assert spell(tail.ids) == (
-        "<end_of_image>remove the ring Please generate an image.\n\n<|Assistant|>:<begin_of_image>"
-    )
-    pieces = ("<end_of_image>", "remove the ring", " Please generate an image.\n\n<|Assistant|>:<begin_of_image>")
-    assert list(tail.ids) == [i for p in pieces for i in tiny.tokenizer.encode(p, add_special_tokens=False)]
+    assert spell(head.ids) == "<｜begin▁of▁sentence｜><|User|>: remove the ring\n<begin_of_image>" and image == Drawn(ids)
+    assert spell(tail.ids) == "<end_of_image> Please generate an image.\n\n<|Assistant|>:<begin_of_image>"
+    assert tail == tiny.layout.edit_prompt(ids, "make the small blue square red")[2]
 
 
 def test_guidance_drops_the_instruction_and_nothing_else(tiny):
     ids = (5,) * tiny.image_tokens
     kept, dropped = (tiny.layout.edit_prompt(ids, "remove the ring", drop) for drop in (False, True))
-    assert kept[:2] == dropped[:2] and len(kept[2]) == len(dropped[2])
-    changed = [i for i, pair in enumerate(zip(kept[2].ids, dropped[2].ids, strict=True)) if pair[0] != pair[1]]
-    words = tiny.tokenizer.encode("remove the ring", add_special_tokens=False)
-    assert changed == list(range(1, 1 + len(words)))
-    assert {dropped[2].ids[i] for i in changed} == {tiny.layout.special.pad}
+    assert kept[1:] == dropped[1:] and len(kept[0]) == len(dropped[0])
+    changed = [i for i, pair in enumerate(zip(kept[0].ids, dropped[0].ids, strict=True)) if pair[0] != pair[1]]
+    words = tiny.tokenizer.encode(" remove the ring", add_special_tokens=False)
+    assert [kept[0].ids[i] for i in changed] == words
+    assert {dropped[0].ids[i] for i in changed} == {tiny.layout.special.pad}
 
 
 def test_long_instructions_are_cut_but_not_the_structure(tiny):
-    short, long = (tiny.layout.edit_prompt((0,), "remove the ring " * n)[2] for n in (1, 200))
-    suffix = tiny.tokenizer.encode(" Please generate an image.\n\n", add_special_tokens=False)
-    assert long.ids[-len(suffix) :] == short.ids[-len(suffix) :]
-    words = len(tiny.tokenizer.encode("remove the ring", add_special_tokens=False))
+    short, long = (tiny.layout.edit_prompt((0,), "remove the ring " * n)[0] for n in (1, 200))
+    suffix = tiny.tokenizer.encode("\n<begin_of_image>", add_special_tokens=False)
+    assert long.ids[-len(suffix) :] == short.ids[-len(suffix) :] == tuple(suffix)
+    words = len(tiny.tokenizer.encode(" remove the ring", add_special_tokens=False))
     assert len(long) - len(short) == MAX_INSTRUCTION_TOKENS - words
 
 

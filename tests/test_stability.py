@@ -76,22 +76,23 @@ class Collapses:
         return [(0.5 + 0.5 * (number % 2)) * (1.0 if number < self.good else 0.1) for number in numbers]
 
 
-def test_a_collapsing_run_returns_to_its_good_weights(tiny_folder, tmp_path):
+@pytest.mark.parametrize(("good_rollouts", "proven"), [(3, 0), (4, 2), (5, 2)])
+def test_a_collapsing_run_returns_to_weights_whose_rollouts_were_good(tiny_folder, tmp_path, good_rollouts, proven):
+    """Weights after two updates are proven by the rollouts 3 and 4; until then there is only the start."""
     recipe = small(tiny_folder, tmp_path, kl=0.1, rounds=1, group=4)
     recipe.stability = StabilityRecipe(enabled=True, window=2, acts=1)
     stage = RlStage(recipe)
-    stage.rewards = Collapses(good=3 * 8)
+    stage.rewards = Collapses(good=good_rollouts * 8)
     start = {k: v.clone() for k, v in stage.module.state_dict().items()}
-    for step in range(4):
+    for step in range(good_rollouts + 1):
         stage.batches(step)
         with torch.no_grad():
             stage.janus.core.lm_head.weight += 1.0
         stage.after_step(step)
-        if stage.lr_scale < 1:
-            break
     assert stage.lr_scale == 0.5
     moved = stage.janus.core.lm_head.weight - start["janus.core.lm_head.weight"]
-    assert moved.mean().item() == pytest.approx(3.0)  # four steps were made; the last good one was the third
+    assert moved.mean().item() == pytest.approx(proven)
+    assert not (tmp_path / "unproven").exists()
     record = json.loads((tmp_path / "acts.jsonl").read_text())
     assert record["act"] == "rollback" and "fell from" in record["reason"]
 
@@ -102,7 +103,7 @@ def test_a_run_that_keeps_collapsing_stops(tiny_folder, tmp_path):
     stage = RlStage(recipe)
     stage.rewards = Uneven()
     stage.batches(0)
-    stage.after_step(0)  # keeps the first weights
+    stage.after_step(0)
     stage.kl = 1.0
     stage.after_step(1)
     stage.kl = 1.0

@@ -6,9 +6,11 @@ Three streams (design section 4), all built from the same pieces, so that sampli
 * drawing, unconditional: the same with the user's turn replaced by attended pads
 * seeing: prompt, SigLIP features of draft 1, self-check, verdict 1, [regeneration, ...]
 
-For an edit the user's turn holds the source image and then the instruction. The drawing streams hold it as
+For an edit the user's turn holds the instruction and then the source image. The drawing streams hold it as
 VQ ids, the seeing stream as SigLIP features, just as they hold the drafts; all else is the same. The
-unconditional row keeps the source: only the instruction is replaced by pads.
+unconditional row keeps the source: only the instruction is replaced by pads. (The official code has the source
+first. Behind the instruction it is read knowing what to change, and stands equally far before every first
+draft, however long the instruction is: the tiny model then learns to copy in a third of the steps.)
 
 The strings are those the released Janus-Pro-R1 checkpoint was trained on. No row is ever padded in
 its middle, and truncation shortens a caption or a reason, never the structure around it.
@@ -118,9 +120,8 @@ class Layout:
         return Text((first, *(self.special.pad for _ in middle), last))
 
     def edit_prompt(self, source_ids: tuple[int, ...], instruction: str, drop_instruction: bool = False) -> Row:
-        """``<bos><|User|>: <begin_of_image>ids<end_of_image>instruction Please generate an image.\\n\\n...``
+        """``<bos><|User|>: instruction\\n<begin_of_image>ids<end_of_image> Please generate an image.\\n\\n...``
 
-        The pieces are tokenised one by one, as the released editor's were: no space before the instruction.
         With ``drop_instruction`` it is replaced by pads, as guidance subtracts it; the source stays.
 
         Raises:
@@ -129,12 +130,12 @@ class Layout:
         return self._edit_turn(Drawn(source_ids), instruction, drop_instruction)
 
     def _edit_turn(self, image: Segment, instruction: str, drop: bool = False) -> Row:
-        words = self._shortened(clean(instruction, "instruction", "change"), "", MAX_INSTRUCTION_TOKENS)
+        words = self._shortened(f" {clean(instruction, 'instruction', 'change')}", "", MAX_INSTRUCTION_TOKENS)
         if drop:
             words = (self.special.pad,) * len(words)
-        head = Text(self._encode(f"{BOS}{USER}: {BEGIN_OF_IMAGE}"))
+        head = (*self._encode(f"{BOS}{USER}:"), *words, *self._encode(f"\n{BEGIN_OF_IMAGE}"))
         request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
-        return head, image, Text((*self._encode(END_OF_IMAGE), *words, *request))
+        return Text(head), image, Text((*self._encode(END_OF_IMAGE), *request))
 
     def opening(self, prompt: str, source: Source | None = None) -> Opening:
         """The rows before the first draft, of a caption or, with ``source``, of an instruction.

@@ -1,6 +1,6 @@
 """Rows that teach editing: of fresh edits in the world, with their typical mistakes, or of the user's pairs.
 
-The three tasks are those of drawing, with a source image before the instruction: make the edit, judge a
+The three tasks are those of drawing, with a source image behind the instruction: make the edit, judge a
 result, redraw after rejected ones. Results that are judged or rejected pass through the image tokenizer, as
 the model's own drafts do, and the verdict on them is the verifier's on what is left.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,25 +23,35 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """Watches a run. ``<out>/good`` holds what it comes back to, ``<out>/acts.jsonl`` what it did and why."""
+    """Watches a run. ``<out>/good`` holds what it comes back to, ``<out>/acts.jsonl`` what it did and why.
+
+    An update can break weights whose rollouts were all good, so ``<out>/unproven`` waits there for a window: only
+    when the rollouts after it are good, too, is it kept as good.
+    """
 
     def __init__(self, stage: RlStage, recipe: StabilityRecipe, out: Path) -> None:
         self.stage, self.recipe = stage, recipe
         self.watch = Watch(recipe)
-        self.good, self.acts, self.reference = out / "good", out / "acts.jsonl", out / "reference.safetensors"
+        self.good, self.unproven = out / "good", out / "unproven"
+        self.acts, self.reference = out / "acts.jsonl", out / "reference.safetensors"
         self.moved = False
         self.rollouts = 0
+
+    def before_updates(self, step: int) -> None:
+        """Keeps the weights that the run begins with: what it comes back to at first."""
+        if self.recipe.enabled and not self.good.exists():
+            self._write(self.good, step)
 
     def after_rollout(self, step: int, reward: float, kl: float) -> dict[str, float]:
         """Act if need be; returns figures to log."""
         if not self.recipe.enabled:
             return {}
+        self.rollouts += 1
         act = self.watch.observe(*_agreed(reward, kl))
         if act:
             self._carry_out(act, step)
-        elif self.rollouts == 0 or (self.watch.good and self.rollouts % self.recipe.window == 0):
+        elif self.rollouts % self.recipe.window == 0:
             self._keep(step)
-        self.rollouts += 1
         self.stage.lr_scale = self.watch.lr_scale
         return {"lr_scale": self.watch.lr_scale}
 
@@ -48,6 +59,8 @@ class Guard:
         if act.kind == "rollback":
             load_weights(self.good, self.stage)
             load_optimizers(self.good, self.stage)
+            self._forget_unproven()
+            self.rollouts = 0
         elif self.stage.reference:
             states.copy_trained(self.stage.module, self.stage.reference)
             self.moved = True
@@ -60,7 +73,21 @@ class Guard:
             raise UserError(f"the run broke down {self.watch.rollbacks} times: see {self.acts}; change the recipe")
 
     def _keep(self, step: int) -> None:
-        write_checkpoint(self.good, self.stage, {"step": step})
+        """What waited through a good window is good; the current weights wait now. After a bad one nothing is kept."""
+        main = this_process().is_main_process
+        if self.watch.good and self.unproven.exists() and main:
+            write_atomically(self.good, lambda folder: shutil.copytree(self.unproven, folder))
+        self._forget_unproven()
+        if self.watch.good:
+            self._write(self.unproven, step)
+
+    def _forget_unproven(self) -> None:
+        this_process().wait_for_everyone()  # all have looked whether it is there
+        if this_process().is_main_process:
+            shutil.rmtree(self.unproven, ignore_errors=True)
+
+    def _write(self, folder: Path, step: int) -> None:
+        write_checkpoint(folder, self.stage, {"step": step})
         this_process().wait_for_everyone()  # all read it when they roll back
 
     def _keep_reference(self) -> None:

@@ -112,6 +112,7 @@ class RlStage(Stage):
     def _minibatches(self, step: int) -> list[list[Trajectory]]:
         """A new rollout, credited and dealt out; alike lengths side by side."""
         index = step // self.recipe.updates
+        self.guard.before_updates(step)
         rollout = self._roll_out(index)
         groups = [self._credited(group) for group in rollout.groups]
         self._watch(groups)

@@ -59,7 +59,7 @@ def words(tiny, row) -> str:
 
 
 def instruction(tiny, row) -> str:
-    return words(tiny, row).split("<end_of_image>")[1].split(" Please generate")[0]
+    return words(tiny, row).split("<|User|>:")[1].split("\n<begin_of_image>")[0].strip()
 
 
 def test_edit_rows_lead_from_the_source_to_a_right_result(tiny, lossless):
@@ -222,6 +222,8 @@ def test_shares_that_cannot_be_meant_are_refused(tmp_path, changes):
 
 
 def test_tasks_of_a_step_follow_from_seed_and_step_and_mix():
+    quarter = tasks("both", "shapes", "shapes", held_out=8, edit_share=0.75).step(8, 0, 3)
+    assert [isinstance(task, EditTask) for task in quarter] == [False, True, True, True] * 2
     both = tasks("both", "shapes", "shapes", held_out=5)
     kinds = [isinstance(task, EditTask) for task in both.step(6, 0, 3)]
     assert kinds == [False, True] * 3 and len(both.held_out) == 5

@@ -21,10 +21,14 @@ train sft
 build own_drafts
 train sft verdicts
 train rl
+build r1_drafts
+train sft editing
+train sft edit_verdicts
+train rl edit_rl
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"
-  for stage in base=binding sft=verdicts r1=rl; do # and its last part
+  for stage in base=binding sft=verdicts r1=rl r1-edit=edit_rl; do # and its last part
     rm -rf "$embedded/tiny-${stage%=*}"
     cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done

@@ -40,13 +40,18 @@ class Tasks(Protocol):
     def step(self, count: int, seed: int, step: int) -> Sequence[Task]: ...
 
 
-def tasks(name: TaskName, prompts: str, edits: str, held_out: int) -> Tasks:
-    """Raises UserError where a file is missing, broken or too short."""
+def tasks(name: TaskName, prompts: str, edits: str, held_out: int, edit_share: float = 0.5) -> Tasks:
+    """``edit_share`` of them are edits where the task is both.
+
+    Raises:
+        UserError: where a file is missing, broken or too short.
+    """
     if name == "draw":
         return PromptSource(prompts, held_out)
     if name == "edit":
         return EditSource(edits, held_out)
-    return Both(PromptSource(prompts, held_out - held_out // 2), EditSource(edits, held_out // 2))
+    kept = int(held_out * edit_share)
+    return Both(PromptSource(prompts, held_out - kept), EditSource(edits, kept), edit_share)
 
 
 class EditSource:
@@ -75,21 +80,23 @@ class EditSource:
 
 
 class Both:
-    """Prompts to draw and edits in turn, half of each."""
+    """Prompts to draw and edits, mixed evenly; ``edit_share`` of them are edits."""
 
-    def __init__(self, draws: PromptSource, edits: EditSource) -> None:
-        self.draws, self.edits = draws, edits
-        self.held_out = _in_turn(draws.held_out, edits.held_out)
+    def __init__(self, draws: PromptSource, edits: EditSource, edit_share: float) -> None:
+        self.draws, self.edits, self.edit_share = draws, edits, edit_share
+        self.held_out = _mixed(draws.held_out, edits.held_out)
 
     def step(self, count: int, seed: int, step: int) -> list[Task]:
-        return _in_turn(self.draws.step(count - count // 2, seed, step), self.edits.step(count // 2, seed, step))
+        edits = int(count * self.edit_share)
+        return _mixed(self.draws.step(count - edits, seed, step), self.edits.step(edits, seed, step))
 
 
-def _in_turn(draws: Sequence[str], edits: Sequence[EditTask]) -> list[Task]:
-    """As many draws as edits, or one more."""
-    mixed: list[Task] = [*draws, *edits]
-    mixed[::2], mixed[1::2] = draws, edits
-    return mixed
+def _mixed(draws: Sequence[str], edits: Sequence[EditTask]) -> list[Task]:
+    """All of both, so that any stretch of them (a process's share) holds about the same shares."""
+    total = len(draws) + len(edits)
+    due = [(i + 1) * len(edits) // total > i * len(edits) // total for i in range(total)]
+    left, right = iter(draws), iter(edits)
+    return [next(right) if edit else next(left) for edit in due]
 
 
 def _of_world(count: int, seed: str) -> list[EditTask]:

@@ -26,8 +26,10 @@ class RlRecipe:
     prompts: str = "shapes"
     """``shapes`` (the world's training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
     task: TaskName = "draw"
-    """``edit``: edits instead of prompts; ``both``: half of each. A copied source earns most of an edit's reward
+    """``edit``: edits instead of prompts; ``both``: some of each. A copied source earns most of an edit's reward
     (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
+    edit_share: float = 0.5
+    """Share of edits where the task is both."""
     edits: str = "shapes"
     """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
     rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
@@ -109,6 +111,7 @@ def check(recipe: RlRecipe) -> None:
     processes = this_process().num_processes
     require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
     require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
+    require(0 < recipe.edit_share < 1, "edit_share must be between 0 and 1; for all or none of them there is task")
     require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
     share = recipe.prompts_per_step // processes
     require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")

@@ -61,7 +61,7 @@ class RlStage(Stage):
         self.recipe = recipe
         self.process = this_process()
         self.rewards = build_rewards(recipe.rewards, str(self.process.device))
-        self.prompts = tasks(recipe.task, recipe.prompts, recipe.edits, recipe.eval_prompts)
+        self.prompts = tasks(recipe.task, recipe.prompts, recipe.edits, recipe.eval_prompts, recipe.edit_share)
         self.janus = self._load(recipe.lora.base_dtype if recipe.lora.rank else "float32", recipe.recompute)
         self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
         self.module = self._policy(self.janus)
@@ -124,8 +124,9 @@ class RlStage(Stage):
         scored = [[t.scored for t in group] for group in groups]
         self.figures = rollout_figures(rollout, scored, self.recipe.rounds, self.recipe.judge_threshold or RIGHT)
         self.reward, self.kl, self.learning_since = self.figures["reward_draw"], 0.0, time.monotonic()
-        share = range(self.recipe.minibatches)
-        dealt = [[t for group in groups[i :: self.recipe.minibatches] for t in group] for i in share]
+        parts = self.recipe.minibatches
+        stretches = [groups[len(groups) * i // parts : len(groups) * (i + 1) // parts] for i in range(parts)]
+        dealt = [[t for group in stretch for t in group] for stretch in stretches]
         return [sorted(part, key=lambda t: t.chain.tokens) for part in dealt]
 
     @property

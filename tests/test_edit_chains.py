@@ -41,7 +41,8 @@ def test_the_source_stands_behind_the_instruction(tiny):
     ids = tuple(range(tiny.image_tokens))
     head, image, tail = tiny.layout.edit_prompt(ids, "  remove the ring ")
     spell = tiny.tokenizer.decode
-    assert spell(head.ids) == "<｜begin▁of▁sentence｜><|User|>: remove the ring\n<begin_of_image>" and image == Drawn(ids)
+    assert spell(head.ids) == "<｜begin▁of▁sentence｜><|User|>: remove the ring\n<begin_of_image>"
+    assert image == Drawn(ids)
     assert spell(tail.ids) == "<end_of_image> Please generate an image.\n\n<|Assistant|>:<begin_of_image>"
     assert tail == tiny.layout.edit_prompt(ids, "make the small blue square red")[2]
 

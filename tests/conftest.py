@@ -14,6 +14,12 @@ from janus_r1.model.tokenizer import train_tokenizer
 from janus_r1.train.pretrain import tokenizer_corpus
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    """Servers of tests are asked directly."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
 @pytest.fixture(scope="session")
 def words():
     """A tokenizer of the world's language."""

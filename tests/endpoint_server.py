@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janus_r1.reward.chat import Chat, Patience
+from janus_r1.reward.endpoint import EndpointReward
+from janus_r1.reward.score import Scorable
+
+QUICK = Patience(tries=3, timeout_s=5, backoff_s=0.001)
 Behaviour = Callable[["Call"], None]
 
 
@@ -111,3 +116,25 @@ def drip(call: Call) -> None:
 def hang_up(call: Call) -> None:
     call.close_connection = True
     call.connection.shutdown(2)
+
+
+# --------------------------------------------------------------------------- what is sent to it
+
+
+def grey(value: int, side: int = 4) -> np.ndarray:
+    return np.full((side, side, 3), value, dtype=np.uint8)
+
+
+def item(value: int = 100, prompt: str = "a red circle") -> Scorable:
+    return Scorable(prompt, grey(value))
+
+
+def reward(server: Endpoint, patience: Patience = QUICK, api_key: str | None = None, **options) -> EndpointReward:
+    return EndpointReward(Chat(server.url, "judge", api_key, patience), **options)
+
+
+def score_once(*behaviours, patience: Patience = QUICK, api_key: str | None = None):
+    """The score of one item, and how many calls it took."""
+    with Endpoint(*behaviours) as server:
+        (score,) = reward(server, patience, api_key).score([item()])
+        return score, len(server.calls)

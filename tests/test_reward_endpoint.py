@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import threading
 from datetime import UTC, datetime, timedelta
@@ -12,46 +11,22 @@ from email.utils import format_datetime
 import numpy as np
 import pytest
 
-from endpoint_server import Endpoint, by_brightness, drip, failing, hang_up, stall
+from endpoint_server import (
+    Endpoint,
+    by_brightness,
+    drip,
+    failing,
+    grey,
+    hang_up,
+    item,
+    reward,
+    score_once,
+    stall,
+)
 from janus_r1.errors import UserError
 from janus_r1.reward import chat as chat_module
-from janus_r1.reward.cache import Cache, key
 from janus_r1.reward.chat import Chat, Patience, retry_after
-from janus_r1.reward.endpoint import EndpointReward
 from janus_r1.reward.score import Abstained, Scorable
-
-QUICK = Patience(tries=3, timeout_s=5, backoff_s=0.001)
-DOGS = [
-    {"id": 7, "question": "Is there a dog?", "depends_on": []},
-    {"id": 9, "question": "Is the dog black?", "depends_on": [7]},
-    {"id": 4, "question": "Is the black dog asleep?", "depends_on": [9]},
-    {"id": 5, "question": "Is there a moon?", "depends_on": []},
-]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-
-
-def grey(value: int, side: int = 4) -> np.ndarray:
-    return np.full((side, side, 3), value, dtype=np.uint8)
-
-
-def item(value: int = 100, prompt: str = "a red circle") -> Scorable:
-    return Scorable(prompt, grey(value))
-
-
-def reward(server: Endpoint, patience: Patience = QUICK, api_key: str | None = None, **options) -> EndpointReward:
-    return EndpointReward(Chat(server.url, "judge", api_key, patience), **options)
-
-
-def score_once(*behaviours, patience: Patience = QUICK, api_key: str | None = None):
-    """The score of one item, and how many calls it took."""
-    with Endpoint(*behaviours) as server:
-        (score,) = reward(server, patience, api_key).score([item()])
-        return score, len(server.calls)
-
 
 # --------------------------------------------------------------------------------------- it works
 
@@ -248,153 +223,6 @@ def test_waiting_leaves_the_seeded_random_numbers_alone(waits):
     before = random.getstate()
     score_once(failing(500))
     assert random.getstate() == before
-
-
-# ------------------------------------------------------------------------------------------ cache
-
-
-def test_equal_questions_are_asked_once():
-    with Endpoint(by_brightness) as server:
-        judge = reward(server)
-        assert judge.score([item(50), item(60), item(50)]) == judge.score([item(50), item(60), item(50)])
-        assert len(server.calls) == 2
-        judge.score([item(50, "another prompt"), Scorable("a red circle", grey(50, side=5))])
-        assert len(server.calls) == 4
-
-
-def test_a_file_keeps_answers_for_the_next_run(tmp_path):
-    file = tmp_path / "deep" / "answers.sqlite"
-    with Endpoint(by_brightness) as server:
-        first = reward(server, cache=Cache(file)).score([item()])
-        assert reward(server, cache=Cache(file)).score([item()]) == first
-        assert len(server.calls) == 1
-        other = EndpointReward(Chat(server.url, "another judge", None, QUICK), Cache(file))
-        other.score([item()])
-        assert len(server.calls) == 2
-
-
-def test_a_failure_is_not_remembered():
-    with Endpoint(failing(400), by_brightness) as server:
-        judge = reward(server)
-        assert isinstance(judge.score([item()])[0], Abstained)
-        assert judge.score([item()]) == [pytest.approx(100 / 255)]
-
-
-def test_nonsense_in_the_cache_is_asked_again():
-    cache = Cache()
-    with Endpoint(by_brightness) as server:
-        reward(server, cache=cache).score([item()])
-        for nonsense in (7.5, "0.5", None, [0.5], float("nan")):
-            cache._run("UPDATE answers SET value = ?", json.dumps(nonsense))
-            assert reward(server, cache=cache).score([item()]) == [pytest.approx(100 / 255)]
-        assert len(server.calls) == 6
-
-
-def test_the_cache_drops_the_oldest_and_refuses_other_files(tmp_path):
-    cache = Cache(limit=10)
-    for number in range(25):
-        cache.put(str(number), number)
-    assert cache.get("24") == 24 and cache.get("0") is None
-    assert sum(cache.get(str(number)) is not None for number in range(25)) <= 10
-    (tmp_path / "notes.txt").write_text("not a database, but long enough to look at " * 50)
-    with pytest.raises(UserError, match=r"notes\.txt"):
-        Cache(tmp_path / "notes.txt")
-
-
-def test_borders_between_parts_of_a_key_count():
-    assert key("ab", "c") != key("a", "bc")
-
-
-# ---------------------------------------------------------------------- long prompts, and edits
-
-
-def answering(split, **p_yes: float):
-    """Splits prompts as told; answers questions by a word in them; without one with 0.6."""
-
-    def behave(call):
-        question = call.question()
-        if "logprobs" not in call.body:
-            assert isinstance(call.body["messages"][0]["content"], str)
-            return split(call) if callable(split) else call.say(split)
-        p = next((p for word, p in p_yes.items() if word in question), 0.6)
-        call.probabilities(yes=p, no=1 - p)
-
-    return behave
-
-
-@pytest.mark.parametrize(
-    ("p_yes", "expected"),
-    [
-        ({"there a dog": 0.9, "dog black": 0.8, "asleep": 0.7, "moon": 0.4}, (0.9 + 0.8 + 0.7 + 0.4) / 4),
-        ({"there a dog": 0.9, "dog black": 0.4, "asleep": 0.7, "moon": 1.0}, (0.9 + 0.4 + 0.0 + 1.0) / 4),
-        ({"there a dog": 0.2, "dog black": 0.9, "asleep": 0.9, "moon": 1.0}, (0.2 + 0.0 + 0.0 + 1.0) / 4),
-    ],
-)
-def test_a_question_counts_only_where_what_it_depends_on_holds(p_yes, expected):
-    with Endpoint(answering(json.dumps(DOGS), **p_yes)) as server:
-        scores = reward(server, decompose_words=3).score([item(1, "one long prompt"), item(2, "one long prompt")])
-        assert len(server.calls) == 1 + 2 * 4  # the split is asked for once
-        assert reward(server, decompose_words=4).score([item(1, "one long prompt")]) == [pytest.approx(0.6)]
-    assert scores == pytest.approx([expected, expected])
-
-
-def test_a_code_fence_is_forgiven():
-    with Endpoint(answering(f"```json\n{json.dumps(DOGS[:1])}\n```", dog=0.7)) as server:
-        assert reward(server, decompose_words=1).score([item()]) == [pytest.approx(0.7)]
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "Sure! Here are the questions: 1. Is there a dog?",
-        "[]",
-        '{"id": 1, "question": "x", "depends_on": []}',
-        '["Is there a dog?"]',
-        '[{"id": 1, "question": "Is there a dog?"}]',
-        '[{"id": 1, "question": "", "depends_on": []}]',
-        '[{"id": "1", "question": "x", "depends_on": []}]',
-        '[{"id": true, "question": "x", "depends_on": []}]',
-        '[{"id": 1, "question": "x", "depends_on": [1]}]',
-        '[{"id": 1, "question": "x", "depends_on": [2]}, {"id": 2, "question": "y", "depends_on": [1]}]',
-        '[{"id": 1, "question": "x", "depends_on": []}, {"id": 1, "question": "y", "depends_on": []}]',
-        json.dumps([{"id": i, "question": "x", "depends_on": []} for i in range(33)]),
-        "[" * 100_000,
-    ],
-)
-def test_a_useless_split_falls_back_to_the_whole_prompt(reply):
-    with Endpoint(answering(reply)) as server:
-        judge = reward(server, decompose_words=1)
-        assert judge.score([item(1, "some prompt")]) == [pytest.approx(0.6)]
-        judge.score([item(2, "some prompt")])
-        assert len(server.calls) == 3  # the split is not asked for again: all images get the same question
-        assert "some prompt" in server.calls[-1].question()
-    assert sum(judge.fallbacks.values()) == 2
-
-
-def test_a_split_that_cannot_be_had_abstains():
-    with Endpoint(answering(failing(400))) as server:
-        (score,) = reward(server, decompose_words=1).score([item()])
-    assert isinstance(score, Abstained) and score.cause == "HTTP 400"
-
-
-def test_one_missing_answer_makes_no_score():
-    def behave(call):
-        return failing(400)(call) if "moon" in call.question() else answering(json.dumps(DOGS))(call)
-
-    with Endpoint(behave) as server:
-        (score,) = reward(server, decompose_words=1).score([item()])
-    assert isinstance(score, Abstained) and score.cause == "HTTP 400"
-
-
-def test_an_edit_is_two_questions_about_both_images():
-    edit = Scorable("make the circle blue", image=grey(9), source=grey(3))
-    with Endpoint(answering("", carried=0.9, same=0.3)) as server:
-        scores = reward(server, decompose_words=1).score([edit])
-        scores += reward(server, edit_weights=(1.0, 0.0)).score([edit])
-        for call in server.calls:
-            assert [image[0, 0, 0] for image in call.images()] == [3, 9]
-            assert "make the circle blue" in call.question()
-    assert scores == pytest.approx([(0.5 * 0.9 + 1.0 * 0.3) / 1.5, 0.9])
 
 
 # ------------------------------------------------------------------------------------- bad input

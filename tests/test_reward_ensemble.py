@@ -91,7 +91,6 @@ def test_ensembles_that_cannot_be(members, message):
 
 
 def test_a_recipe_becomes_an_ensemble(tmp_path, tiny_folder, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("JUDGE_KEY", "secret\n")
     with Endpoint(by_brightness) as server:
         path = tmp_path / "recipe.yaml"

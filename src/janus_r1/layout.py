@@ -10,7 +10,7 @@ For an edit the user's turn holds the instruction and then the source image. The
 VQ ids, the seeing stream as SigLIP features, just as they hold the drafts; all else is the same. The
 unconditional row keeps the source: only the instruction is replaced by pads. (The official code has the source
 first. Behind the instruction it is read knowing what to change, and stands equally far before every first
-draft, however long the instruction is: the tiny model then learns to copy in a third of the steps.)
+draft, however long the instruction is: equal distances alone halved the steps in which the tiny model learns to copy.)
 
 The strings are those the released Janus-Pro-R1 checkpoint was trained on. No row is ever padded in
 its middle, and truncation shortens a caption or a reason, never the structure around it.

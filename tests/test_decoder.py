@@ -227,7 +227,7 @@ def test_matrices_laid_out_anew_multiply_as_before(tiny, monkeypatch, dtype, blo
 
 
 def test_only_a_small_models_matrices_are_copied(tiny, monkeypatch):
-    monkeypatch.setattr(weights, "COPIED", 1000)
+    monkeypatch.setattr(weights, "COPIED", {torch.float32: 1000})
     plain = layer_weights(tiny.core.model.language_model)
     assert laid_out(plain)[0].qkv.data_ptr() == plain[0].qkv.data_ptr()
 

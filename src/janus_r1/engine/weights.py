@@ -90,7 +90,7 @@ def laid_out(layers: list[LayerWeights]) -> list[LayerWeights]:
     product otherwise; else column by column, which is a quarter faster with MKL. Other models stay as they are.
     """
     like = layers[0].qkv
-    if like.device.type != "cpu" or _matrix_bytes(layers) > COPIED:
+    if like.device.type != "cpu" or _matrix_bytes(layers) > COPIED.get(like.dtype, 0):
         return layers
     copy = _blocked if like.dtype == torch.bfloat16 and has_blocked() else _by_columns
     return [replace(layer, **{name: copy(getattr(layer, name).detach()) for name in MATRICES}) for layer in layers]

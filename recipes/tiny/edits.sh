@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# SFT_STEPS=300 STEPS=60 SEEDS="0 1 2" recipes/tiny/edits.sh
+# SFT_STEPS=1000 STEPS=60 SEEDS="0 1 2" recipes/tiny/edits.sh
 # What an editor owes to where it begins (base or R1), to reinforcement learning, and to how that weighs following the
 # instruction against preserving the rest; every run with and without introspection, in shorter runs than the recipes'.
 # Writes results/edits/*.json and docs/edits.md; run it again after an interruption and it goes on.
 STUDY=edits ROUNDS=1,3
 . "$(dirname "$0")/study.sh"
-SFT_STEPS="${SFT_STEPS:-300}"
+SFT_STEPS="${SFT_STEPS:-1000}"
 base="${BASE:-runs/tiny/binding/model}"
 
 measure() { # variant seed model
@@ -28,6 +28,6 @@ for seed in $SEEDS; do
   rl rl-from-r1 sft-from-r1
   rl rl-from-base sft-from-base
   rl rl-official-weights sft-from-r1 --rewards "[{kind: world, follow_weight: 1, preserve_weight: 0.25}]"
-  rl rl-one-round sft-from-r1 --rounds 1
+  rl rl-three-rounds sft-from-r1 --rounds 3
 done
 report --title "Editing" --baseline sft-from-r1

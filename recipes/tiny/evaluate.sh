@@ -11,14 +11,14 @@ janus-r1 eval tokenizer --model tiny-base --json > results/tokenizer.json
 for model in tiny-sft tiny-r1; do
   measure "$model" test # with the controls at equal cost: best-of-N, blind redrawing, the oracle
 done
-measure tiny-r1-edit test
+measure tiny-r1-edit test --no-controls
 for model in tiny-base tiny-sft tiny-r1 tiny-r1-edit; do
   for split in held_out dense; do measure "$model" "$split" --no-controls; done
 done
 measure tiny-base test --no-controls
 for split in test held_out; do
   janus-r1 eval edit --model tiny-r1-edit --split "$split" --out "results/edit-tiny-r1-edit-$split.json" \
-    --samples 4 --rounds 1,2,3,4 --dtype bfloat16 --max-batch 128
+    --samples 4 --rounds 1,3 --dtype bfloat16 --max-batch 128
 done
 for model in base sft r1; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16

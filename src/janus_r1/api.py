@@ -33,7 +33,7 @@ class JanusR1:
     def from_pretrained(
         cls, name: str = "tiny-r1", dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None
     ) -> JanusR1:
-        """Load an embedded model (``tiny-base``, ``tiny-sft``, ``tiny-r1``), a folder or a Hub id.
+        """Load an embedded model (``tiny-base``, ``tiny-sft``, ``tiny-r1``, ``tiny-r1-edit``), a folder or a Hub id.
 
         Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
         dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16`` or ``auto`` (as stored).

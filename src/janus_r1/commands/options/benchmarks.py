@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from janus_r1.commands.options.common import add_command, add_folder, add_json, add_model, add_sampling
+from janus_r1.commands.options.common import EDITOR, add_command, add_folder, add_json, add_model, add_sampling
 from janus_r1.commands.options.parser import Parser, at_least, limits
 from janus_r1.eval.checks import EDIT_SPLITS, SPLITS
 
@@ -70,13 +70,13 @@ def _add_edit(commands: Any) -> None:
     summary = "measure how a model edits pictures of the world shapes"
     parser = add_command(commands, "edit", "eval_edit", summary, EVAL_EDIT_EXAMPLES)
     parser.add_argument("--split", choices=EDIT_SPLITS, default="test", help="edits to make")
-    _add_round_limits(parser, "1,3")
+    _add_round_limits(parser, "1")
     _add_samples(parser, 1, "chains an edit")
     _add_limit(parser, "edits at most, balanced over their types")
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="skip copying, drawing anew, the tokenizer"
     )
-    _add_chains_and_result(parser)
+    _add_chains_and_result(parser, EDITOR)
 
 
 def _add_pie(commands: Any) -> None:
@@ -154,9 +154,9 @@ def _add_result(parser: Parser) -> None:
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
 
 
-def _add_chains_and_result(parser: Parser) -> None:
+def _add_chains_and_result(parser: Parser, model: str = "tiny-r1") -> None:
     """How chains are sampled, by which model, and where the figures go."""
     add_sampling(parser)
-    add_model(parser)
+    add_model(parser, model)
     _add_result(parser)
     add_json(parser)

@@ -38,12 +38,15 @@ def add_sampling(parser: Parser) -> None:
     add_max_batch(parser, "chains drawn at once at most: a number, or auto for as many as fit into memory")
 
 
+EDITOR = "tiny-r1-edit"  # the model in the package that has learnt to edit
+
+
 def add_max_batch(parser: Parser, about: str) -> None:
     parser.add_argument("--max-batch", metavar="N", type=batch, default=64, help=about)
 
 
-def add_model(parser: Parser) -> None:
-    parser.add_argument("--model", default="tiny-r1", help="a model in the package, a folder, or owner/name on the Hub")
+def add_model(parser: Parser, default: str = "tiny-r1") -> None:
+    parser.add_argument("--model", default=default, help="a model in the package, a folder, or owner/name on the Hub")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the weights; auto: as stored"
     )
@@ -54,8 +57,8 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, all else on stderr")
 
 
-def add_rounds(parser: Parser) -> None:
-    parser.add_argument("--rounds", metavar="N", type=at_least(1), default=3, help="drafts a chain at most")
+def add_rounds(parser: Parser, default: int = 3) -> None:
+    parser.add_argument("--rounds", metavar="N", type=at_least(1), default=default, help="drafts a chain at most")
 
 
 def add_folder(parser: Parser, about: str, writer: str = "run") -> None:

@@ -74,9 +74,12 @@ class Guard:
 
     def _keep(self, step: int) -> None:
         """What waited through a good window is good; the current weights wait now. After a bad one nothing is kept."""
-        main = this_process().is_main_process
-        if self.watch.good and self.unproven.exists() and main:
-            write_atomically(self.good, lambda folder: shutil.copytree(self.unproven, folder))
+
+        def copy(folder: Path) -> None:
+            shutil.copytree(self.unproven, folder)
+
+        if self.watch.good and self.unproven.exists() and this_process().is_main_process:
+            write_atomically(self.good, copy)
         self._forget_unproven()
         if self.watch.good:
             self._write(self.unproven, step)

@@ -223,10 +223,10 @@ def test_shares_that_cannot_be_meant_are_refused(tmp_path, changes):
 
 def test_tasks_of_a_step_follow_from_seed_and_step_and_mix():
     quarter = tasks("both", "shapes", "shapes", held_out=8, edit_share=0.75).step(8, 0, 3)
-    assert [isinstance(task, EditTask) for task in quarter] == [False, True, True, True] * 2
+    assert sum(isinstance(task, EditTask) for task in quarter) == 6
     both = tasks("both", "shapes", "shapes", held_out=5)
     kinds = [isinstance(task, EditTask) for task in both.step(6, 0, 3)]
-    assert kinds == [False, True] * 3 and len(both.held_out) == 5
+    assert sum(kinds) == 3 and kinds != sorted(kinds) and len(both.held_out) == 5
     edits = tasks("edit", "shapes", "shapes", held_out=3)
     step = [[(t.instruction, t.source.tobytes()) for t in edits.step(4, 0, i)] for i in (0, 0, 1)]
     assert step[0] == step[1] != step[2]

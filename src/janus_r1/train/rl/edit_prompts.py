@@ -80,23 +80,21 @@ class EditSource:
 
 
 class Both:
-    """Prompts to draw and edits, mixed evenly; ``edit_share`` of them are edits."""
+    """Prompts to draw and edits; ``edit_share`` of them are edits."""
 
     def __init__(self, draws: PromptSource, edits: EditSource, edit_share: float) -> None:
         self.draws, self.edits, self.edit_share = draws, edits, edit_share
-        self.held_out = _mixed(draws.held_out, edits.held_out)
+
+    @property
+    def held_out(self) -> list[Task]:
+        return [*self.draws.held_out, *self.edits.held_out]
 
     def step(self, count: int, seed: int, step: int) -> list[Task]:
+        """Shuffled, so that processes and minibatches get their shares of both."""
         edits = int(count * self.edit_share)
-        return _mixed(self.draws.step(count - edits, seed, step), self.edits.step(edits, seed, step))
-
-
-def _mixed(draws: Sequence[str], edits: Sequence[EditTask]) -> list[Task]:
-    """All of both, so that any stretch of them (a process's share) holds about the same shares."""
-    total = len(draws) + len(edits)
-    due = [(i + 1) * len(edits) // total > i * len(edits) // total for i in range(total)]
-    left, right = iter(draws), iter(edits)
-    return [next(right) if edit else next(left) for edit in due]
+        mixed: list[Task] = [*self.draws.step(count - edits, seed, step), *self.edits.step(edits, seed, step)]
+        random.Random(f"{seed} {step}").shuffle(mixed)
+        return mixed
 
 
 def _of_world(count: int, seed: str) -> list[EditTask]:

@@ -34,13 +34,14 @@ class Guard:
         self.watch = Watch(recipe)
         self.good, self.unproven = out / "good", out / "unproven"
         self.acts, self.reference = out / "acts.jsonl", out / "reference.safetensors"
-        self.moved = False
+        self.begun = self.moved = False
         self.rollouts = 0
 
     def before_updates(self, step: int) -> None:
         """Keeps the weights that the run begins with: what it comes back to at first."""
-        if self.recipe.enabled and not self.good.exists():
+        if self.recipe.enabled and not self.begun:
             self._write(self.good, step)
+        self.begun = True
 
     def after_rollout(self, step: int, reward: float, kl: float) -> dict[str, float]:
         """Act if need be; returns figures to log."""
@@ -103,7 +104,7 @@ class Guard:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.watch.restore(state["watch"])
-        self.rollouts, self.moved = state["rollouts"], state["moved"]
+        self.rollouts, self.moved, self.begun = state["rollouts"], state["moved"], True
         self.stage.lr_scale = self.watch.lr_scale
         if self.moved and self.stage.reference:
             states.load_weights(self.stage.reference, load_file(self.reference), self.reference)

@@ -124,9 +124,8 @@ class RlStage(Stage):
         scored = [[t.scored for t in group] for group in groups]
         self.figures = rollout_figures(rollout, scored, self.recipe.rounds, self.recipe.judge_threshold or RIGHT)
         self.reward, self.kl, self.learning_since = self.figures["reward_draw"], 0.0, time.monotonic()
-        parts = self.recipe.minibatches
-        stretches = [groups[len(groups) * i // parts : len(groups) * (i + 1) // parts] for i in range(parts)]
-        dealt = [[t for group in stretch for t in group] for stretch in stretches]
+        share = range(self.recipe.minibatches)
+        dealt = [[t for group in groups[i :: self.recipe.minibatches] for t in group] for i in share]
         return [sorted(part, key=lambda t: t.chain.tokens) for part in dealt]
 
     @property

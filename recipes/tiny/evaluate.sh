@@ -20,6 +20,10 @@ for split in test held_out; do
   janus-r1 eval edit --model tiny-r1-edit --split "$split" --out "results/edit-tiny-r1-edit-$split.json" \
     --samples 4 --rounds 1,3 --dtype bfloat16 --max-batch 128
 done
+for stage in editing edit_verdicts; do # where train.sh has run
+  [ ! -e "runs/tiny/$stage/model" ] || janus-r1 eval edit --model "runs/tiny/$stage/model" --no-baselines \
+    --out "results/edit-$stage-test.json" --samples 4 --rounds 1,3 --dtype bfloat16 --max-batch 128
+done
 for model in base sft r1; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16
 done

@@ -136,7 +136,7 @@ def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):
         "rl-from-r1-1": set(),
         "rl-from-base-1": set(),
         "rl-official-weights-1": {"rewards"},
-        "rl-one-round-1": {"rounds"},
+        "rl-three-rounds-1": {"rounds"},
     }
     for recipe in learnt.values():
         check(recipe)

@@ -6,6 +6,10 @@ mkdir -p results
 measure() { # model split options...
   eval_world "$1" "results/$1-$2.json" --split "$2" --rounds 1,2,3,4 "${@:3}"
 }
+measure_edits() { # name split model options...
+  janus-r1 eval edit --model "$3" --split "$2" --out "results/edit-$1-$2.json" --samples 4 --rounds 1,3 \
+    --dtype bfloat16 --max-batch 128 "${@:4}"
+}
 
 janus-r1 eval tokenizer --model tiny-base --json > results/tokenizer.json
 for model in tiny-sft tiny-r1; do
@@ -17,12 +21,10 @@ for model in tiny-base tiny-sft tiny-r1 tiny-r1-edit; do
 done
 measure tiny-base test --no-controls
 for split in test held_out; do
-  janus-r1 eval edit --model tiny-r1-edit --split "$split" --out "results/edit-tiny-r1-edit-$split.json" \
-    --samples 4 --rounds 1,3 --dtype bfloat16 --max-batch 128
+  measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done
-for stage in editing edit_verdicts; do # where train.sh has run
-  [ ! -e "runs/tiny/$stage/model" ] || janus-r1 eval edit --model "runs/tiny/$stage/model" --no-baselines \
-    --out "results/edit-$stage-test.json" --samples 4 --rounds 1,3 --dtype bfloat16 --max-batch 128
+for stage in editing edit_verdicts; do # what came before it, where train.sh has run
+  [ ! -e "runs/tiny/$stage/model" ] || measure_edits "$stage" test "runs/tiny/$stage/model" --no-baselines
 done
 for model in base sft r1; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16

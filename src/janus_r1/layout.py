@@ -98,6 +98,8 @@ class Layout:
         self.image_tokens = image_tokens
         self.self_check = Text(self._encode(SELF_CHECK))
         self.regenerate = Text(self._encode(REGENERATE))
+        request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
+        self.edit_request = Text((*self._encode(END_OF_IMAGE), *request))
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
@@ -134,8 +136,7 @@ class Layout:
         if drop:
             words = (self.special.pad,) * len(words)
         head = (*self._encode(f"{BOS}{USER}:"), *words, *self._encode(f"\n{BEGIN_OF_IMAGE}"))
-        request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
-        return Text(head), image, Text((*self._encode(END_OF_IMAGE), *request))
+        return Text(head), image, self.edit_request
 
     def opening(self, prompt: str, source: Source | None = None) -> Opening:
         """The rows before the first draft, of a caption or, with ``source``, of an instruction.

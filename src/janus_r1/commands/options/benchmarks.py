@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from janus_r1.commands.options.common import EDITOR, add_command, add_folder, add_json, add_model, add_sampling
+from janus_r1.commands.options.common import EDITOR, MODEL, add_command, add_folder, add_json, add_model, add_sampling
 from janus_r1.commands.options.parser import Parser, at_least, limits
 from janus_r1.eval.checks import EDIT_SPLITS, SPLITS
 
@@ -154,7 +154,7 @@ def _add_result(parser: Parser) -> None:
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
 
 
-def _add_chains_and_result(parser: Parser, model: str = "tiny-r1") -> None:
+def _add_chains_and_result(parser: Parser, model: str = MODEL) -> None:
     """How chains are sampled, by which model, and where the figures go."""
     add_sampling(parser)
     add_model(parser, model)

@@ -6,6 +6,9 @@ from typing import Any
 
 from janus_r1.commands.options.parser import Parser, at_least, batch
 
+MODEL = "tiny-r1"  # the model in the package that draws and judges best
+EDITOR = "tiny-r1-edit"  # the one that has learnt to edit
+
 
 def add_command(commands: Any, name: str, module: str, summary: str, examples: str) -> Parser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=examples)
@@ -38,14 +41,11 @@ def add_sampling(parser: Parser) -> None:
     add_max_batch(parser, "chains drawn at once at most: a number, or auto for as many as fit into memory")
 
 
-EDITOR = "tiny-r1-edit"  # the model in the package that has learnt to edit
-
-
 def add_max_batch(parser: Parser, about: str) -> None:
     parser.add_argument("--max-batch", metavar="N", type=batch, default=64, help=about)
 
 
-def add_model(parser: Parser, default: str = "tiny-r1") -> None:
+def add_model(parser: Parser, default: str = MODEL) -> None:
     parser.add_argument("--model", default=default, help="a model in the package, a folder, or owner/name on the Hub")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the weights; auto: as stored"

@@ -91,6 +91,8 @@ def test_the_world_weighs_following_and_preserving(weights):
     assert repainted == pytest.approx(follow / (follow + preserve))
     partial = WorldReward(edit_weights=weights).score(items)
     assert partial[0] == 1.0 and copied < partial[1] < 1.0, "some facts about the object still hold"
+    joint = WorldReward(edit_weights=weights, joint=True).score(items)
+    assert joint == pytest.approx([1.0, 0.49 * partial[1], 0.49 * partial[2]])
 
 
 # ------------------------------------------------------------------------------------- local VLM

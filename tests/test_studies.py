@@ -104,7 +104,7 @@ def test_ablations_change_one_key_each(root, monkeypatch):
 def test_rejection_learns_from_the_default_runs_candidates(root, monkeypatch):
     monkeypatch.chdir(root)
     study(root, "ablations")
-    plain, *rejections = [r for call in calls(root, "train") if isinstance(r := recipe_of(call), SftRecipe)]
+    *rejections, plain = [r for call in calls(root, "train") if isinstance(r := recipe_of(call), SftRecipe)]
     assert plain.mix == [1, 0, 0] and plain.run.steps == load_recipe(SftRecipe, "recipes/tiny/sft.yaml").run.steps
     assert [r.candidates for r in rejections] == [f"runs/tiny/ablations/default-{s}/candidates" for s in (0, 1)]
     assert all(r.run.steps == 7 for r in rejections)

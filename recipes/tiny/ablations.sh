@@ -11,7 +11,6 @@ rl() { # variant options...
   trial "$1" "$seed" rl --config recipes/tiny/rl.yaml --eval_every 0 "${@:2}"
 }
 
-[ -e "$plain" ] || janus-r1 train sft --config recipes/tiny/sft.yaml --resume --run.out "$runs/plain-sft" --mix 1,0,0
 for seed in $SEEDS; do
   measure before "$seed" "$sft"
   rl default --keep_candidates true
@@ -28,6 +27,10 @@ for seed in $SEEDS; do
   rl rounds-1 --rounds 1
   rl rounds-2 --rounds 2
   rl rounds-4 --rounds 4
+done
+[ -e "$plain" ] || janus-r1 train sft --config recipes/tiny/sft.yaml --resume --run.out "$runs/plain-sft" --mix 1,0,0 \
+  --run.threads "$THREADS"
+for seed in $SEEDS; do
   measure plain-sft-before "$seed" "$plain"
   rl plain-sft --model "$plain"
 done

@@ -15,7 +15,7 @@ measure() { # variant seed model
 }
 sft() { # variant options...
   [ -e "$runs/$1-$seed/model" ] || janus-r1 train sft --config recipes/tiny/editing.yaml --resume \
-    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" "${@:2}"
+    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.threads "$THREADS" "${@:2}"
   measure "$1" "$seed" "$runs/$1-$seed/model"
 }
 rl() { # variant its-sft options...

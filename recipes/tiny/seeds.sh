@@ -17,7 +17,7 @@ measure() { # variant seed model
 }
 train() { # run
   [ -e "$1/model" ] || janus-r1 train rl --config recipes/tiny/rl.yaml --resume --run.out "$1" --run.steps "$STEPS" \
-    --run.seed "$seed"
+    --run.seed "$seed" --run.threads "$THREADS"
 }
 
 for seed in $SEEDS; do

@@ -5,6 +5,8 @@
 STEPS="${STEPS:-100}"        # optimizer steps of every run
 SEEDS="${SEEDS:-0 1 2}"
 ROUNDS="${ROUNDS:-1,2,3,4}"  # round limits that are measured, whatever a variant was trained with
+THREADS="${THREADS:-2}"
+export OMP_NUM_THREADS="$THREADS"
 runs="runs/tiny/$STUDY" results="results/$STUDY"
 mkdir -p "$results"
 
@@ -16,7 +18,8 @@ measure() { # variant seed model
 trial() { # variant seed stage options...
   local run="$runs/$1-$2"
   [ -e "$results/$1-$2.json" ] && return
-  janus-r1 train "$3" --resume --run.out "$run" --run.seed "$2" --run.steps "$STEPS" "${@:4}"
+  janus-r1 train "$3" --resume --run.out "$run" --run.seed "$2" --run.steps "$STEPS" --run.threads "$THREADS" \
+    "${@:4}"
   measure "$1" "$2" "$run/model"
   rm -rf "$run"/{checkpoints,best,model}
 }

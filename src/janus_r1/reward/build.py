@@ -42,6 +42,9 @@ class RewardRecipe:
     """world, endpoint, local_vlm: of following the instruction of an edit."""
     preserve_weight: float = 1.0
     """world, endpoint, local_vlm: of leaving the rest of an edited image alone."""
+    joint: bool = False
+    """world: an edit earns less than 0.49 unless it follows and preserves; a copied source then about 0.35 in place
+    of 0.7."""
     min_mass: float = 0.1
     """endpoint, local_vlm: abstain where P(yes) + P(no) is less."""
     top_logprobs: int = 20
@@ -68,7 +71,7 @@ COMMON = {"kind", "weight", "name"}
 OF_EDITS = {"follow_weight", "preserve_weight"}
 OF_REQUESTS = {"concurrency", "tries", "timeout_s", "backoff_s", "batch_s", "cache"}
 KNOWN = {
-    "world": {"binary", *OF_EDITS},
+    "world": {"binary", "joint", *OF_EDITS},
     "endpoint": {"model", "url", "api_key_env", "decompose_words", "min_mass", "top_logprobs", *OF_EDITS, *OF_REQUESTS},
     "local_vlm": {"model", "min_mass", "batch_size", "dtype", *OF_EDITS},
     "janus": {"model", "batch_size", "dtype"},
@@ -122,7 +125,7 @@ def _names(recipes: Sequence[RewardRecipe]) -> list[str]:
 
 
 def _world(recipe: RewardRecipe, name: str, device: str) -> Reward:
-    return WorldReward(recipe.binary, name, (recipe.follow_weight, recipe.preserve_weight))
+    return WorldReward(recipe.binary, name, (recipe.follow_weight, recipe.preserve_weight), recipe.joint)
 
 
 def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:

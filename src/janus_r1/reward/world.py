@@ -11,7 +11,7 @@ from janus_r1.world.edits import CannotEdit
 from janus_r1.world.instructions import parse_instruction
 from janus_r1.world.parse import parse
 from janus_r1.world.scene import IMAGE_SIZE
-from janus_r1.world.verify import Verification, verify
+from janus_r1.world.verify import FAIL_CEILING, Verification, verify
 from janus_r1.world.verify_edit import verify_edit
 
 
@@ -19,15 +19,22 @@ class WorldReward:
     """1 when every fact of the prompt holds, else 0.49 x the share of facts that hold; ``binary``: else 0.
 
     Edits have two such scores, for following the instruction and for preserving the rest; theirs is the mean
-    weighted by ``edit_weights`` (paper: 0.5 and 1; official code: 1 and 0.25). It is 1 only when both hold, but a
-    result that merely copies its source earns up to the second weight's share.
+    weighted by ``edit_weights`` (paper: 0.5 and 1; official code: 1 and 0.25). It is 1 only when both hold, but by the
+    paper's weights a result that merely copies its source earns 0.67 to 0.79. With ``joint`` such a mean is worth
+    0.49 of itself unless both hold, as for pictures.
 
     Abstains on text outside the world's language, on images of another size, and on edits that do not fit
     their source.
     """
 
-    def __init__(self, binary: bool = False, name: str = "world", edit_weights: EditWeights = EDIT_WEIGHTS) -> None:
-        self.binary, self.name, self.edit_weights = binary, name, edit_weights
+    def __init__(
+        self,
+        binary: bool = False,
+        name: str = "world",
+        edit_weights: EditWeights = EDIT_WEIGHTS,
+        joint: bool = False,
+    ) -> None:
+        self.binary, self.name, self.edit_weights, self.joint = binary, name, edit_weights, joint
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:
         return [self._score(item) for item in items]
@@ -52,7 +59,8 @@ class WorldReward:
         except CannotEdit as error:
             return Abstained(f"the edit does not fit its source: {error}")
         follow, preserve = self.edit_weights
-        return (follow * self._of(found.following) + preserve * self._of(found.preserving)) / (follow + preserve)
+        mean = (follow * self._of(found.following) + preserve * self._of(found.preserving)) / (follow + preserve)
+        return mean if found.correct or not self.joint else FAIL_CEILING * mean
 
     def _of(self, found: Verification) -> float:
         return float(found.correct) if self.binary else found.score

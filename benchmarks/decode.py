@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 from collections.abc import Callable
@@ -186,18 +187,28 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    latest = {(r.get("preset") or r["model"], r.get("machine", "?"), r["dtype"]): r for r in records}
-    figure, axes = pyplot.subplots(1, len(latest), figsize=(5 * len(latest), 4), squeeze=False)
-    for axis, ((name, where, dtype), record) in zip(axes[0], latest.items(), strict=True):
+    latest = {(r.get("preset") or r["model"], r["machine"], r["dtype"]): r for r in records if "machine" in r}
+    columns = min(2, len(latest))
+    lines = math.ceil(len(latest) / columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(5 * columns, 3.6 * lines), squeeze=False)
+    for axis in axes.flat[len(latest) :]:
+        axis.remove()
+    for axis, ((name, where, dtype), record) in zip(axes.flat, latest.items(), strict=False):
         for arm in ARMS:
             points = [(row["batch"], row["arms"][arm]["images_per_second"]) for row in record["rows"]]
             axis.plot(*zip(*points, strict=True), marker="o", label=arm)
-        axis.set(title=f"{name}, {dtype}\n{where}", xlabel="images in a batch", ylabel="images a second")
+        short = f", first {record['tokens']} ids" if record.get("tokens") else ""
+        axis.set(title=f"{name}, {dtype}{short}\n{where}", xlabel="images in a batch", ylabel="images a second")
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        axis.set_xticks([row["batch"] for row in record["rows"]])
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(which="both", labelsize=8)
         axis.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=80)
 
 
 def options_from(argv: list[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from janus_r1.chain import Settings, Source
-from janus_r1.data.edit_examples import FileEdits, WorldEdits
+from janus_r1.data.edit_examples import COMPARED, FileEdits, WorldEdits
 from janus_r1.data.edit_pairs import PairReader, read_pairs
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen, Text
@@ -25,7 +25,11 @@ from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import roll_out
 from janus_r1.train.rl.stage import RlStage
 from janus_r1.train.sft import SftRecipe, SftStage
+from janus_r1.world.differences import FATES, fates, statements
+from janus_r1.world.edit_cases import train_edits
 from janus_r1.world.instructions import parse_instruction
+from janus_r1.world.scene import Scene, SceneObject
+from janus_r1.world.verify import find_objects
 from janus_r1.world.verify_edit import verify_edit
 
 # ----------------------------------------------------------------------------------- world's cases
@@ -93,6 +97,47 @@ def test_judge_rows_say_what_the_verifier_says(tiny, lossless):
         assert float(targets([row]).text_weights[0]) == 0.5
     assert said == [True, False] * 6, "every other result is a mistake"
     assert any(sum(isinstance(s, Seen) for s in row) == 4 for row in rows)
+
+
+def test_compare_rows_tell_true_statements_from_false(tiny, lossless):
+    answers = []
+    for row in WorldEdits(lossless).compare(40, random.Random(3)):
+        source, result = (find_objects(s.pixels) for s in row if isinstance(s, Seen))
+        look = {str(o) for o in source}, {str(o) for o in result}
+        items = [s for s in row if isinstance(s, Text)][-14:]
+        for said, answer in zip(items[::2], items[1::2], strict=True):
+            true = tiny.tokenizer.decode(answer.ids) == "Yes"
+            *name, fate = tiny.tokenizer.decode(said.ids).split()
+            answers.append(true)
+            assert answer.learn and not said.learn and fate in FATES
+            if true and name[-1] != "background":
+                before, after = (" ".join(name[1:]) in objects for objects in look)
+                assert before if fate != "new" else after
+                assert after or fate == "gone"
+    assert 0.35 < np.mean(answers) < 0.65
+
+
+def test_fates_by_hand():
+    ring, star = SceneObject("ring", "red", "small", 4, 4), SceneObject("star", "blue", "large", 32, 32)
+    before, after = Scene("black", (ring, star)), Scene("grey", (dataclasses.replace(ring, x=12), star))
+    assert fates(before, after) == {
+        "small red ring": "moved",
+        "large blue star": "kept",
+        "black background": "gone",
+        "grey background": "new",
+    }
+    bigger = Scene("black", (dataclasses.replace(ring, size="large"), star))
+    assert fates(before, bigger)["small red ring"] == "gone" and fates(before, bigger)["large red ring"] == "new"
+    twins = Scene("black", (ring, dataclasses.replace(ring, y=40)))
+    assert fates(before, twins) == {"large blue star": "gone", "black background": "kept"}, "which ring is not told"
+
+
+def test_false_statements_change_fate_or_name():
+    case = next(iter(train_edits(random.Random(0))))
+    known = fates(case.source, case.target)
+    for text, true in statements(case.source, case.target, 200, random.Random(1)):
+        name, _, fate = text.rpartition(" ")
+        assert true == (known.get(name) == fate)
 
 
 def test_redraw_rows_lead_from_mistakes_to_a_right_result(tiny, lossless):
@@ -200,9 +245,11 @@ def test_the_corpus_of_a_tokenizer_knows_edits_only_when_asked(words):
 def test_sft_on_edits_alone_needs_no_candidates(tiny_folder, tmp_path):
     recipe = SftRecipe(run=options(tmp_path), model=str(tiny_folder), candidates="/nowhere", rows=8)
     recipe = dataclasses.replace(recipe, mix=[0.0, 0.0, 0.0, 1.0], edit_mix=[0.5, 0.25, 0.25])
-    stage = SftStage(recipe)
+    assert len(SftStage(recipe).batches(1)[0][1]) == 2
+    stage = SftStage(dataclasses.replace(recipe, edit_mix=[0.5, 0.125, 0.25, 0.125]))
     ((images, verdicts),) = stage.batches(1)
     assert len(images) == 6 and len(verdicts) == 2
+    assert [len(targets([row]).text_ids) for row in verdicts[1:]] == [COMPARED]
     assert targets([*images]).image_ids.shape == (6 * stage.janus.image_tokens,)
     loss, figures = stage.loss(stage.module, (images, verdicts), 1)
     assert torch.isfinite(loss) and set(figures) == {"image_loss", "verdict_loss"}

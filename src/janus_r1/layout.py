@@ -18,7 +18,7 @@ its middle, and truncation shortens a caption or a reason, never the structure a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,11 +176,12 @@ class Layout:
     def checklist(self, pixels: np.ndarray, text: str, items: list[tuple[str, bool]]) -> Row:
         """A question about an image with many answers: each item, then Yes or No, which alone are learnt."""
         *opening, _ = self.question(pixels, text, "")
-        row: list[Segment] = list(opening)
+        return *opening, *self._checked(items)
+
+    def _checked(self, items: list[tuple[str, bool]]) -> Iterator[Text]:
         for item, true in items:
-            answer = self.special.yes if true else self.special.no
-            row += [Text(self._encode(f" {item}")), Text((answer,), learn=True)]
-        return tuple(row)
+            yield Text(self._encode(f" {item}"))
+            yield Text((self.special.yes if true else self.special.no,), learn=True)
 
     def draw(self, caption: str, ids: tuple[int, ...], drop_caption: bool = False, source: Source | None = None) -> Row:
         """Text to image (Task I), or an edit of ``source``: loss on the image's ids."""
@@ -202,6 +203,10 @@ class Layout:
         for image, reason in earlier:
             row += [image, self.self_check, self.verdict(reason), self.regenerate]
         return (*row, seen, self.self_check, self.verdict(verdict, True, word_weight, weight))
+
+    def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:
+        """What became of ``source``: as :meth:`judge`, with a checklist in place of the verdict."""
+        return *self.opening(instruction, source).seeing, seen, self.self_check, *self._checked(items)
 
     def redraw(
         self,

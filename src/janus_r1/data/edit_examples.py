@@ -1,8 +1,9 @@
 """Rows that teach editing: of fresh edits in the world, with their typical mistakes, or of the user's pairs.
 
 The three tasks are those of drawing, with a source image behind the instruction: make the edit, judge a
-result, redraw after rejected ones. Results that are judged or rejected pass through the image tokenizer, as
-the model's own drafts do, and the verdict on them is the verifier's on what is left.
+result, redraw after rejected ones. A fourth teaches what judging needs: to compare a result with its source. Results
+that are looked at or rejected pass through the image tokenizer, as the model's own drafts do, and the verdict on them
+is the verifier's on what is left.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from janus_r1.data.edit_pairs import PairReader, read_pairs
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
+from janus_r1.world.differences import statements
 from janus_r1.world.edit_cases import EditCase, train_edits
 from janus_r1.world.edits import CannotEdit
 from janus_r1.world.mistakes import side_effects, wrong_edits
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene
 from janus_r1.world.verify_edit import check_edit, look
+
+COMPARED = 7  # statements a checklist
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,23 @@ class WorldEdits:
         return self.layout.judge(
             lesson.instruction, before, self._seen(judged), judged.verdict, self.word_weight, source=lesson.source
         )
+
+    def compare(self, count: int, rng: random.Random) -> list[Row]:
+        """What became of the source in a result, every other one a mistake, as a checklist."""
+        cases = list(islice(train_edits(rng), count))
+        after = [case.target if i % 2 == 0 else _mistakes(case, 1, rng)[0] for i, case in enumerate(cases)]
+        sources = self.model.sources([render(case.source) for case in cases])
+        results = self.model.sources([render(scene) for scene in after])
+        pictures = self.model.decode_image(self.model.ids_of(results), self.half)
+        return [
+            self.layout.compare(
+                case.instruction.text,
+                source,
+                Seen(pixels, self.model.image_tokens),
+                statements(case.source, scene, COMPARED, rng),
+            )
+            for case, source, scene, pixels in zip(cases, sources, after, pictures, strict=True)
+        ]
 
     def redraw(self, count: int, rng: random.Random, wrong_rounds: int, dropout: float) -> list[Row]:
         """From ``wrong_rounds`` mistakes and the verdicts on them to the edited picture."""

@@ -49,7 +49,8 @@ class SftRecipe:
     """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), and a fourth of edit. Without the first three
     no candidates are needed."""
     edit_mix: list[float] = field(default_factory=lambda: [0.5, 0.25, 0.25])
-    """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one."""
+    """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one; perhaps a fourth that
+    compares a result with its source, statement by statement, which judging needs."""
     edits: str = "shapes"
     """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
     made (edit_mix: [1, 0, 0])."""
@@ -127,12 +128,13 @@ class SftStage(Stage):
         recipe, edits = self.recipe, self.edits
         if edits is None:
             return [], []
-        draw, judge, redraw = (round(recipe.mix[3] * share * recipe.rows) for share in recipe.edit_mix)
+        shares = [*recipe.edit_mix, 0.0][:4]
+        draw, judge, redraw, compare = (round(recipe.mix[3] * share * recipe.rows) for share in shares)
         images = edits.draw(draw, rng, recipe.caption_dropout)
         if isinstance(edits, FileEdits):
             return images, []
         images += edits.redraw(redraw, rng, redraw_rounds, recipe.caption_dropout)
-        return images, edits.judge(judge, rng, judge_rounds)
+        return images, [*edits.judge(judge, rng, judge_rounds), *edits.compare(compare, rng)]
 
     def _micro_batches(self, images: list[Row], verdicts: list[Row]) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """This process's share of a step's rows; as many as in the other processes, with rows of every kind."""
@@ -170,8 +172,12 @@ def _alike(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
 def check(recipe: SftRecipe) -> None:
     """Raises UserError for shares that cannot be meant, before anything is loaded."""
     shares = [*recipe.mix, *recipe.edit_mix]
-    if len(recipe.mix) not in (3, 4) or len(recipe.edit_mix) != 3 or min(shares) < 0 or not sum(recipe.mix):
-        raise UserError("mix holds the shares of draw, judge, redraw and perhaps edit; edit_mix of draw, judge, redraw")
+    numbers = {len(recipe.mix), len(recipe.edit_mix)}
+    if not numbers <= {3, 4} or min(shares) < 0 or not sum(recipe.mix):
+        raise UserError(
+            "mix holds the shares of draw, judge, redraw and perhaps edit; edit_mix of draw, judge, redraw and perhaps "
+            "compare"
+        )
     if sum(recipe.mix[3:]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
         raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
 

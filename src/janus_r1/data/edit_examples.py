@@ -83,6 +83,8 @@ class WorldEdits:
 
     def compare(self, count: int, rng: random.Random) -> list[Row]:
         """What became of the source in a result, every other one a mistake, as a checklist."""
+        if not count:
+            return []  # nothing to decode
         cases = list(islice(train_edits(rng), count))
         after = [case.target if i % 2 == 0 else _mistakes(case, 1, rng)[0] for i, case in enumerate(cases)]
         sources = self.model.sources([render(case.source) for case in cases])

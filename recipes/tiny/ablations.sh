@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# STEPS=100 SEEDS="0 1 2" recipes/tiny/ablations.sh
+# STEPS=60 SEEDS="0 1 2" recipes/tiny/ablations.sh
 # What each choice of reinforcement learning is worth: one key of rl.yaml changed at a time, in shorter runs.
 # Writes results/ablations/*.json and docs/ablations.md; run it again after an interruption and it goes on.
 STUDY=ablations

@@ -2,7 +2,7 @@
 # STEPS=60 SEEDS="0 1 2" recipes/tiny/ablations.sh
 # What each choice of reinforcement learning is worth: one key of rl.yaml changed at a time, in shorter runs.
 # Writes results/ablations/*.json and docs/ablations.md; run it again after an interruption and it goes on.
-STUDY=ablations
+STUDY=ablations STEPS="${STEPS:-60}"
 . "$(dirname "$0")/study.sh"
 sft=runs/tiny/verdicts/model
 plain=$runs/plain-sft/model # SFT on drawing alone: neither judging nor redrawing

@@ -3,6 +3,7 @@
     python benchmarks/decode.py --model tiny-sft --batch 1,4,16,64
     python benchmarks/decode.py --preset 7b --device cuda --dtype bfloat16 --batch 1,4,16,64,128
     python benchmarks/decode.py --preset 100m --batch 2 --tokens 32      # a 576-id image, cut short
+    python benchmarks/decode.py --preset 1b --dtype int8 --batch 1,4 --tokens 8
     python benchmarks/decode.py --plot docs/decode.png
 
 * ours          janus_r1.engine: preallocated cache, prompts prefilled once, fused projections; on a GPU
@@ -12,7 +13,8 @@
 
 Every arm draws the same number of ids a row for the same prompts, with guidance, and takes turns with
 the others, so that a busy moment of the machine does not favour one. Pixels are not decoded: the
-VQ decoder is the same for all. A preset has random weights, which take as long as trained ones.
+VQ decoder is the same for all. A preset has random weights, which take as long as trained ones. With --dtype int8
+ours alone draws in 8 bits, and the others in bfloat16.
 
 The limit is memory: what every token must read (layers, image head, mean length of the cache) against
 what a plain copy of a large tensor reads and writes a second on this machine, both measured here.
@@ -22,6 +24,7 @@ Results are appended to benchmarks/results/decode.jsonl.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -43,8 +46,9 @@ from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.environment import environment
 from janus_r1.layout import Text
+from janus_r1.model.int8 import quantize
 from janus_r1.model.janus import Janus
-from janus_r1.model.loading import DTYPES, EMBEDDED, load
+from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, load
 from janus_r1.model.memory import step_bytes
 from janus_r1.model.presets import PRESETS, preset_config, random_model
 from janus_r1.world.prompts import split
@@ -53,13 +57,13 @@ RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
 
 
 @lru_cache(1)
-def decoder_of(model: Janus) -> Decoder:
+def decoder_of(model: Janus, int8: bool) -> Decoder:
     """One for all turns, as a service would have it: what it prepares once belongs to the warm-up."""
-    return Decoder(model)
+    return Decoder(quantize(copy.deepcopy(model)) if int8 else model)
 
 
-def ours(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor:
-    decoder = decoder_of(model)
+def ours(model: Janus, prompts: list[Text], guidance: float, int8: bool = False) -> torch.Tensor:
+    decoder = decoder_of(model, int8)
     stream = decoder.open(prompts, [model.layout.unconditional(prompt) for prompt in prompts])
     uniform = uniforms(0, list(range(len(prompts))), 0, DRAW, model.image_tokens)
     return decoder.draw(stream, uniform, guidance)[0]
@@ -130,21 +134,22 @@ def prompts_for(model: Janus, batch: int) -> list[Text]:
     return [model.layout.prompt(texts[i * max(1, len(texts) // batch) % len(texts)]) for i in range(batch)]
 
 
-def measure(model: Janus, batch: int, guidance: float, repeats: int) -> dict[str, dict[str, Any]]:
+def measure(model: Janus, batch: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Seconds a batch (sorted) and peak bytes for every arm."""
     prompts = prompts_for(model, batch)
-    arms = {name: partial(arm, model, prompts, guidance) for name, arm in ARMS.items()}
-    turns = machine.take_turns(arms, repeats, str(model.device))
+    arms = {name: partial(arm, model, prompts, options.guidance) for name, arm in ARMS.items()}
+    arms["ours"] = partial(arms["ours"], int8=options.dtype == INT8)
+    turns = machine.take_turns(arms, options.repeats, str(model.device))
     assert all(ids.shape == (batch, model.image_tokens) for arm in turns.values() for ids in arm.results)
     return {name: {"seconds": sorted(arm.seconds), "peak_bytes": max(arm.peaks)} for name, arm in turns.items()}
 
 
-def rates(model: Janus, batch: int, arm: dict[str, Any], bandwidth: float) -> dict[str, float]:
+def rates(model: Janus, batch: int, arm: dict[str, Any], bandwidth: float, int8: bool) -> dict[str, float]:
     """What follows from the median: images, tokens and bytes a second, and the share of the copy bandwidth."""
     took = statistics.median(arm["seconds"])
     prompts = prompts_for(model, batch)
     context = sum(len(prompt) for prompt in prompts) // batch + model.image_tokens // 2
-    read = step_bytes(model.core.config, model.dtype, 2 * batch, context) * model.image_tokens
+    read = step_bytes(model.core.config, model.dtype, 2 * batch, context, int8) * model.image_tokens
     return {
         "images_per_second": batch / took,
         "tokens_per_second": batch * model.image_tokens / took,
@@ -153,11 +158,11 @@ def rates(model: Janus, batch: int, arm: dict[str, Any], bandwidth: float) -> di
     }
 
 
-def profile(model: Janus, batch: int, guidance: float) -> str:
+def profile(model: Janus, batch: int, options: argparse.Namespace) -> str:
     """Where the time of our arm goes."""
     prompts = prompts_for(model, batch)
     with torch.profiler.profile() as record:
-        ours(model, prompts, guidance)
+        ours(model, prompts, options.guidance, options.dtype == INT8)
     return record.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40)
 
 
@@ -166,9 +171,9 @@ def bench(model: Janus, options: argparse.Namespace, bandwidth: float) -> list[d
     print(f"{'batch':>5} {'arm':<12} {'images/s':>9} {'tokens/s':>9} {'GB/s':>8} {'of copy':>7} {'peak GB':>8}")
     rows = []
     for batch in map(int, options.batch.split(",")):
-        arms = measure(model, batch, options.guidance, options.repeats)
+        arms = measure(model, batch, options)
         for name, arm in arms.items():
-            arm |= rates(model, batch, arm, bandwidth)
+            arm |= rates(model, batch, arm, bandwidth, int8=name == "ours" and options.dtype == INT8)
             print(
                 f"{batch:>5} {name:<12} {arm['images_per_second']:>9.3f} {arm['tokens_per_second']:>9.1f} "
                 f"{arm['bytes_per_second'] / 1e9:>8.2f} {arm['share_of_bandwidth']:>7.1%} "
@@ -218,7 +223,7 @@ def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", default="1,4,16,64")
     parser.add_argument("--tokens", type=int, default=0, help="ids an image, to try a large model in short")
-    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument("--dtype", default="float32", choices=[*DTYPES, INT8])
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
@@ -235,10 +240,11 @@ def main() -> None:
         return
     if options.threads:
         torch.set_num_threads(options.threads)
+    dtype = "bfloat16" if options.dtype == INT8 else options.dtype
     if options.preset:
-        model = random_janus(options.preset, options.dtype, options.device)
+        model = random_janus(options.preset, dtype, options.device)
     else:
-        model = load(options.model, options.dtype, options.device)
+        model = load(options.model, dtype, options.device)
     if options.tokens:
         shorten(model, options.tokens)
     bandwidth, where = machine.copy_bandwidth(options.device), machine.name(options.device)
@@ -246,7 +252,7 @@ def main() -> None:
     print(f"{where}, {torch.get_num_threads()} used, copies {bandwidth / 1e9:.1f} GB/s")
     rows = bench(model, options, bandwidth)
     if options.profile:
-        print(profile(model, rows[-1]["batch"], options.guidance))
+        print(profile(model, rows[-1]["batch"], options))
     if not options.no_save:
         record = {"date": str(date.today()), **{k: v for k, v in vars(options).items() if k not in ("plot", "no_save")}}
         record |= {"machine": where, "copy_bytes_per_second": bandwidth, "environment": environment(), "rows": rows}

@@ -74,7 +74,12 @@ def test_every_reason_of_the_verifier_has_a_kind():
 OPTIONS = EvalOptions(limit=6, samples=4, settings=Settings(rounds=3), model="scripted")
 CLAIM = "No, the ring is red, not blue."
 # Of every prompt four drafts: (right, what the model says). One error of each sort, one draft judged truly of each.
-SCRIPT = [(True, "Yes, it does."), (True, CLAIM), (False, "Yes, it does."), (False, "No, there is no ring.")]
+SCRIPT = [
+    (True, "Yes, it does."),
+    (True, CLAIM),
+    (False, "Yes, it does."),
+    (False, "No, there are 0 objects instead of 1."),
+]
 
 
 def scripted(prompts: list[str], settings: Settings) -> list[Chain]:
@@ -103,6 +108,8 @@ def test_shares_by_hand(audited):
     assert len(wrong["families"]) == 6 and all(f["mean"] == 0.5 and f["n"] == 2 for f in wrong["families"].values())
     assert {kind: figure["mean"] for kind, figure in wrong["kinds"].items()} == {"missing": 0.5}, "nothing was drawn"
     assert right["claims"]["colour"]["mean"] == 1.0 and right["claims"]["place"]["mean"] == 0.0
+    single = [len(prompt.description.slots) == 1 for prompt in choose_prompts("test", OPTIONS.limit)]
+    assert result["rejected_wrong"]["explained"]["mean"] == pytest.approx(sum(single) / 6) and 0 < sum(single) < 6
     assert json.loads(json.dumps(result, allow_nan=False))["run"]["benchmark"] == "audit"
 
 
@@ -125,7 +132,9 @@ def test_examples_take_kinds_in_turn_and_say_what_is_true(audited):
     kinds = ["shape"] * 3 + ["colour"] * 2
     mixed = [d for d in drafts if d.error == "accepted_wrong"][: len(kinds)]
     whys = {"shape": "there is a red ring instead of a red star", "colour": "the ring is red, not blue"}
-    mixed = [type(d)(d.chain, d.prompt, d.family, whys[kind], False) for d, kind in zip(mixed, kinds, strict=True)]
+    mixed = [
+        type(d)(d.chain, d.prompt, d.family, whys[kind], (whys[kind],)) for d, kind in zip(mixed, kinds, strict=True)
+    ]
     shown = [chain.prompt.partition("verifier: ")[2] for chain in examples(mixed, "accepted_wrong", most=4)]
     assert shown == [whys[kind] for kind in ("shape", "colour", "shape", "colour")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from janus_r1.train.rl.credit import (
     has_spread,
     judging_return,
     normalised,
+    reasoned,
     segment_credit,
     token_weights,
 )
@@ -70,6 +72,22 @@ def test_direct_credit_by_hand():
     assert first.word == pytest.approx((1 - 0.8,))  # a right Yes, which was expected at 0.8
     assert second.word[0] == pytest.approx(0 - 0.4)  # a wrong Yes; the right word had 0.4
     assert second.reason == pytest.approx((drafts[2], 0.0))  # what was said led to the second draft
+
+
+def test_true_reasons_are_paid_beside_what_they_lead_to():
+    group = [scored([0.0, 1.0], [0, 1]), scored([0.0, 0.0], [0, 0]), scored([1.0], [1])]
+    truths = [(1.0, None), (0.0, 0.0), (None,)]
+    asked = [dataclasses.replace(chain, reasons=truth) for chain, truth in zip(group, truths, strict=True)]
+    plain = direct_credit(group, 2, 1.0, 1.0)
+    assert reasoned(plain, group, 0.5) == plain  # nobody asked
+    paid = reasoned(plain, asked, 0.5)
+    told = normalised([1.0, 0.0, 0.0])
+    assert paid[0].reason == pytest.approx((plain[0].reason[0] + 0.5 * told[0], 0.0))
+    assert paid[1].reason == pytest.approx((plain[1].reason[0] + 0.5 * told[1], 0.5 * told[2]))
+    assert paid[2] == plain[2]
+    assert [c.draft for c in paid] == [c.draft for c in plain] and [c.word for c in paid] == [c.word for c in plain]
+    assert chain_figures(asked, 2)["reasons_true"] == pytest.approx(1 / 3)
+    assert "reasons_true" not in chain_figures(group, 2)
 
 
 def test_direct_word_credit_is_the_gradient_of_the_expected_agreement():

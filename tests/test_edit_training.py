@@ -249,7 +249,7 @@ def test_sft_on_edits_alone_needs_no_candidates(tiny_folder, tmp_path):
     stage = SftStage(dataclasses.replace(recipe, edit_mix=[0.5, 0.125, 0.25, 0.125]))
     ((images, verdicts),) = stage.batches(1)
     assert len(images) == 6 and len(verdicts) == 2
-    assert [len(targets([row]).text_ids) for row in verdicts[1:]] == [COMPARED]
+    assert COMPARED in {len(targets([row]).text_ids) for row in verdicts}
     assert targets([*images]).image_ids.shape == (6 * stage.janus.image_tokens,)
     loss, figures = stage.loss(stage.module, (images, verdicts), 1)
     assert torch.isfinite(loss) and set(figures) == {"image_loss", "verdict_loss"}

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import tiny_vlm
-from janus_r1.chain import Settings
+from janus_r1.chain import Chain, Round, Settings, Source, Verdict
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.introspect import judge
 from janus_r1.reward.janus import JanusReward
 from janus_r1.reward.local_vlm import LocalVlmReward, p_yes
+from janus_r1.reward.reasons import true_reasons
 from janus_r1.reward.score import Abstained, Scorable
 from janus_r1.reward.world import WorldReward
 from janus_r1.reward.yes_no import spelling
@@ -93,6 +94,34 @@ def test_the_world_weighs_following_and_preserving(weights):
     assert partial[0] == 1.0 and copied < partial[1] < 1.0, "some facts about the object still hold"
     joint = WorldReward(edit_weights=weights, joint=True).score(items)
     assert joint == pytest.approx([1.0, 0.49 * partial[1], 0.49 * partial[2]])
+
+
+def told(prompt: str, rounds: list[tuple[np.ndarray, str]], source: np.ndarray | None = None) -> Chain:
+    verdicts = [Verdict(text.startswith("Yes"), text, 0.5) for _, text in rounds]
+    drafts = [Round((), image, verdict) for (image, _), verdict in zip(rounds, verdicts, strict=True)]
+    return Chain(prompt, tuple(drafts), 0, Settings(), source=None if source is None else Source((), source))
+
+
+def test_reasons_are_true_when_the_verifier_finds_the_same():
+    blue_star = picture(Description((Slot("star", "blue"),)))
+    rounds = [
+        (blue_star, "No, there is a blue star instead of a red ring."),
+        (blue_star, "No, the star is blue, not red."),  # also true, though not the first that is found
+        (blue_star, "No, there are 2 objects instead of 1."),
+        (blue_star, "Yes, the image matches the prompt."),
+    ]
+    assert true_reasons(told("a red ring", rounds)) == (1.0, 1.0, 0.0, None)
+    red_ring = picture(Description((Slot("ring", "red"),)))
+    assert true_reasons(told("a red ring", [(red_ring, "No, the star is blue, not red.")])) == (0.0,)
+    assert true_reasons(told("a dog", rounds[:1])) == (None,)
+
+
+def test_reasons_about_edits_may_be_about_what_should_have_been_kept():
+    case = next(case for case in edit_split("test") if case.instruction.family == "recolour")
+    source = render(case.source)
+    spoilt = render(side_effects(case, random.Random(0))["background"])
+    rounds = [(spoilt, "No, the background has changed."), (source, "No, the background has changed.")]
+    assert true_reasons(told(case.instruction.text, rounds, source)) == (1.0, 0.0)
 
 
 # ------------------------------------------------------------------------------------- local VLM

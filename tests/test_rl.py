@@ -180,6 +180,8 @@ def test_a_run_without_spread_stops_and_says_why(tiny_folder, tmp_path, monkeypa
         ({"minibatches": 3}, "minibatches"),
         ({"passes": 4}, "save_every"),
         ({"prompts": "/nowhere.txt"}, "nowhere"),
+        ({"reason_weight": 1.0, "prompts": "mine.txt"}, "of the world"),
+        ({"reason_weight": 1.0, "task": "both", "edits": "mine.jsonl"}, "of the world"),
     ],
 )
 def test_recipes_that_cannot_be_meant_are_refused(tiny_folder, tmp_path, changes, complaint):
@@ -214,6 +216,22 @@ def test_a_small_step_makes_credited_tokens_likelier(tiny_folder, tmp_path, cred
                 parameter -= 1e-6 * parameter.grad
     for now, flat in zip(stage.module(rows), flats, strict=True):
         assert (flat.weights * flat.advantages * (now - flat.old)).sum() > 0
+
+
+def test_reasons_are_paid_for_being_true(tiny_folder, tmp_path, monkeypatch):
+    """Here those are true that end oddly: the random model rejects too little to tell by true ones."""
+
+    def odd(chain):
+        return tuple(float(r.verdict.ids[-1] % 2) for r in chain.rounds)
+
+    monkeypatch.setattr("janus_r1.train.rl.stage.true_reasons", odd)
+    stage = RlStage(small(tiny_folder, tmp_path, group=8, micro_batch=100, draw_weight=0.0, reason_weight=1.0))
+    stage.rewards = Uneven()
+    (batch,) = stage.batches(0)
+    pairs = [(a, truth) for t in batch for a, truth in zip(t.credit.reason, odd(t.chain), strict=True)]
+    assert {truth for _, truth in pairs} == {0.0, 1.0}
+    assert all(a >= 0 if truth else a <= 0 for a, truth in pairs) and any(a for a, _ in pairs)
+    assert 0 < stage.figures["reasons_true"] < 1
 
 
 def test_a_batch_without_chains_joins_the_others_and_adds_nothing(tiny_folder, tmp_path):

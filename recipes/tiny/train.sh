@@ -23,6 +23,7 @@ train sft verdicts
 train rl
 build r1_drafts
 train sft editing
+train sft comparing
 train sft edit_verdicts
 train rl edit_rl
 if [ "${EMBED:-0}" = 1 ]; then

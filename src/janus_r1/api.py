@@ -36,7 +36,8 @@ class JanusR1:
         """Load an embedded model (``tiny-base``, ``tiny-sft``, ``tiny-r1``, ``tiny-r1-edit``), a folder or a Hub id.
 
         Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
-        dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16`` or ``auto`` (as stored).
+        dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16``, ``auto`` (as stored) or, on a CPU,
+        ``int8`` (large matrices in 8 bits, to generate with).
         """
         return cls(load(name, dtype, device, weights))
 

@@ -13,19 +13,21 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaModel
 
+from janus_r1.model.int8 import Int8Linear, product
 from janus_r1.model.memory import COPIED
 
 MATRICES = ("qkv", "out", "gate_up", "down")
+Matrix = torch.Tensor | tuple[Int8Linear, ...]  # in 8 bits: those below each other, multiplied as one
 
 
 @dataclass(frozen=True)
 class LayerWeights:
     norm1: torch.Tensor
-    qkv: torch.Tensor
-    out: torch.Tensor
+    qkv: Matrix
+    out: Matrix
     norm2: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Matrix
+    down: Matrix
 
 
 def fuse(*linears: nn.Linear) -> torch.Tensor:
@@ -68,19 +70,23 @@ def layer_weights(model: LlamaModel) -> list[LayerWeights]:
         attention, mlp = layer.self_attn, layer.mlp
         if not all(isinstance(m, nn.Linear) for m in (*attention.children(), *mlp.children()) if hasattr(m, "weight")):
             raise ValueError("the decoder reads plain matrices: generate with a copy that holds the merged weights")
-        if attention.q_proj.bias is not None or mlp.gate_proj.bias is not None:
+        if any(m.bias is not None for m in (attention.q_proj, mlp.gate_proj) if isinstance(m, nn.Linear)):
             raise ValueError("the decoder does not support biases in the language model")
         layers.append(
             LayerWeights(
                 norm1=layer.input_layernorm.weight,
-                qkv=fuse(attention.q_proj, attention.k_proj, attention.v_proj),
-                out=attention.o_proj.weight,
+                qkv=_stacked(attention.q_proj, attention.k_proj, attention.v_proj),
+                out=_stacked(attention.o_proj),
                 norm2=layer.post_attention_layernorm.weight,
-                gate_up=fuse(mlp.gate_proj, mlp.up_proj),
-                down=mlp.down_proj.weight,
+                gate_up=_stacked(mlp.gate_proj, mlp.up_proj),
+                down=_stacked(mlp.down_proj),
             )
         )
     return layers
+
+
+def _stacked(*linears: nn.Linear | Int8Linear) -> Matrix:
+    return tuple(m for m in linears if isinstance(m, Int8Linear)) or fuse(*linears)  # type: ignore[arg-type]
 
 
 def laid_out(layers: list[LayerWeights]) -> list[LayerWeights]:
@@ -90,14 +96,16 @@ def laid_out(layers: list[LayerWeights]) -> list[LayerWeights]:
     product otherwise; else column by column, which is a quarter faster with MKL. Other models stay as they are.
     """
     like = layers[0].qkv
-    if like.device.type != "cpu" or _matrix_bytes(layers) > COPIED.get(like.dtype, 0):
+    if isinstance(like, tuple) or like.device.type != "cpu" or _matrix_bytes(layers) > COPIED.get(like.dtype, 0):
         return layers
     copy = _blocked if like.dtype == torch.bfloat16 and has_blocked() else _by_columns
     return [replace(layer, **{name: copy(getattr(layer, name).detach()) for name in MATRICES}) for layer in layers]
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: Matrix) -> torch.Tensor:
     """x W^T, however :func:`laid_out` keeps W."""
+    if isinstance(weight, tuple):
+        return product(x, weight)
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return F.linear(x, weight)

@@ -32,7 +32,17 @@ class Judged:
     family: str
     why: str
     """What the verifier says."""
-    right: bool
+    failed: tuple[str, ...]
+    """The facts that do not hold, in the verifier's words; none for a right draft."""
+
+    @property
+    def right(self) -> bool:
+        return not self.failed
+
+    @property
+    def explained(self) -> bool:
+        """Whether what the model says is one of the facts that do not hold."""
+        return self.chain.rounds[0].verdict.reason in self.failed
 
     @property
     def accepted(self) -> bool:
@@ -59,7 +69,7 @@ def judged_drafts(sample: Sampler, options: EvalOptions, verifier: Verifier = ve
     judged = []
     for chain, number in zip(chains, numbers, strict=True):
         found = verifier(chain.rounds[0].pixels, prompts[number].description)
-        judged.append(Judged(chain, number, prompts[number].family, found.reason, found.correct))
+        judged.append(Judged(chain, number, prompts[number].family, found.reason, found.failed))
     return judged
 
 
@@ -70,6 +80,7 @@ def audit(sample: Sampler, options: EvalOptions) -> tuple[dict[str, Any], list[J
     seconds = time.perf_counter() - start
     wrong, right = ([draft for draft in drafts if draft.right is truth] for truth in (False, True))
     mistaken = [draft for draft in right if not draft.accepted]
+    found_out = [draft for draft in wrong if not draft.accepted]
     record = {key: value for key, value in asdict(options).items() if key not in ("rounds", "controls")}
     result = {
         "run": {"benchmark": "audit", **record},
@@ -84,6 +95,10 @@ def audit(sample: Sampler, options: EvalOptions) -> tuple[dict[str, Any], list[J
             "of_right": _share(right, lambda draft: not draft.accepted),
             "families": _by(right, lambda draft: draft.family, lambda draft: not draft.accepted),
             "claims": {kind: _of_kind(mistaken, kind) for kind in (*KINDS, OTHER)},
+        },
+        "rejected_wrong": {
+            "explained": _share(found_out, lambda draft: draft.explained),
+            "kinds": _by(found_out, lambda draft: draft.kind, lambda draft: draft.explained),
         },
     }
     return result, drafts

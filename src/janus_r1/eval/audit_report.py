@@ -31,6 +31,7 @@ def side_by_side(results: Sequence[Result]) -> list[Grid]:
                 ["right", *(_cell(result["right"]) for result in results)],
                 ["wrong ones that were accepted", *(_cell(r["accepted_wrong"]["of_wrong"]) for r in results)],
                 ["right ones that were rejected", *(_cell(r["rejected_right"]["of_right"]) for r in results)],
+                ["rejected wrong ones with a true reason", *(_cell(r["rejected_wrong"]["explained"]) for r in results)],
             ],
         ),
         _table("Share of wrong drafts that were accepted, by family", results, "accepted_wrong", "families"),
@@ -38,6 +39,9 @@ def side_by_side(results: Sequence[Result]) -> list[Grid]:
         _table("Share of right drafts that were rejected, by family", results, "rejected_right", "families"),
         _table(
             "What the model finds wrong in right drafts (share of those rejected)", results, "rejected_right", "claims"
+        ),
+        _table(
+            "Share of rejected wrong drafts with a true reason, by what is wrong", results, "rejected_wrong", "kinds"
         ),
     ]
 

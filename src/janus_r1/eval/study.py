@@ -20,6 +20,7 @@ from janus_r1.eval.tables import Grid, markdown, print_page, read_result, show
 Result = dict[str, Any]
 Measure = Callable[[Result], Figure | None]
 
+GAIN: dict[str, Measure] = {"gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"]}
 JUDGING: dict[str, Measure] = {
     "verdict accuracy (balanced)": lambda result: result["verdict"]["balanced_accuracy"],
     "AUROC": lambda result: result["verdict"]["auroc"],
@@ -30,14 +31,14 @@ MEASURES: dict[str, dict[str, Measure]] = {
     "world": {
         "first draft": lambda result: result["rounds"][_limits(result)[0]]["overall"],
         "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["overall"],
-        "gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"],
+        **GAIN,
         **JUDGING,
         "rounds used": lambda result: result["introspection"]["rounds_used"],
     },
     "edit": {
         "first edit": lambda result: result["rounds"][_limits(result)[0]]["both"],
         "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["both"],
-        "gain": lambda result: result["rounds"][_limits(result)[-1]]["gain"],
+        **GAIN,
         "following": lambda result: result["rounds"][_limits(result)[-1]]["following"],
         "preserving": lambda result: result["rounds"][_limits(result)[-1]]["preserving"],
         **JUDGING,

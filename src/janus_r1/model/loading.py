@@ -12,6 +12,7 @@ from janus_r1.errors import UserError, first_line
 from janus_r1.files import read_json, write_atomically
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
+from janus_r1.model.int8 import quantize, refuse
 from janus_r1.model.janus import Janus
 from janus_r1.model.original_config import MODEL_TYPE, from_original
 from janus_r1.model.processor import save_processor
@@ -20,6 +21,7 @@ from janus_r1.model.tokenizer import IMAGE_PLACEHOLDER, SpecialTokens, original_
 
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+INT8 = "int8"  # loaded in bfloat16, then the language model's matrices rounded
 LAYOUTS = ("janus", MODEL_TYPE)  # transformers' and DeepSeek's, as config.json names them
 
 
@@ -52,7 +54,8 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
     """Load an embedded model, a folder or a Hub id, in transformers' layout or DeepSeek's original one.
 
     ``weights`` is a state dict with original names (as the official finetuning saves it) to take
-    instead of the folder's own weights. ``dtype`` may be ``auto``: as the weights are stored.
+    instead of the folder's own weights. ``dtype`` may be ``auto``: as the weights are stored; or ``int8``, for a
+    CPU: the language model's matrices in 8 bits, the rest in bfloat16.
 
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
@@ -70,13 +73,14 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from None
     try:
-        return Janus(core.eval().to(device), tokenizer).eval()
+        janus = Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
         raise UserError(f"cannot use the model {name}: {error}") from None
+    return quantize(janus) if dtype == INT8 else janus
 
 
 def describe(name: str, dtype: str = "float32", weights: str | Path | None = None) -> tuple[JanusConfig, torch.dtype]:
-    """Config and dtype of what :func:`load` would load, without loading it.
+    """Config and dtype of what :func:`load` would load, without loading it; of int8 what it is loaded as.
 
     Raises:
         UserError: for a name or a dtype that means nothing.
@@ -86,8 +90,10 @@ def describe(name: str, dtype: str = "float32", weights: str | Path | None = Non
 
 
 def _dtype(folder: Path, dtype: str, weights: str | Path | None) -> torch.dtype:
-    if dtype not in (*DTYPES, "auto"):
-        raise UserError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)} or auto")
+    if dtype not in (*DTYPES, INT8, "auto"):
+        raise UserError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)}, {INT8} or auto")
+    if dtype == INT8:
+        return torch.bfloat16
     return DTYPES[_stored(folder, weights) if dtype == "auto" else dtype]
 
 
@@ -124,7 +130,12 @@ def _alone(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write the model so that transformers' own ``from_pretrained`` and ``generate`` can use it."""
+    """Write the model so that transformers' own ``from_pretrained`` and ``generate`` can use it.
+
+    Raises:
+        UserError: for a model in int8, which holds rounded weights.
+    """
+    refuse(janus)
     special = SpecialTokens.of(janus.tokenizer)
     core = janus.core
     core.config.image_token_id = janus.tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)

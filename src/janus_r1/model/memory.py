@@ -98,10 +98,17 @@ def kv_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * dtype.itemsize
 
 
-def step_bytes(config: JanusConfig, dtype: torch.dtype, rows: int, context: int) -> int:
-    """What one image token of ``rows`` rows must read: layers, image head, and ``context`` cached tokens a row."""
+def step_bytes(config: JanusConfig, dtype: torch.dtype, rows: int, context: int, int8: bool = False) -> int:
+    """What one image token of ``rows`` rows must read: layers, image head, and ``context`` cached tokens a row.
+
+    With ``int8`` the layers' matrices are in 8 bits (:mod:`janus_r1.model.int8`).
+    """
     head = config.vq_config.projection_dim * (config.text_config.hidden_size + config.vq_config.num_embeddings)
-    return layer_bytes(config, dtype) + head * dtype.itemsize + rows * context * kv_bytes(config, dtype)
+    return (
+        layer_bytes(config, torch.int8 if int8 else dtype)
+        + head * dtype.itemsize
+        + rows * context * kv_bytes(config, dtype)
+    )
 
 
 def layer_bytes(config: JanusConfig, dtype: torch.dtype) -> int:

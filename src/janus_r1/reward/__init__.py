@@ -7,6 +7,7 @@
 ``endpoint``  one behind an OpenAI-compatible server; ``chat`` calls it, ``cache`` remembers
 ``questions`` what is asked about an image, and how the answers make one score
 ``yes_no``    P(yes) over the spellings of yes and no
+``reasons``   whether what a verdict says is true, by the world's verifier
 ``ensemble``  a weighted mean of several
 ``build``     all of this from a recipe
 """

@@ -163,8 +163,6 @@ class SftStage(Stage):
 
 def _alike(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
     """Rows in ``parts`` of equal size and alike lengths: what is padded is computed, too."""
-    if parts == 1:
-        return [rows]
     rows = sorted(rows, key=row_length)
     return [rows[len(rows) * i // parts : len(rows) * (i + 1) // parts] for i in range(parts)]
 

@@ -48,7 +48,10 @@ def add_max_batch(parser: Parser, about: str) -> None:
 def add_model(parser: Parser, default: str = MODEL) -> None:
     parser.add_argument("--model", default=default, help="a model in the package, a folder, or owner/name on the Hub")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of the weights; auto: as stored"
+        "--dtype",
+        choices=("float32", "bfloat16", "int8", "auto"),
+        default="float32",
+        help="of the weights; auto: as stored; int8: large matrices in 8 bits, for a large model on a CPU",
     )
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda, cuda:1, ...")
 

@@ -28,6 +28,8 @@ class Scored:
     """What verdicts are held to: the rewards themselves (paper), or 1 and 0 on either side of a threshold."""
     counts: tuple[float, float] = (1.0, 1.0)
     """What judging a wrong draft counts, and a right one (:func:`balanced`)."""
+    reasons: tuple[float | None, ...] = ()
+    """1 for the true reason of a No, 0 for another, None for a Yes; empty where nobody asked."""
 
     @property
     def agreement(self) -> list[float]:
@@ -81,6 +83,23 @@ def balanced(group: Sequence[Scored]) -> list[Scored]:
     wrong = len(truth) - right
     counts = (0.0, 0.0) if min(wrong, right) == 0 else (len(truth) / (2 * wrong), len(truth) / (2 * right))
     return [replace(chain, counts=counts) for chain in group]
+
+
+def reasoned(credits: Sequence[Credit], group: Sequence[Scored], weight: float) -> list[Credit]:
+    """``credits`` whose reasons are also paid ``weight`` for being true, normalised over those of the group.
+
+    Beyond the paper, by which a reason is paid for the draft it leads to, and need not be true.
+    """
+    truths = [truth for chain in group for truth in chain.reasons if truth is not None]
+    if not truths:
+        return list(credits)
+    advantage = iter(normalised(truths))
+
+    def paid(credit: Credit, chain: Scored) -> tuple[float, ...]:
+        pairs = zip(credit.reason, chain.reasons, strict=True)
+        return tuple(a if truth is None else a + weight * next(advantage) for a, truth in pairs)
+
+    return [replace(credit, reason=paid(credit, chain)) for credit, chain in zip(credits, group, strict=True)]
 
 
 def normalised(values: Sequence[float]) -> list[float]:

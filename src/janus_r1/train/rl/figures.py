@@ -20,6 +20,7 @@ def chain_figures(chains: Sequence[Scored], limit: int, right: float = RIGHT) ->
     first = np.array([c.rewards[0] for c in chains])
     final = np.array([c.rewards[-1] for c in chains])
     triggered = np.array([len(c.rewards) > 1 for c in chains])
+    told = [truth for c in chains for truth in c.reasons if truth is not None]
     said = np.concatenate([c.verdicts for c in chains]) >= RIGHT
     true = np.concatenate([c.rewards for c in chains]) >= right
     return {
@@ -32,6 +33,7 @@ def chain_figures(chains: Sequence[Scored], limit: int, right: float = RIGHT) ->
         "triggered": float(np.mean(triggered)),
         "fixed": _share(final >= right, triggered & (first < right)),
         "broken": _share(final < right, triggered & (first >= right)),
+        **({"reasons_true": float(np.mean(told))} if told else {}),
     }
 
 

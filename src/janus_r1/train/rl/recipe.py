@@ -58,6 +58,9 @@ class RlRecipe:
     """Weight of the reward for drawing well (R_gen); 0 leaves it out."""
     judge_weight: float = 1.0
     """Weight of the reward for judging truly (R_comp); 0 leaves it out."""
+    reason_weight: float = 0.0
+    """Weight of the reward for true reasons of a No, which the world's verifier alone can tell; without it they are
+    paid by the next draft (paper), and soon say the same of every one."""
     judge_threshold: float | None = None
     """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
     are (paper)."""
@@ -119,5 +122,8 @@ def check(recipe: RlRecipe) -> None:
     require(recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)")
     sampled = recipe.temperature > 0 and recipe.text_temperature > 0
     require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
+    require(recipe.reason_weight >= 0, "reason_weight must not be negative")
+    ours = (recipe.task == "edit" or recipe.prompts == "shapes") and (recipe.task == "draw" or recipe.edits == "shapes")
+    require(not recipe.reason_weight or ours, "reason_weight needs prompts and edits of the world (shapes)")
     require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
     recipe.settings(0)

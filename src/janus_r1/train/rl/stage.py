@@ -21,6 +21,7 @@ from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
 from janus_r1.reward.build import build_rewards
+from janus_r1.reward.reasons import true_reasons
 from janus_r1.train.loop import Stage, run
 from janus_r1.train.lora import Adapters
 from janus_r1.train.optim import adamw, muon_and_adamw
@@ -30,7 +31,7 @@ from janus_r1.train.processes import most, sharded, this_process
 from janus_r1.train.replica import Replica
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.best import Best
-from janus_r1.train.rl.credit import CREDITS, Scored, balanced, has_spread
+from janus_r1.train.rl.credit import CREDITS, Scored, balanced, has_spread, reasoned
 from janus_r1.train.rl.edit_prompts import tasks
 from janus_r1.train.rl.figures import RIGHT, chain_figures, rollout_figures
 from janus_r1.train.rl.grpo import token_loss
@@ -44,7 +45,8 @@ from janus_r1.train.rl.trajectory import Rows, Trajectory
 
 KINDS = ("image", "text")
 HEADLINE = (
-    *("reward_draw", "reward_judge", "first_right", "final_right", "verdicts_right", "rounds", "fixed", "broken"),
+    *("reward_draw", "reward_judge", "first_right", "final_right", "verdicts_right", "reasons_true"),
+    *("rounds", "fixed", "broken"),
     *("kl_image", "clipped_image", "gap_image", "gap_text", "no_spread", "abstained", "images_per_second"),
     *("seconds_drawing", "seconds_waiting", "seconds_learning", "eval_first_right", "eval_final_right"),
 )
@@ -163,7 +165,10 @@ class RlStage(Stage):
         scored = [_scored(c, r, recipe.judge_threshold) for c, r in zip(chains, group.rewards, strict=True)]
         if recipe.judge_balanced:
             scored = balanced(scored)
+        if recipe.reason_weight:
+            scored = [replace(s, reasons=true_reasons(c)) for s, c in zip(scored, chains, strict=True)]
         credits = CREDITS[recipe.credit](scored, recipe.rounds, recipe.draw_weight, recipe.judge_weight)
+        credits = reasoned(credits, scored, recipe.reason_weight)
         return [Trajectory(*parts) for parts in zip(chains, scored, credits, strict=True)]
 
     def _watch(self, groups: list[list[Trajectory]]) -> None:

@@ -1,0 +1,73 @@
+"""The language model's matrices in 8 bits, to generate on a CPU: half the bytes of bfloat16 to read a token.
+
+Both sides are scaled row by row, weights once and activations before every product, so that a chain does not depend on
+the batch it is drawn in. oneDNN multiplies the 8-bit numbers; heads, embeddings and encoders stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from janus_r1.errors import UserError, require
+from janus_r1.model.janus import Janus
+
+LARGEST = 127
+TINY = 1e-12  # instead of dividing a row of zeros by zero
+
+
+class Int8Linear(nn.Module):
+    """``nn.Linear`` without a bias and without gradients; its weights are not part of a state dict."""
+
+    def __init__(self, weight_NK: torch.Tensor) -> None:
+        super().__init__()
+        self.scales, codes = coded(weight_NK.detach())
+        self.zeros = torch.zeros(len(codes), dtype=torch.int32)
+        self.packed = torch.ops.onednn.qlinear_prepack(codes, None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return product(x, [self])
+
+
+def coded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of rows [M, K]: float32 scales [M] and int8 codes [M, K], whose product they are but for rounding."""
+    largest = rows.abs().amax(-1, keepdim=True).float().clamp_min(TINY)
+    codes = (rows * (LARGEST / largest)).round_().to(torch.int8)
+    return largest[:, 0] / LARGEST, codes
+
+
+def product(x: torch.Tensor, stacked: Sequence[Int8Linear]) -> torch.Tensor:
+    """x [..., K] by several matrices below each other: [..., N], in the dtype of x."""
+    scales, codes = coded(x.reshape(-1, x.shape[-1]))
+    parts = [
+        torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, 0, m.packed, m.scales, m.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        for m in stacked
+    ]
+    whole = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+    return whole.mul_(scales[:, None]).to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def quantize(janus: Janus) -> Janus:
+    """The same model with its language model's matrices in 8 bits; each frees its original.
+
+    Raises:
+        UserError: on another device than a CPU, or where this torch has no oneDNN.
+    """
+    require(janus.device.type == "cpu", f"int8 is for a CPU: on {janus.device} pass --dtype bfloat16")
+    require(hasattr(torch.ops.onednn, "qlinear_pointwise"), "this torch multiplies no int8: pass --dtype bfloat16")
+    for layer in janus.core.model.language_model.layers:
+        for block in (layer.self_attn, layer.mlp):
+            for name, linear in list(block.named_children()):
+                if isinstance(linear, nn.Linear):
+                    setattr(block, name, Int8Linear(linear.weight))
+    return janus
+
+
+def refuse(janus: Janus) -> None:
+    """Raises UserError for a model whose weights are rounded: neither saved nor trained."""
+    if any(isinstance(module, Int8Linear) for module in janus.modules()):
+        raise UserError("a model in int8 only generates: load it with dtype bfloat16 or float32 to save it")

@@ -220,11 +220,16 @@ def edit_split(name: str) -> tuple[EditCase, ...]:
 
 def train_edits(rng: random.Random) -> Iterator[EditCase]:
     """Endless training cases, the families equally often."""
-    reserved = {meaning(case) for name in EDIT_COUNTS for case in edit_split(name)}
     while True:
         case = sample_case(rng, rng.choice(FAMILIES))
-        if meaning(case) not in reserved:
+        if meaning(case) not in _reserved():
             yield case
+
+
+@cache
+def _reserved() -> frozenset[Meaning]:
+    """What no training case may ask for."""
+    return frozenset(meaning(case) for name in EDIT_COUNTS for case in edit_split(name))
 
 
 Meaning = tuple[tuple[tuple[str, str, str], ...], frozenset[Edit]]

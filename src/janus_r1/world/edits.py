@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from janus_r1.world.scene import (
+    GAP,
     IMAGE_SIZE,
     RELATIONS,
     RENDER_MARGIN,
@@ -21,7 +24,6 @@ from janus_r1.world.scene import (
     Scene,
     SceneObject,
     Slot,
-    clear,
     holds,
 )
 from janus_r1.world.verify import name
@@ -182,14 +184,27 @@ def places(
     item: SceneObject, others: Objects, where: str | None = None, anchor: tuple[float, float] | None = None
 ) -> list[SceneObject]:
     """``item`` at every place of the lattice where it touches nothing and clearly stands ``where`` it should."""
-    lattice = range(0, IMAGE_SIZE - item.side + 1, STEP)
-    anywhere = (SceneObject(item.shape, item.colour, item.size, x, y) for y in lattice for x in lattice)
+    half = item.side / 2
     return [
-        place
-        for place in anywhere
-        if (where is None or stands(where, place.centre, anchor, slack=-RENDER_MARGIN))
-        and all(clear(place, other) for other in others)
+        SceneObject(item.shape, item.colour, item.size, x, y)
+        for y, x in (np.argwhere(_free(item.side, others)) * STEP).tolist()
+        if where is None or stands(where, (x + half, y + half), anchor, slack=-RENDER_MARGIN)
     ]
+
+
+def _free(side: int, others: Objects) -> np.ndarray:
+    """Which places of the lattice keep ``scene.clear`` of all others: bool [y, x]."""
+    count = (IMAGE_SIZE - side) // STEP + 1
+    free = np.ones((count, count), dtype=bool)
+    for other in others:
+        y, x = (_near(at, side, other.side) for at in (other.y, other.x))
+        free[y, x] = False
+    return free
+
+
+def _near(at: int, side: int, other_side: int) -> slice:
+    """Places of the lattice at which a square of ``side`` is less than ``GAP`` from one at ``at``, along one axis."""
+    return slice(max(0, (at - side - GAP) // STEP + 1), -(-(at + other_side + GAP) // STEP))
 
 
 def _asked_places(item: SceneObject, others: Objects, edit: Edit) -> list[SceneObject]:

@@ -8,17 +8,15 @@ overlapping template. It reads pixels only and knows nothing of any model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from itertools import permutations
 
 import numpy as np
 
-from janus_r1.world.render import shape_mask
+from janus_r1.world.components import components
+from janus_r1.world.overlap import crop, match_shape
 from janus_r1.world.scene import (
     BACKGROUNDS,
     COLOURS,
-    SHAPES,
-    SIZES,
     Description,
     Scene,
     Slot,
@@ -29,7 +27,6 @@ from janus_r1.world.scene import (
 
 FOREGROUND_DISTANCE = 48.0  # RGB distance from the background at which a pixel belongs to an object
 MIN_AREA = 24  # smaller specks are noise: the smallest drawn object covers about 70 pixels
-MIN_OVERLAP = 0.62  # a blob that overlaps every template less than this has no known shape
 SIZE_BOUNDARY = 20.0  # larger bounding side, pixels: below is small, above is large
 FAIL_CEILING = 0.49
 
@@ -88,12 +85,12 @@ def find_objects(pixels: np.ndarray) -> list[Seen]:
     image = pixels.astype(np.float32)
     background = find_background(image)
     distance = np.linalg.norm(image - background, axis=-1)
-    labels, count = _components(distance > FOREGROUND_DISTANCE)
+    labels, count = components(distance > FOREGROUND_DISTANCE)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
     seen = []
     for label in range(1, count + 1):
-        ys, xs = np.nonzero(labels == label)
-        if len(ys) >= MIN_AREA:
-            seen.append(_describe_blob(image, background, distance, ys, xs))
+        if areas[label] >= MIN_AREA:
+            seen.append(_describe_blob(image, background, distance, *np.nonzero(labels == label)))
     return in_reading_order(seen)
 
 
@@ -103,33 +100,6 @@ def find_background(image: np.ndarray) -> np.ndarray:
     options = np.array(list(BACKGROUNDS.values()), dtype=np.float32)
     votes = np.linalg.norm(border[:, None] - options, axis=-1).argmin(1)
     return np.median(border[votes == np.bincount(votes).argmax()], axis=0)
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """4-connected components by flood fill; labels start at 1."""
-    labels = np.zeros(mask.shape, dtype=np.int32)
-    height, width = mask.shape
-    flat_mask, flat_labels = mask.ravel().tolist(), labels.ravel().tolist()
-    count = 0
-    for start in np.flatnonzero(mask.ravel()).tolist():
-        if flat_labels[start]:
-            continue
-        count += 1
-        flat_labels[start] = count
-        stack = [start]
-        while stack:
-            here = stack.pop()
-            y, x = divmod(here, width)
-            for near, inside in (
-                (here - 1, x > 0),
-                (here + 1, x < width - 1),
-                (here - width, y > 0),
-                (here + width, y < height - 1),
-            ):
-                if inside and flat_mask[near] and not flat_labels[near]:
-                    flat_labels[near] = count
-                    stack.append(near)
-    return np.array(flat_labels, dtype=np.int32).reshape(mask.shape), count
 
 
 def _describe_blob(
@@ -143,7 +113,7 @@ def _describe_blob(
     height, width = blob.shape
     side = max(height, width)
     return Seen(
-        shape=_match_shape(blob),
+        shape=match_shape(blob),
         colour=_NAMES[int(np.linalg.norm(_PALETTE - colour, axis=1).argmin())],
         size="small" if side < SIZE_BOUNDARY else "large",
         centre=(float(xs.min() + xs.max() + 1) / 2, float(ys.min() + ys.max() + 1) / 2),
@@ -163,53 +133,7 @@ def _coverage(
     coverage = np.clip(window @ direction / max(float(direction @ direction), 1.0), 0.0, 1.0)
     belongs = np.zeros(coverage.shape, dtype=bool)
     belongs[ys - top, xs - left] = True
-    return _crop(np.where(belongs | (coverage < 0.5), coverage, 0.0))
-
-
-def _crop(coverage: np.ndarray) -> np.ndarray:
-    ys, xs = np.nonzero(coverage >= 0.4)
-    if len(ys) == 0:
-        return coverage
-    return coverage[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-
-
-@cache
-def _templates(side: int) -> tuple[tuple[str, np.ndarray], ...]:
-    """Coverage of every shape, cropped as blobs are."""
-    return tuple((shape, _crop(shape_mask(shape, side))) for shape in SHAPES)
-
-
-def _match_shape(blob: np.ndarray) -> str | None:
-    """The template with the largest overlap, over nearby sizes and shifts."""
-    side = min(max(max(blob.shape), min(SIZES.values()) - 4), max(SIZES.values()) + 4)
-    best, best_overlap = None, MIN_OVERLAP
-    for scale in (side - 1, side, side + 1):
-        for shape, template in _templates(int(scale)):
-            overlap = _best_overlap(blob, template)
-            if overlap > best_overlap:
-                best, best_overlap = shape, overlap
-    return best
-
-
-def _best_overlap(blob: np.ndarray, template: np.ndarray) -> float:
-    """Soft intersection over union with the two centred, or one pixel off centre."""
-    height = max(blob.shape[0], template.shape[0]) + 2
-    width = max(blob.shape[1], template.shape[1]) + 2
-    fixed = np.zeros((height, width), dtype=np.float32)
-    y, x = (height - blob.shape[0]) // 2, (width - blob.shape[1]) // 2
-    fixed[y : y + blob.shape[0], x : x + blob.shape[1]] = blob
-    area = float(blob.sum() + template.sum())
-    y, x = (height - template.shape[0]) // 2, (width - template.shape[1]) // 2
-    best = 0.0
-    for dy in (0, -1, 1):
-        for dx in (0, -1, 1):
-            top, left = y + dy, x + dx
-            if top < 0 or left < 0 or top + template.shape[0] > height or left + template.shape[1] > width:
-                continue
-            window = fixed[top : top + template.shape[0], left : left + template.shape[1]]
-            shared = float(np.minimum(window, template).sum())
-            best = max(best, shared / (area - shared))
-    return best
+    return crop(np.where(belongs | (coverage < 0.5), coverage, 0.0))
 
 
 # --------------------------------------------------------------------------------------- judging

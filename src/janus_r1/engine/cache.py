@@ -12,11 +12,17 @@ import torch
 
 
 class Cache:
-    """``keys`` and ``values`` [N, R, S, H, E]; positions at or beyond a row's length are garbage."""
+    """``keys`` and ``values`` [N, R, S, H, E]; positions at or beyond a row's length are garbage.
 
-    def __init__(self, layers: int, rows: int, heads: int, width: int, capacity: int, like: torch.Tensor) -> None:
+    In 8 bits (float8_e4m3fn) they are rounded as they come, without a scale: a key's or value's numbers are far from
+    the largest, 448.
+    """
+
+    def __init__(
+        self, layers: int, rows: int, heads: int, width: int, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         shape = (layers, rows, capacity, heads, width)
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.lengths = [0] * rows
 
@@ -33,15 +39,18 @@ class Cache:
         needed = max(self.lengths) + tokens
         if needed > self.capacity:
             extra = max(needed, self.capacity * 3 // 2) - self.capacity
-            shape = (*self.keys.shape[:2], extra, *self.keys.shape[3:])
-            self.keys = torch.cat([self.keys, self.keys.new_zeros(shape)], dim=2)
-            self.values = torch.cat([self.values, self.values.new_zeros(shape)], dim=2)
+            self.keys, self.values = (_longer(kept, extra) for kept in (self.keys, self.values))
+
+    def extend(self, counts: list[int]) -> None:
+        """So many tokens more in every row have been written."""
+        self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
     def select(self, rows: list[int]) -> None:
         """Keep ``rows``, in this order; a row may be named several times."""
         index = torch.tensor(rows, device=self.keys.device)
-        self.keys = self.keys.index_select(1, index)
-        self.values = self.values.index_select(1, index)
+        self.keys, self.values = (
+            movable(kept).index_select(1, index).view(kept.dtype) for kept in (self.keys, self.values)
+        )
         self.lengths = [self.lengths[row] for row in rows]
 
     def copy(self, rows: list[int]) -> Cache:
@@ -50,6 +59,16 @@ class Cache:
         other.keys, other.values, other.lengths = self.keys, self.values, self.lengths
         other.select(rows)
         return other
+
+
+def movable(kept: torch.Tensor) -> torch.Tensor:
+    """The same memory in a dtype that torch moves: it has few kernels for 8-bit floats."""
+    return kept.view(torch.uint8) if kept.dtype.itemsize == 1 else kept
+
+
+def _longer(kept_NRSHE: torch.Tensor, extra: int) -> torch.Tensor:
+    moved = movable(kept_NRSHE)
+    return torch.cat([moved, moved.new_zeros(*moved.shape[:2], extra, *moved.shape[3:])], dim=2).view(kept_NRSHE.dtype)
 
 
 @dataclass
@@ -63,8 +82,9 @@ class Placement:
     causal: bool
 
     @classmethod
-    def of(cls, cache: Cache, new: int, device: torch.device) -> Placement:
-        lengths = cache.lengths
+    def of(cls, cache: Cache, new: int, like: torch.Tensor) -> Placement:
+        """``new`` tokens a row, computed in the dtype and on the device of ``like``."""
+        lengths, device = cache.lengths, like.device
         end = max(lengths) + new
         first = torch.tensor(lengths, device=device).unsqueeze(1)
         positions = first + torch.arange(new, device=device)
@@ -73,11 +93,12 @@ class Placement:
         if min(lengths) == max(lengths) and (new == 1 or lengths[0] == 0):
             return cls(positions, flat, end, None, causal=new > 1)
         later = torch.arange(end, device=device) > positions.unsqueeze(-1)
-        return cls(positions, flat, end, without(later, cache.keys.dtype).unsqueeze(1), causal=False)
+        return cls(positions, flat, end, without(later, like.dtype).unsqueeze(1), causal=False)
 
     def write(self, cache_RSHE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
         heads_and_width = new_RTHE.shape[2] * new_RTHE.shape[3]
-        cache_RSHE.view(-1, heads_and_width).index_copy_(0, self.flat, new_RTHE.reshape(-1, heads_and_width))
+        new = new_RTHE.reshape(-1, heads_and_width).to(cache_RSHE.dtype)
+        movable(cache_RSHE).view(-1, heads_and_width).index_copy_(0, self.flat, movable(new))
 
 
 def without(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from janus_r1.engine import graph as graphs
-from janus_r1.engine import sampling
+from janus_r1.engine import sampling, token
 from janus_r1.engine.cache import Cache, Placement
 from janus_r1.engine.weights import LayerWeights, laid_out, layer_weights, linear
 from janus_r1.layout import Row, Seen, Segment, Text, row_length
@@ -53,16 +53,19 @@ class Decoder:
     The last token of a draw or a say is not fed: the next feed starts with it.
 
     ``graph`` draws with the static step of :mod:`janus_r1.engine.graph`, a CUDA graph on a GPU; by default
-    there alone, since on a CPU static shapes gain nothing.
+    there alone, since on a CPU static shapes gain nothing. ``kernels`` (with ``graph``) takes that step through
+    :mod:`janus_r1.engine.token`; by default where these can run.
     """
 
-    def __init__(self, model: Janus, graph: bool | None = None) -> None:
+    def __init__(self, model: Janus, graph: bool | None = None, kernels: bool | None = None) -> None:
         self.model = model
         self.graph = model.device.type == "cuda" if graph is None else graph
-        self.steps: dict[tuple, graphs.Steps] = {}
+        self.kernels = self.graph and token.available(model.device, model.dtype) if kernels is None else kernels
+        self.steps: dict[tuple, graphs.Steps | graphs.Feeding] = {}
         self._pool: tuple[int, int] | None = None
         language = model.core.model.language_model
-        self.layers = laid_out(layer_weights(language))
+        fused = layer_weights(language)
+        self.layers = fused if self.kernels else laid_out(fused)
         self.norm = language.norm.weight
         self.eps = language.config.rms_norm_eps
         self.epsilon = torch.tensor(self.eps, device=model.device)  # again, as addcmul takes it
@@ -88,8 +91,8 @@ class Decoder:
         wanted = [tuple(_content(segment) for segment in row) for row in every]
         distinct = dict(zip(wanted, every, strict=True))
         room = max(map(row_length, distinct.values())) + self.model.image_tokens
-        like = self.norm
-        cache = Cache(len(self.layers), len(distinct), self.kv_heads, self.width, room, like)
+        kept = self.model.cache_dtype or self.norm.dtype
+        cache = Cache(len(self.layers), len(distinct), self.kv_heads, self.width, room, kept, self.model.device)
         stream = Stream(cache, torch.empty(0), guided=False)
         self.feed(stream, list(distinct.values()))
         place = {content: i for i, content in enumerate(distinct)}
@@ -133,8 +136,7 @@ class Decoder:
         was sampled from: guided, tempered, filtered.
         """
         tokens = self.model.image_tokens
-        stream.cache.reserve(tokens)
-        self._check_limit(max(stream.cache.lengths) + tokens - 1)
+        self._make_room(stream.cache, tokens - 1)  # the last id is not fed
         how = graphs.Sampling(guidance, temperature, top_k, top_p)
         uniform = uniform.to(self.model.device)
         if self.graph:
@@ -199,20 +201,27 @@ class Decoder:
         if stream.guided:
             embeddings_BD = embeddings_BD.repeat(2, 1)
         counts = [1] * len(embeddings_BD) if running is None else [int(r) for r in running]
-        stream.last = self._forward(stream.cache, embeddings_BD.unsqueeze(1), counts)[:, 0]
+        if self.kernels:
+            self._make_room(stream.cache, 1)
+            stream.last = graphs.feed(self, stream, embeddings_BD)
+            stream.cache.extend(counts)
+        else:
+            stream.last = self._forward(stream.cache, embeddings_BD.unsqueeze(1), counts)[:, 0]
 
     def _forward(self, cache: Cache, x_RTD: torch.Tensor, counts: list[int]) -> torch.Tensor:
         """Final hidden states [R, T, D]; keys and values are appended, ``counts`` tokens a row."""
         new = x_RTD.shape[1]
-        cache.reserve(new)
-        self._check_limit(max(cache.lengths) + new)
-        hidden = self.layers_of(cache, x_RTD, Placement.of(cache, new, x_RTD.device))
-        cache.lengths = [length + count for length, count in zip(cache.lengths, counts, strict=True)]
+        self._make_room(cache, new)
+        hidden = self.layers_of(cache, x_RTD, Placement.of(cache, new, self.norm.new_empty(0)))
+        cache.extend(counts)
         return hidden
 
-    def _check_limit(self, longest: int) -> None:
+    def _make_room(self, cache: Cache, tokens: int) -> None:
+        """For as many more in every row."""
+        longest = max(cache.lengths) + tokens
         if longest > self.limit:
             raise ValueError(f"a chain of {longest} tokens exceeds the model's {self.limit} positions")
+        cache.reserve(tokens)
 
     def layers_of(self, cache: Cache, x_RTD: torch.Tensor, place: Placement) -> torch.Tensor:
         """All layers on new tokens at ``place``: final hidden states [R, T, D]. Tensors in, tensors out."""
@@ -237,8 +246,8 @@ class Decoder:
         place.write(values, v)
         attended = F.scaled_dot_product_attention(
             q.transpose(1, 2),
-            keys[:, : place.end].transpose(1, 2),
-            values[:, : place.end].transpose(1, 2),
+            keys[:, : place.end].to(q.dtype).transpose(1, 2),
+            values[:, : place.end].to(q.dtype).transpose(1, 2),
             attn_mask=place.mask,
             is_causal=place.causal,
             enable_gqa=self.heads != self.kv_heads,

@@ -2,20 +2,23 @@
 
 A step samples an id from the last hidden states, embeds it, and runs all layers on it. Whatever it reads
 or changes stands in buffers that never move, its own position too, so a captured step is right for every
-token of every image of that shape, and the host does nothing but count and replay. Only how far back
-attention reads is fixed in a step; it is rounded up, so an image needs a few graphs and reads little in vain.
+token of every image of that shape, and the host does nothing but count and replay. Without the kernels of
+:mod:`janus_r1.engine.token` how far back attention reads is fixed in a step; it is rounded up, so an image needs a few
+graphs and reads little in vain.
 
 Shapes: B rows of a stream, R cached rows (2 B under guidance), S ids an image, D hidden width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from janus_r1.engine import sampling
+from janus_r1.engine import sampling, token
 from janus_r1.engine.cache import Placement, without
 
 if TYPE_CHECKING:
@@ -79,10 +82,18 @@ class Steps:
         """One id a row, through all layers; attention reads the first ``end`` cached tokens."""
         x = self.decoder.drawn_table[self.choose()]
         x_RD = x.repeat(2, 1) if self.guided else x
-        hidden = self.decoder.layers_of(self.cache, x_RD.unsqueeze(1), self.placement(end, x.dtype))
-        self.last_RD.copy_(hidden[:, 0])
+        if self.decoder.kernels:
+            hidden_RD = token.forward(self.decoder, self.cache, x_RD, self.lengths_R)
+        else:
+            hidden_RD = self.decoder.layers_of(self.cache, x_RD.unsqueeze(1), self.placement(end, x.dtype))[:, 0]
+        self.last_RD.copy_(hidden_RD)
         self.lengths_R += 1
         self.index += 1
+
+    def reads(self, longest: int) -> int:
+        """How far back attention reads for rows of up to ``longest`` tokens; the kernels know every row's length."""
+        capacity = self.cache.capacity
+        return capacity if self.decoder.kernels else min(capacity, -(-longest // READ) * READ)
 
     def placement(self, end: int, dtype: torch.dtype) -> Placement:
         """Each row's new token behind its own; later places are masked."""
@@ -91,15 +102,53 @@ class Steps:
         return Placement(self.lengths_R.unsqueeze(1), self.starts_R + self.lengths_R, end, mask, causal=False)
 
     def run(self, end: int) -> None:
-        """A step; the first of its kind on a GPU runs as it is, which loads all that a capture must not."""
+        """A step; the first of its kind on a GPU runs as it is."""
         if end in self.graphs:
             self.graphs[end].replay()
             return
         self.step(end)
         if self.last_RD.is_cuda:
-            self.graphs[end] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[end], pool=self.decoder.graph_pool()):
-                self.step(end)  # recorded, not run
+            self.graphs[end] = capture(self.decoder, partial(self.step, end))
+
+
+class Feeding:
+    """One token of given embeddings a row, for what is sampled outside of the graph: text."""
+
+    def __init__(self, decoder: Decoder, stream: Stream) -> None:
+        self.decoder, self.cache = decoder, stream.cache
+        self.x_RD, self.last_RD = torch.empty_like(stream.last), torch.empty_like(stream.last)
+        self.lengths_R = torch.empty(stream.cache.rows, dtype=torch.long, device=stream.last.device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def run(self, stream: Stream, x_RD: torch.Tensor) -> torch.Tensor:
+        """Final hidden states [R, D] behind what the cache holds, overwritten by the next run."""
+        self.cache = stream.cache
+        self.x_RD.copy_(x_RD)
+        self.lengths_R.copy_(torch.tensor(stream.cache.lengths))
+        if self.graph is None:
+            self.step()
+            if self.x_RD.is_cuda:
+                self.graph = capture(self.decoder, self.step)
+        else:
+            self.graph.replay()
+        del self.cache
+        return self.last_RD
+
+    def step(self) -> None:
+        self.last_RD.copy_(token.forward(self.decoder, self.cache, self.x_RD, self.lengths_R))
+
+
+def feed(decoder: Decoder, stream: Stream, x_RD: torch.Tensor) -> torch.Tensor:
+    """One token a row by the kernels; lengths are the caller's to count."""
+    return _kept(decoder, (_place(stream), len(x_RD)), lambda: Feeding(decoder, stream)).run(stream, x_RD)
+
+
+def capture(decoder: Decoder, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """Recorded, not run; it must have run before, which loads all that a capture must not."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=decoder.graph_pool()):
+        step()
+    return graph
 
 
 def draw(decoder: Decoder, stream: Stream, uniform: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,21 +158,29 @@ def draw(decoder: Decoder, stream: Stream, uniform: torch.Tensor, how: Sampling)
     steps.begin(stream, uniform)
     longest = max(cache.lengths)
     for fed in range(1, tokens):  # the last id is not fed
-        steps.run(min(cache.capacity, -(-(longest + fed) // READ) * READ))
+        steps.run(steps.reads(longest + fed))
     steps.choose()
     stream.last = steps.last_RD.clone()
-    cache.lengths = [length + tokens - 1 for length in cache.lengths]
+    cache.extend([tokens - 1] * cache.rows)
     del steps.cache  # its memory must not outlive the stream
     return steps.ids_BS.clone(), steps.logprobs_BS.clone()
 
 
 def _steps(decoder: Decoder, stream: Stream, how: Sampling, tokens: int) -> Steps:
-    """Buffers and graphs of this shape. A graph knows addresses only, so the cache's are part of the shape."""
+    """Buffers and graphs of this shape."""
+    key = (_place(stream), stream.guided, how, tokens)
+    return _kept(decoder, key, lambda: Steps(decoder, stream, how, tokens))
+
+
+def _place(stream: Stream) -> tuple:
+    """A graph knows addresses only, so the cache's are part of a shape."""
     cache = stream.cache
-    place = (cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.shape)
-    key = (place, stream.guided, how, tokens)
+    return cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.shape
+
+
+def _kept(decoder: Decoder, key: tuple, make: Callable[[], Any]) -> Any:
     if key not in decoder.steps:
         if len(decoder.steps) >= KEPT:
             decoder.steps.clear()
-        decoder.steps[key] = Steps(decoder, stream, how, tokens)
+        decoder.steps[key] = make()
     return decoder.steps[key]

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaModel
 
-from janus_r1.model.int8 import Int8Linear, product
+from janus_r1.model.int8 import Coded, Int8Linear, product
 from janus_r1.model.memory import COPIED
 
 MATRICES = ("qkv", "out", "gate_up", "down")
-Matrix = torch.Tensor | tuple[Int8Linear, ...]  # in 8 bits: those below each other, multiplied as one
+Matrix = torch.Tensor | tuple[Int8Linear, ...] | Coded  # in 8 bits: on a CPU those below each other
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LayerWeights:
     down: Matrix
 
 
-def fuse(*linears: nn.Linear) -> torch.Tensor:
+def fuse(*linears: nn.Linear | Int8Linear) -> torch.Tensor:
     """The weights of ``linears`` below each other; the linears become views of the result.
 
     A second call finds them fused and copies nothing.
@@ -49,7 +49,7 @@ def fuse(*linears: nn.Linear) -> torch.Tensor:
     return fused
 
 
-def _already_fused(linears: tuple[nn.Linear, ...]) -> bool:
+def _already_fused(linears: tuple[nn.Linear | Int8Linear, ...]) -> bool:
     expected = linears[0].weight.data_ptr()
     for linear in linears:
         if linear.weight.data_ptr() != expected:
@@ -86,7 +86,12 @@ def layer_weights(model: LlamaModel) -> list[LayerWeights]:
 
 
 def _stacked(*linears: nn.Linear | Int8Linear) -> Matrix:
-    return tuple(m for m in linears if isinstance(m, Int8Linear)) or fuse(*linears)  # type: ignore[arg-type]
+    rounded = tuple(m for m in linears if isinstance(m, Int8Linear))
+    if not rounded:
+        return fuse(*linears)
+    if hasattr(rounded[0], "packed"):
+        return rounded
+    return Coded(fuse(*rounded), torch.cat([m.scales for m in rounded]))
 
 
 def laid_out(layers: list[LayerWeights]) -> list[LayerWeights]:

@@ -1,12 +1,14 @@
-"""The language model's matrices in 8 bits, to generate on a CPU: half the bytes of bfloat16 to read a token.
+"""The language model's matrices in 8 bits, to generate: half the bytes of bfloat16 to read a token.
 
-Both sides are scaled row by row, weights once and activations before every product, so that a chain does not depend on
-the batch it is drawn in. oneDNN multiplies the 8-bit numbers; heads, embeddings and encoders stay as they are.
+Weights are scaled row by row, once. On a CPU activations are, too, before every product, so that a chain does not
+depend on the batch it is drawn in, and oneDNN multiplies the 8-bit numbers. On a GPU they stay in bfloat16
+(:mod:`janus_r1.engine.kernels`). Heads, embeddings and encoders stay as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,17 +20,26 @@ LARGEST = 127
 TINY = 1e-12  # instead of dividing a row of zeros by zero
 
 
+class Coded(NamedTuple):
+    """A matrix on a GPU: int8 codes [N, K], each row times its scale [N]."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+
+
 class Int8Linear(nn.Module):
     """``nn.Linear`` without a bias and without gradients; its weights are not part of a state dict."""
 
     def __init__(self, weight_NK: torch.Tensor) -> None:
         super().__init__()
-        self.scales, codes = coded(weight_NK.detach())
-        self.zeros = torch.zeros(len(codes), dtype=torch.int32)
-        self.packed = torch.ops.onednn.qlinear_prepack(codes, None)
+        self.scales, self.weight = coded(weight_NK.detach())
+        if weight_NK.device.type == "cpu":
+            self.zeros = torch.zeros(len(weight_NK), dtype=torch.int32)
+            self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
+            del self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return product(x, [self])
+        return product(x, [self] if hasattr(self, "packed") else Coded(self.weight, self.scales))
 
 
 def coded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,8 +49,11 @@ def coded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return largest[:, 0] / LARGEST, codes
 
 
-def product(x: torch.Tensor, stacked: Sequence[Int8Linear]) -> torch.Tensor:
+def product(x: torch.Tensor, stacked: Sequence[Int8Linear] | Coded) -> torch.Tensor:
     """x [..., K] by several matrices below each other: [..., N], in the dtype of x."""
+    if isinstance(stacked, Coded):
+        whole = torch.nn.functional.linear(x, stacked.codes.to(x.dtype))
+        return whole.float().mul_(stacked.scales).to(x.dtype)
     scales, codes = coded(x.reshape(-1, x.shape[-1]))
     parts = [
         torch.ops.onednn.qlinear_pointwise(
@@ -55,10 +69,12 @@ def quantize(janus: Janus) -> Janus:
     """The same model with its language model's matrices in 8 bits; each frees its original.
 
     Raises:
-        UserError: on another device than a CPU, or where this torch has no oneDNN.
+        UserError: on another device than a CPU or an NVIDIA GPU, or where this torch has no oneDNN.
     """
-    require(janus.device.type == "cpu", f"int8 is for a CPU: on {janus.device} pass --dtype bfloat16")
-    require(hasattr(torch.ops.onednn, "qlinear_pointwise"), "this torch multiplies no int8: pass --dtype bfloat16")
+    kind = janus.device.type
+    require(kind in ("cpu", "cuda"), f"int8 is for a CPU or an NVIDIA GPU: on {kind} pass --dtype bfloat16")
+    known = kind == "cuda" or hasattr(torch.ops.onednn, "qlinear_pointwise")
+    require(known, "this torch multiplies no int8: pass --dtype bfloat16")
     for layer in janus.core.model.language_model.layers:
         for block in (layer.self_attn, layer.mlp):
             for name, linear in list(block.named_children()):

@@ -29,6 +29,7 @@ class Janus(nn.Module):
         self.image_tokens = core.config.vision_config.num_image_tokens
         self.image_size = int(core.config.vision_config.image_size)
         self.layout = Layout(tokenizer, self.image_tokens)
+        self.cache_dtype: torch.dtype | None = None  # of cached keys and values; None: the model's own
 
     @property
     def device(self) -> torch.device:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from janus_r1.chain import Settings, Source
-from janus_r1.data.edit_examples import COMPARED, FileEdits, WorldEdits
+from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.edit_pairs import PairReader, read_pairs
+from janus_r1.data.edit_plan import COMPARED
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen, Text
 from janus_r1.train.loop import RunOptions

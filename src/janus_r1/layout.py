@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -94,6 +95,7 @@ class Layout:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> None:
         self.tokenizer = tokenizer
+        self._encode = lru_cache(maxsize=8192)(self._tokens)  # most pieces of most rows have been there before
         self.special = SpecialTokens.of(tokenizer)
         self.image_tokens = image_tokens
         self.self_check = Text(self._encode(SELF_CHECK))
@@ -101,7 +103,7 @@ class Layout:
         request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
         self.edit_request = Text((*self._encode(END_OF_IMAGE), *request))
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def _tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     # ----------------------------------------------------------------------------------- pieces

@@ -9,26 +9,19 @@ is the verifier's on what is left.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate
 
 import numpy as np
 
 from janus_r1.chain import Source
 from janus_r1.data.edit_pairs import PairReader, read_pairs
+from janus_r1.data.edit_plan import EditPlan, Sketch, to_compare, to_draw, to_learn, to_redraw
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
-from janus_r1.world.differences import statements
-from janus_r1.world.edit_cases import EditCase, train_edits
-from janus_r1.world.edits import CannotEdit
-from janus_r1.world.mistakes import side_effects, wrong_edits
-from janus_r1.world.render import render
-from janus_r1.world.scene import Scene
 from janus_r1.world.verify_edit import check_edit, look
-
-COMPARED = 7  # statements a checklist
 
 
 @dataclass(frozen=True)
@@ -56,104 +49,100 @@ class WorldEdits:
         """``half`` decodes results in bfloat16."""
         self.model, self.layout, self.word_weight, self.half = model, model.layout, word_weight, half
 
+    def rows(self, made: EditPlan, wrong_rounds: int) -> tuple[list[Row], list[Row]]:
+        """Image rows (made and redrawn) and verdict rows (judged and compared) of a plan."""
+        images = [*self._drawn(made.draw), *self._redrawn(made.redraw)]
+        return images, [*self._judged(made.judge, wrong_rounds), *self._compared(made.compare)]
+
     def draw(self, count: int, rng: random.Random, dropout: float) -> list[Row]:
         """A source and an instruction to the edited picture; loss on its ids."""
-        cases = list(islice(train_edits(rng), count))
-        sources = self.model.sources([render(case.source) for case in cases])
-        targets = self.model.sources([render(case.target) for case in cases])
-        return [
-            self.layout.draw(case.instruction.text, target.ids, rng.random() < dropout, source)
-            for case, source, target in zip(cases, sources, targets, strict=True)
-        ]
+        return self._drawn(to_draw(count, rng, dropout))
 
     def judge(self, count: int, rng: random.Random, wrong_rounds: int) -> list[Row]:
         """The verdict on a result, after up to ``wrong_rounds`` rejected ones; every other result is a mistake."""
+        return self._judged(to_learn(count, rng, wrong_rounds + 1), wrong_rounds)
+
+    def compare(self, count: int, rng: random.Random) -> list[Row]:
+        """What became of the source in a result, every other one a mistake, as a checklist."""
+        return self._compared(to_compare(count, rng))
+
+    def redraw(self, count: int, rng: random.Random, wrong_rounds: int, dropout: float) -> list[Row]:
+        """From ``wrong_rounds`` mistakes and the verdicts on them to the edited picture."""
+        return self._redrawn(to_redraw(count, rng, wrong_rounds, dropout))
+
+    def lessons(self, count: int, mistakes: int, rng: random.Random) -> list[Lesson]:
+        """Training cases, each with up to ``mistakes`` wrong results, which the verifier found to be wrong."""
+        return list(self._lessons(to_learn(count, rng, mistakes)))
+
+    # -------------------------------------------------------------------------- what the model adds
+
+    def _drawn(self, sketches: Sequence[Sketch]) -> list[Row]:
+        return [
+            self.layout.draw(sketch.instruction.text, target.ids, sketch.dropped, source)
+            for sketch, (source, target) in zip(sketches, self._coded(sketches), strict=True)
+        ]
+
+    def _redrawn(self, sketches: Sequence[Sketch]) -> list[Row]:
         rows = []
-        for index, lesson in enumerate(self.lessons(count, wrong_rounds + 1, rng)):
+        for sketch, lesson in zip(sketches, self._lessons(sketches), strict=True):
+            earlier = [(Drawn(result.ids), result.verdict) for result in lesson.wrong]
+            rows.append(
+                self.layout.redraw(lesson.instruction, earlier, lesson.right.ids, sketch.dropped, lesson.source)
+            )
+        return rows
+
+    def _judged(self, sketches: Sequence[Sketch], wrong_rounds: int) -> list[Row]:
+        rows = []
+        for index, lesson in enumerate(self._lessons(sketches)):
             *earlier, last = lesson.wrong or (lesson.right,)
             judged = lesson.right if index % 2 == 0 else last
             rows.append(self._judge_row(lesson, earlier[:wrong_rounds], judged))
         return rows
 
     def _judge_row(self, lesson: Lesson, earlier: Sequence[Result], judged: Result) -> Row:
-        before = [(self._seen(result), result.verdict) for result in earlier]
+        before = [(self._seen(result.pixels), result.verdict) for result in earlier]
         return self.layout.judge(
-            lesson.instruction, before, self._seen(judged), judged.verdict, self.word_weight, source=lesson.source
+            lesson.instruction,
+            before,
+            self._seen(judged.pixels),
+            judged.verdict,
+            self.word_weight,
+            source=lesson.source,
         )
 
-    def compare(self, count: int, rng: random.Random) -> list[Row]:
-        """What became of the source in a result, every other one a mistake, as a checklist."""
-        if not count:
-            return []  # nothing to decode
-        cases = list(islice(train_edits(rng), count))
-        after = [case.target if i % 2 == 0 else _mistakes(case, 1, rng)[0] for i, case in enumerate(cases)]
-        sources = self.model.sources([render(case.source) for case in cases])
-        results = self.model.sources([render(scene) for scene in after])
-        pictures = self.model.decode_image(self.model.ids_of(results), self.half)
+    def _compared(self, sketches: Sequence[Sketch]) -> list[Row]:
+        coded = self._coded(sketches)
+        pictures = self._decoded([result for _, result in coded])
         return [
-            self.layout.compare(
-                case.instruction.text,
-                source,
-                Seen(pixels, self.model.image_tokens),
-                statements(case.source, scene, COMPARED, rng),
-            )
-            for case, source, scene, pixels in zip(cases, sources, after, pictures, strict=True)
+            self.layout.compare(sketch.instruction.text, source, self._seen(pixels), list(sketch.statements))
+            for sketch, (source, _), pixels in zip(sketches, coded, pictures, strict=True)
         ]
 
-    def redraw(self, count: int, rng: random.Random, wrong_rounds: int, dropout: float) -> list[Row]:
-        """From ``wrong_rounds`` mistakes and the verdicts on them to the edited picture."""
-        rows = []
-        for lesson in self.lessons(count, wrong_rounds, rng):
-            earlier = [(Drawn(result.ids), result.verdict) for result in lesson.wrong]
-            dropped = rng.random() < dropout
-            rows.append(self.layout.redraw(lesson.instruction, earlier, lesson.right.ids, dropped, lesson.source))
-        return rows
+    def _lessons(self, sketches: Sequence[Sketch]) -> Iterator[Lesson]:
+        coded = self._coded(sketches)
+        pictures = self._decoded([result for _, *results in coded for result in results])
+        ends = list(accumulate(len(sketch.results) for sketch in sketches))
+        for sketch, (source, *results), end in zip(sketches, coded, ends, strict=True):
+            right, *wrong = self._checked(sketch, results, pictures[end - len(results) : end])
+            yield Lesson(sketch.instruction.text, source, right, tuple(r for r in wrong if not r.correct))
 
-    def _seen(self, result: Result) -> Seen:
-        return Seen(result.pixels, self.model.image_tokens)
-
-    # ---------------------------------------------------------------------------------- lessons
-
-    def lessons(self, count: int, mistakes: int, rng: random.Random) -> list[Lesson]:
-        """Training cases, each with up to ``mistakes`` wrong results, which the verifier found to be wrong.
-
-        A case that the tokenizer blurs beyond the verifier's reading is replaced by another.
-        """
-        lessons: list[Lesson] = []
-        stream = train_edits(rng)
-        while len(lessons) < count:
-            cases = list(islice(stream, count - len(lessons)))
-            scenes = [[case.source, case.target, *_mistakes(case, mistakes, rng)] for case in cases]
-            coded = iter(self.model.sources([render(scene) for row in scenes for scene in row]))
-            for case, row in zip(cases, scenes, strict=True):
-                source, *results = (next(coded) for _ in row)
-                if lesson := self._lesson(case, source, results):
-                    lessons.append(lesson)
-        return lessons
-
-    def _lesson(self, case: EditCase, source: Source, results: list[Source]) -> Lesson | None:
-        before = look(source.pixels)
-        checked = []
-        pictures = self.model.decode_image(self.model.ids_of(results), self.half)
+    def _checked(self, sketch: Sketch, results: Sequence[Source], pictures: Sequence[np.ndarray]) -> Iterator[Result]:
+        assert sketch.view is not None, "a plan looks at the sources of lessons"
         for result, pixels in zip(results, pictures, strict=True):
-            try:
-                found = check_edit(before, look(pixels), case.instruction.edits)
-            except CannotEdit:
-                return None
-            checked.append(Result(result.ids, pixels, found.correct, found.verdict))
-        right, *wrong = checked
-        return Lesson(case.instruction.text, source, right, tuple(r for r in wrong if not r.correct))
+            found = check_edit(sketch.view, look(pixels), sketch.instruction.edits)
+            yield Result(result.ids, pixels, found.correct, found.verdict)
 
+    def _coded(self, sketches: Sequence[Sketch]) -> list[list[Source]]:
+        """The source and the results of every sketch, with their ids."""
+        coded = iter(self.model.sources([image for sketch in sketches for image in (sketch.source, *sketch.results)]))
+        return [[next(coded) for _ in (sketch.source, *sketch.results)] for sketch in sketches]
 
-def _mistakes(case: EditCase, count: int, rng: random.Random) -> list[Scene]:
-    """Different wrong results: as often another edit than the one asked for as one change too many."""
-    kinds = [list(mistakes(case, rng).values()) for mistakes in (wrong_edits, side_effects)]
-    for scenes in kinds:
-        rng.shuffle(scenes)
-    chosen: list[Scene] = []
-    while len(chosen) < count and any(kinds):
-        chosen.append(rng.choice([scenes for scenes in kinds if scenes]).pop())
-    return chosen
+    def _decoded(self, results: Sequence[Source]) -> list[np.ndarray]:
+        """What the tokenizer makes of them, uint8 [H, W, 3] each."""
+        return list(self.model.decode_image(self.model.ids_of(results), self.half)) if results else []
+
+    def _seen(self, pixels: np.ndarray) -> Seen:
+        return Seen(pixels, self.model.image_tokens)
 
 
 class FileEdits:

@@ -101,6 +101,8 @@ class RunOptions:
     """Steps between pictures in the log; 0: one at the end."""
     threads: int = 0
     """CPU threads; 0 leaves torch's default."""
+    workers: int = 0
+    """sft: processes that prepare the world's edits of the coming steps, which pays beside a GPU; 0: this one does."""
 
     def seed_of(self, step: int) -> int:
         """From which everything random in a step follows."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +19,12 @@ import torch
 
 from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.edit_examples import FileEdits, WorldEdits
+from janus_r1.data.edit_plan import EditCounts, EditPlan, plan
 from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.layout import Row, row_length
 from janus_r1.model.loading import load, save
+from janus_r1.train.ahead import Ahead
 from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
@@ -77,6 +80,16 @@ class SftRecipe:
     """Also train the understanding encoder (the paper's code freezes it)."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A step's rows of candidates, and what its edits follow from."""
+
+    images: list[Row]
+    verdicts: list[Row]
+    counts: EditCounts
+    rng: random.Random
+
+
 class SftStage(Stage):
     reloads_frozen = True
 
@@ -93,6 +106,7 @@ class SftStage(Stage):
             candidates = CandidateSet(recipe.candidates)
             self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, own_drafts)
         self.edits = self._edits()
+        self.ahead = Ahead(recipe.run.workers if self.edits else 0, recipe.run.steps, self._begin)
         self.parts = 1
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
@@ -107,13 +121,28 @@ class SftStage(Stage):
 
     def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
+        begun, made = self.ahead(step)
+        images, verdicts = [*begun.images], [*begun.verdicts]
+        if isinstance(self.edits, FileEdits):
+            images += self.edits.draw(begun.counts.draw, begun.rng, begun.counts.dropout)
+        elif self.edits is not None:
+            edited, judged = self.edits.rows(made, begun.counts.judge_rounds)
+            images, verdicts = [*images, *edited], [*verdicts, *judged]
+        return self._micro_batches(images, verdicts)
+
+    def _begin(self, step: int) -> tuple[Begun, Callable[[], EditPlan]]:
+        """A step as far as its candidates go, and the planning of its edits, which may happen in another process."""
         recipe = self.recipe
         rng = random.Random(recipe.run.seed_of(step))
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)
-        edited, judged = self._editing_rows(rng, redraw_rounds, judge_rounds)
-        return self._micro_batches([*images, *edited], [*verdicts, *judged])
+        shares = [*recipe.edit_mix, 0.0][:4]
+        share = sum(recipe.mix[3:])
+        draw, judge, redraw, compare = (round(share * part * recipe.rows) for part in shares)
+        counts = EditCounts(draw, redraw, judge, compare, redraw_rounds, judge_rounds, recipe.caption_dropout)
+        wanted = counts if isinstance(self.edits, WorldEdits) else EditCounts(0)
+        return Begun(images, verdicts, counts, rng), partial(plan, wanted, rng)
 
     def _drawing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
         recipe, examples = self.recipe, self.examples
@@ -123,18 +152,6 @@ class SftStage(Stage):
         images = [examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
         images += [examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         return images, [examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
-
-    def _editing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
-        recipe, edits = self.recipe, self.edits
-        if edits is None:
-            return [], []
-        shares = [*recipe.edit_mix, 0.0][:4]
-        draw, judge, redraw, compare = (round(recipe.mix[3] * share * recipe.rows) for share in shares)
-        images = edits.draw(draw, rng, recipe.caption_dropout)
-        if isinstance(edits, FileEdits):
-            return images, []
-        images += edits.redraw(redraw, rng, redraw_rounds, recipe.caption_dropout)
-        return images, [*edits.judge(judge, rng, judge_rounds), *edits.compare(compare, rng)]
 
     def _micro_batches(self, images: list[Row], verdicts: list[Row]) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """This process's share of a step's rows; as many as in the other processes, with rows of every kind."""

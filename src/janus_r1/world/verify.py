@@ -83,7 +83,11 @@ def verify_scene(scene: Scene, description: Description) -> Verification:
 def find_objects(pixels: np.ndarray) -> list[Seen]:
     """Objects in reading order (top to bottom, then left to right)."""
     image = pixels.astype(np.float32)
-    background = find_background(image)
+    return objects_before(find_background(image), image)
+
+
+def objects_before(background: np.ndarray, image: np.ndarray) -> list[Seen]:
+    """As :func:`find_objects`, of float32 [64, 64, 3] whose background is known."""
     distance = np.linalg.norm(image - background, axis=-1)
     labels, count = components(distance > FOREGROUND_DISTANCE)
     areas = np.bincount(labels.ravel(), minlength=count + 1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from janus_r1.world.edits import CannotEdit, Edit, locate, stands
 from janus_r1.world.scene import Slot, with_article
-from janus_r1.world.verify import FAIL_CEILING, Seen, Verification, find_background, find_objects, name
+from janus_r1.world.verify import FAIL_CEILING, Seen, Verification, find_background, name, objects_before
 
 PLACE_TOLERANCE = 3.0  # pixels that a centre may be off; the lattice of places has 4
 BACKGROUND_TOLERANCE = 30.0  # RGB distance; the closest two backgrounds are 63 apart
@@ -67,7 +67,9 @@ def verify_edit(source: np.ndarray, result: np.ndarray, edits: Sequence[Edit]) -
 
 
 def look(pixels: np.ndarray) -> View:
-    return View(tuple(find_objects(pixels)), find_background(pixels.astype(np.float32)))
+    image = pixels.astype(np.float32)
+    background = find_background(image)
+    return View(tuple(objects_before(background, image)), background)
 
 
 def check_edit(source: View, result: View, edits: Sequence[Edit]) -> EditVerification:

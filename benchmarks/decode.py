@@ -4,17 +4,18 @@
     python benchmarks/decode.py --preset 7b --device cuda --dtype bfloat16 --batch 1,4,16,64,128
     python benchmarks/decode.py --preset 100m --batch 2 --tokens 32      # a 576-id image, cut short
     python benchmarks/decode.py --preset 1b --dtype int8 --batch 1,4 --tokens 8
+    python benchmarks/decode.py --preset 7b --device cuda --dtype bfloat16 --kv fp8 --batch 64,128 --arms ours
     python benchmarks/decode.py --plot docs/decode.png
 
 * ours          janus_r1.engine: preallocated cache, prompts prefilled once, fused projections; on a GPU
-                one CUDA graph a token
+                one CUDA graph a token, of our own kernels in bfloat16
 * transformers  JanusForConditionalGeneration.generate(generation_mode="image"), static cache
 * official      a plain loop as the official code has it: a dynamic cache that grows every token
 
 Every arm draws the same number of ids a row for the same prompts, with guidance, and takes turns with
 the others, so that a busy moment of the machine does not favour one. Pixels are not decoded: the
-VQ decoder is the same for all. A preset has random weights, which take as long as trained ones. With --dtype int8
-ours alone draws in 8 bits, and the others in bfloat16.
+VQ decoder is the same for all. A preset has random weights, which take as long as trained ones. With --dtype int8 or
+--kv fp8 ours alone draws in 8 bits, and the others in bfloat16.
 
 The limit is memory: what every token must read (layers, image head, mean length of the cache) against
 what a plain copy of a large tensor reads and writes a second on this machine, both measured here.
@@ -48,7 +49,7 @@ from janus_r1.environment import environment
 from janus_r1.layout import Text
 from janus_r1.model.int8 import quantize
 from janus_r1.model.janus import Janus
-from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, load
+from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, KV, cache_dtype, load
 from janus_r1.model.memory import step_bytes
 from janus_r1.model.presets import PRESETS, preset_config, random_model
 from janus_r1.world.prompts import split
@@ -137,19 +138,23 @@ def prompts_for(model: Janus, batch: int) -> list[Text]:
 def measure(model: Janus, batch: int, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Seconds a batch (sorted) and peak bytes for every arm."""
     prompts = prompts_for(model, batch)
-    arms = {name: partial(arm, model, prompts, options.guidance) for name, arm in ARMS.items()}
-    arms["ours"] = partial(arms["ours"], int8=options.dtype == INT8)
+    named = [name for name in ARMS if name in options.arms.split(",")]
+    arms = {name: partial(ARMS[name], model, prompts, options.guidance) for name in named}
+    if "ours" in arms:
+        arms["ours"] = partial(arms["ours"], int8=options.dtype == INT8)
     turns = machine.take_turns(arms, options.repeats, str(model.device))
     assert all(ids.shape == (batch, model.image_tokens) for arm in turns.values() for ids in arm.results)
     return {name: {"seconds": sorted(arm.seconds), "peak_bytes": max(arm.peaks)} for name, arm in turns.items()}
 
 
-def rates(model: Janus, batch: int, arm: dict[str, Any], bandwidth: float, int8: bool) -> dict[str, float]:
+def rates(
+    model: Janus, batch: int, arm: dict[str, Any], bandwidth: float, int8: bool = False, kv: torch.dtype | None = None
+) -> dict[str, float]:
     """What follows from the median: images, tokens and bytes a second, and the share of the copy bandwidth."""
     took = statistics.median(arm["seconds"])
     prompts = prompts_for(model, batch)
     context = sum(len(prompt) for prompt in prompts) // batch + model.image_tokens // 2
-    read = step_bytes(model.core.config, model.dtype, 2 * batch, context, int8) * model.image_tokens
+    read = step_bytes(model.core.config, model.dtype, 2 * batch, context, int8, kv) * model.image_tokens
     return {
         "images_per_second": batch / took,
         "tokens_per_second": batch * model.image_tokens / took,
@@ -173,14 +178,18 @@ def bench(model: Janus, options: argparse.Namespace, bandwidth: float) -> list[d
     for batch in map(int, options.batch.split(",")):
         arms = measure(model, batch, options)
         for name, arm in arms.items():
-            arm |= rates(model, batch, arm, bandwidth, int8=name == "ours" and options.dtype == INT8)
+            own = {"int8": options.dtype == INT8, "kv": model.cache_dtype} if name == "ours" else {}
+            arm |= rates(model, batch, arm, bandwidth, **own)
             print(
                 f"{batch:>5} {name:<12} {arm['images_per_second']:>9.3f} {arm['tokens_per_second']:>9.1f} "
                 f"{arm['bytes_per_second'] / 1e9:>8.2f} {arm['share_of_bandwidth']:>7.1%} "
                 f"{arm['peak_bytes'] / 1e9:>8.2f}"
             )
-        ratio = {name: arms["ours"]["images_per_second"] / arms[name]["images_per_second"] for name in list(ARMS)[1:]}
-        print("      ours is faster by " + ", ".join(f"{r:.2f}x than {name}" for name, r in ratio.items()), flush=True)
+        speed = {name: arm["images_per_second"] for name, arm in arms.items()}
+        fastest = speed.pop("ours", None)
+        if fastest and speed:
+            ratios = [f"{fastest / rival:.2f}x than {name}" for name, rival in speed.items()]
+            print("      ours is faster by " + ", ".join(ratios), flush=True)
         rows.append({"batch": batch, "arms": arms})
     return rows
 
@@ -192,14 +201,18 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    latest = {(r.get("preset") or r["model"], r["machine"], r["dtype"]): r for r in records if "machine" in r}
+    latest = {
+        (r.get("preset") or r["model"], r["machine"], r["dtype"]): r
+        for r in records
+        if "machine" in r and r.get("kv", "auto") == "auto" and len(r["rows"][0]["arms"]) > 1
+    }
     columns = min(2, len(latest))
     lines = math.ceil(len(latest) / columns)
     figure, axes = pyplot.subplots(lines, columns, figsize=(5 * columns, 3.6 * lines), squeeze=False)
     for axis in axes.flat[len(latest) :]:
         axis.remove()
     for axis, ((name, where, dtype), record) in zip(axes.flat, latest.items(), strict=False):
-        for arm in ARMS:
+        for arm in record["rows"][0]["arms"]:
             points = [(row["batch"], row["arms"][arm]["images_per_second"]) for row in record["rows"]]
             axis.plot(*zip(*points, strict=True), marker="o", label=arm)
         short = f", first {record['tokens']} ids" if record.get("tokens") else ""
@@ -224,6 +237,8 @@ def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", default="1,4,16,64")
     parser.add_argument("--tokens", type=int, default=0, help="ids an image, to try a large model in short")
     parser.add_argument("--dtype", default="float32", choices=[*DTYPES, INT8])
+    parser.add_argument("--kv", default="auto", choices=list(KV), help="fp8: our cached keys and values in 8 bits")
+    parser.add_argument("--arms", default=",".join(ARMS), help="some of them only")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
@@ -245,6 +260,7 @@ def main() -> None:
         model = random_janus(options.preset, dtype, options.device)
     else:
         model = load(options.model, dtype, options.device)
+    model.cache_dtype = cache_dtype(options.kv)
     if options.tokens:
         shorten(model, options.tokens)
     bandwidth, where = machine.copy_bandwidth(options.device), machine.name(options.device)

@@ -1,6 +1,8 @@
 """Seconds a step of reinforcement learning beside the official code's structure, in one process, on the same work.
 
     python benchmarks/rl_step.py --model tiny-sft --prompts 8 --group 8
+    python benchmarks/rl_step.py --preset 7b --prompts 4 --group 8 --rows 32 --guidance 5 --precision bf16 \\
+        --lora-rank 64 --base-dtype bfloat16 --recompute --arms ours        # on a GPU
 
 * ours      train.rl: streams that only grow, accepted rows leave, sampled positions alone reach a head
 * official  three stages, each prefilled from nothing: draw; judge; redraw of every row, accepted or not; a cache
@@ -9,8 +11,9 @@
 
 Both draw the same prompts with the same group, model, guidance and longest reason, two drafts a chain at
 most, score them with the world's verifier, and make one AdamW step (of rate 0, so that every turn does the
-same). They take turns. Peak memory is the process's on a CPU, in the first turn: later it holds what the other
-arm has left behind; on a GPU it is what torch allocated.
+same). A preset has random weights, whose pictures the verifier cannot read: rewards are random then. They take
+turns. Peak memory is the process's on a CPU, in the first turn: later it holds what the other arm has left behind;
+on a GPU it is what torch allocated.
 Results are appended to benchmarks/results/rl_step.jsonl.
 """
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -34,7 +38,12 @@ import torch
 
 import machine
 import rl_official
+from decode import random_janus
 from janus_r1.environment import environment
+from janus_r1.model.loading import save
+from janus_r1.model.presets import PRESETS
+from janus_r1.reward.ensemble import Ensemble
+from janus_r1.reward.score import Scorable, Score
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.rl.recipe import RlRecipe
@@ -146,6 +155,28 @@ def summary(steps: Sequence[Step]) -> dict:
     }
 
 
+class Chance:
+    """Scores that depend on nothing: what a preset's pictures are worth."""
+
+    name = "chance"
+
+    def __init__(self) -> None:
+        self.random = random.Random(0)
+
+    def score(self, items: Sequence[Scorable]) -> list[Score]:
+        return [self.random.random() for _ in items]
+
+
+def preset_stage(options: argparse.Namespace) -> RlStage:
+    """Random weights, which the stage loads from a folder as it would a checkpoint's."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options.model = f"{options.out}/model"
+    save(random_janus(options.preset, options.base_dtype, device), options.model)
+    stage = stage_of(options)
+    stage.rewards = Ensemble([(Chance(), 1.0)])
+    return stage
+
+
 def stage_of(options: argparse.Namespace) -> RlStage:
     run = RunOptions(out=options.out, precision=options.precision, threads=options.threads)
     return RlStage(
@@ -174,6 +205,7 @@ def stage_of(options: argparse.Namespace) -> RlStage:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft")
+    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--rows", type=int, default=32, help="chains at once, in drawing and in learning")
@@ -195,7 +227,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as options.out:
-        arms = measure(stage_of(options), options.arms.split(","), options.repeats)
+        stage = preset_stage(options) if options.preset else stage_of(options)
+        arms = measure(stage, options.arms.split(","), options.repeats)
     del options.out
     for name, arm in arms.items():
         split = ", ".join(f"{part} {arm['split'][part]:.2f}" for part in PARTS)
@@ -204,7 +237,9 @@ def main() -> None:
     if len(arms) == 2:
         print(f"ours is faster by {arms['official']['seconds'] / arms['ours']['seconds']:.1f}x a step")
     if not options.no_save:
-        record = {"date": str(date.today()), **vars(options), "environment": environment(), "arms": arms}
+        where = machine.name(str(stage.janus.device))
+        record = {"date": str(date.today()), **vars(options), "machine": where}
+        record |= {"environment": environment(), "arms": arms}
         machine.append(RESULTS, record)
 
 

@@ -29,7 +29,7 @@ def test_every_decoder_draws_a_shortened_image(ready):
     decode.shorten(ready, 5)
     arms = decode.measure(ready, 2, decode.options_from(["--repeats", "1"]))
     for arm in arms.values():
-        found = decode.rates(ready, 2, arm, bandwidth=1e9, int8=False)
+        found = decode.rates(ready, 2, arm, bandwidth=1e9)
         assert len(arm["seconds"]) == 1 and arm["peak_bytes"] > 0
         assert found["tokens_per_second"] == pytest.approx(5 * found["images_per_second"])
         assert found["share_of_bandwidth"] == pytest.approx(found["bytes_per_second"] / 1e9)

@@ -45,7 +45,7 @@ def stand_in(monkeypatch, tmp_path):
     """``generate`` with the stand-in; the working folder is empty."""
     from janus_r1.commands import generate
 
-    monkeypatch.setattr(generate, "load_model", lambda *arguments: StandIn())
+    monkeypatch.setattr(generate, "load_model", lambda *_, **__: StandIn())
     monkeypatch.chdir(tmp_path)
 
 

@@ -31,15 +31,20 @@ class JanusR1:
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "tiny-r1", dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None
+        cls,
+        name: str = "tiny-r1",
+        dtype: str = "float32",
+        device: str = "cpu",
+        weights: str | Path | None = None,
+        kv: str = "auto",
     ) -> JanusR1:
         """Load an embedded model (``tiny-base``, ``tiny-sft``, ``tiny-r1``, ``tiny-r1-edit``), a folder or a Hub id.
 
         Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
-        dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16``, ``auto`` (as stored) or, on a CPU,
-        ``int8`` (large matrices in 8 bits, to generate with).
+        dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16``, ``auto`` (as stored) or ``int8``
+        (large matrices in 8 bits, to generate with). ``kv``: ``auto``, or ``fp8`` for cached keys and values.
         """
-        return cls(load(name, dtype, device, weights))
+        return cls(load(name, dtype, device, weights, kv))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write transformers' own layout: safetensors, config, processor."""

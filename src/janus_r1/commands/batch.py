@@ -31,7 +31,7 @@ def plan_batch(
         UserError: if not even one chain fits beside the weights.
     """
     from janus_r1.layout import MAX_CAPTION_TOKENS
-    from janus_r1.model.loading import describe
+    from janus_r1.model.loading import cache_dtype, describe
     from janus_r1.model.memory import estimate, free_bytes
 
     device, wanted = args.device, args.max_batch
@@ -42,7 +42,7 @@ def plan_batch(
         return min(most, UNKNOWN) if isinstance(wanted, str) else most
     longest = max((len(prompt.encode()) for prompt in prompts), default=MAX_CAPTION_TOKENS)
     with loading_errors(args.model):
-        need = estimate(*describe(args.model, args.dtype), settings, drawing, longest, edit)
+        need = estimate(*describe(args.model, args.dtype), settings, drawing, longest, edit, cache_dtype(args.kv))
     batch = need.largest_batch(free, most)
     if not batch:
         raise UserError(

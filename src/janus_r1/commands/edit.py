@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     with answers_only(args.json):
         image = read_image(args.image, warn=warn)
         batch = plan_batch(args, args.instructions, args.samples, settings, edit=True)
-        model = load_model(args.model, args.dtype, args.device)
+        model = load_model(args.model, args.dtype, args.device, kv=args.kv)
         began = time.monotonic()
         with progress("editing") as update, memory_errors(batch, args.device):
             chains = in_turn(model, image, args.instructions, settings, args.samples, batch, update)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 def _audit(args: argparse.Namespace) -> tuple[dict[str, Any], list[Judged]]:
     settings = replace(Settings.among(vars(args)), rounds=1)
     batch = plan_batch(args, [], MOST, settings)
-    model = load_model(args.model, args.dtype, args.device)
+    model = load_model(args.model, args.dtype, args.device, kv=args.kv)
     from janus_r1.eval.audit import audit
     from janus_r1.eval.world import EvalOptions
     from janus_r1.train.history import training

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     batch = plan_batch(args, [], MOST, settings, edit=True)
-    model = load_model(args.model, args.dtype, args.device)
+    model = load_model(args.model, args.dtype, args.device, kv=args.kv)
     from janus_r1.eval.edit import EditEvalOptions, evaluate_edit
     from janus_r1.train.history import training
 

@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    model = load_model(args.model, args.dtype, args.device)
-    drawer = load_model(args.drafts_of, args.dtype, args.device)
+    model = load_model(args.model, args.dtype, args.device, kv=args.kv)
+    drawer = load_model(args.drafts_of, args.dtype, args.device, kv=args.kv)
     from janus_r1.environment import environment
     from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
 

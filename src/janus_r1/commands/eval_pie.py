@@ -31,7 +31,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     cases = read_folder(args.folder, args.limit)
     metrics = _metrics(args)
     batch = plan_batch(args, [case.instruction for case in cases], len(cases), settings, edit=True)
-    model = load_model(args.model, args.dtype, args.device)
+    model = load_model(args.model, args.dtype, args.device, kv=args.kv)
     from janus_r1.eval.pie.benchmark import PieOptions, evaluate_pie
 
     options = PieOptions(args.round_limits, settings, batch, args.baselines, _record(args))

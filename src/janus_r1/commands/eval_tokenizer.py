@@ -14,7 +14,7 @@ from janus_r1.eval.tables import show
 
 def run(args: argparse.Namespace) -> None:
     with answers_only(args.json):
-        model = load_model(args.model, args.dtype, args.device)
+        model = load_model(args.model, args.dtype, args.device, kv=args.kv)
         from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
 
         result = evaluate_tokenizer(model.model, TokenizerOptions(scenes=args.scenes, seed=args.seed))

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     check_new_folder(out, args.overwrite, INDEX)
     with answers_only(args.json):
         batch = plan_batch(args, prompts, samples * len(prompts), settings)
-        model = load_model(args.model, args.dtype, args.device)
+        model = load_model(args.model, args.dtype, args.device, kv=args.kv)
         began = time.monotonic()
         with progress("drawing") as update, memory_errors(batch, args.device):
             chains = model.generate(

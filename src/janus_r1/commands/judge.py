@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     with answers_only(args.json):
         settings = Settings.among(vars(args))
         batch = plan_batch(args, texts, len(args.images), settings, drawing=False)
-        model = load_model(args.model, args.dtype, args.device)
+        model = load_model(args.model, args.dtype, args.device, kv=args.kv)
         size = model.model.image_size
         pixels = [load_image(path, size, warn=warn) for path in args.images]
         with memory_errors(batch, args.device):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from janus_r1.api import JanusR1
 
 
-def load_model(name: str, dtype: str, device: str, weights: str | None = None) -> JanusR1:
+def load_model(name: str, dtype: str, device: str, weights: str | None = None, kv: str = "auto") -> JanusR1:
     """The model, without transformers' own bars and notes.
 
     Raises:
@@ -26,7 +26,7 @@ def load_model(name: str, dtype: str, device: str, weights: str | None = None) -
 
     check_device(device)
     with loading_errors(name):
-        return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights)
+        return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights, kv=kv)
 
 
 def quiet_transformers() -> None:

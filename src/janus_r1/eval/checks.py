@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from janus_r1.chain import Chain
 
 SPLITS = ("test", "dense", "held_out", "validation")
-EDIT_SPLITS = ("test", "held_out")
+EDIT_SPLITS = ("test", "held_out", "validation")
 
 
 def check_split(name: str, known: Sequence[str] = SPLITS) -> None:

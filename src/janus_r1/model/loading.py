@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from janus_r1.errors import UserError, first_line
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import read_json, write_atomically
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
@@ -22,6 +22,7 @@ from janus_r1.model.tokenizer import IMAGE_PLACEHOLDER, SpecialTokens, original_
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 INT8 = "int8"  # loaded in bfloat16, then the language model's matrices rounded
+KV = {"auto": None, "fp8": torch.float8_e4m3fn}
 LAYOUTS = ("janus", MODEL_TYPE)  # transformers' and DeepSeek's, as config.json names them
 
 
@@ -50,12 +51,15 @@ def _kind(folder: Path) -> str | None:
     return config.get("model_type") if isinstance(config, dict) else None
 
 
-def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None) -> Janus:
+def load(
+    name: str, dtype: str = "float32", device: str = "cpu", weights: str | Path | None = None, kv: str = "auto"
+) -> Janus:
     """Load an embedded model, a folder or a Hub id, in transformers' layout or DeepSeek's original one.
 
     ``weights`` is a state dict with original names (as the official finetuning saves it) to take
-    instead of the folder's own weights. ``dtype`` may be ``auto``: as the weights are stored; or ``int8``, for a
-    CPU: the language model's matrices in 8 bits, the rest in bfloat16.
+    instead of the folder's own weights. ``dtype`` may be ``auto``: as the weights are stored; or ``int8``, to generate
+    with: the language model's matrices in 8 bits, the rest in bfloat16. ``kv``: ``auto``, or ``fp8`` for cached keys
+    and values in 8 bits.
 
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
@@ -76,6 +80,7 @@ def load(name: str, dtype: str = "float32", device: str = "cpu", weights: str | 
         janus = Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
         raise UserError(f"cannot use the model {name}: {error}") from None
+    janus.cache_dtype = cache_dtype(kv)
     return quantize(janus) if dtype == INT8 else janus
 
 
@@ -87,6 +92,16 @@ def describe(name: str, dtype: str = "float32", weights: str | Path | None = Non
     """
     folder = resolve(name)
     return _config(folder), _dtype(folder, dtype, weights)
+
+
+def cache_dtype(kv: str) -> torch.dtype | None:
+    """Of cached keys and values; None: the model's own.
+
+    Raises:
+        UserError: for a word that means nothing.
+    """
+    require(kv in KV, f"unknown kv {kv!r}: use {' or '.join(KV)}")
+    return KV[kv]
 
 
 def _dtype(folder: Path, dtype: str, weights: str | Path | None) -> torch.dtype:

@@ -66,15 +66,16 @@ def estimate(
     drawing: bool = True,
     caption: int = MAX_CAPTION_TOKENS,
     edit: bool = False,
+    kv: torch.dtype | None = None,
 ) -> Memory:
     """What chains under ``settings`` take; without ``drawing``, what judging a given image takes.
 
     ``caption`` is the most tokens of one; a caption has no more tokens than bytes. With ``edit`` it is an
-    instruction, and a source image stands before it.
+    instruction, and a source image stands before it. ``kv`` is the cache's dtype, where it is another.
     """
     source = config.vision_config.num_image_tokens + EDIT_FRAME if edit else 0
     streams = _streams(config, settings, drawing, min(caption, MAX_CAPTION_TOKENS) + ROLES + source)
-    token = kv_bytes(config, dtype)
+    token = kv_bytes(config, kv or dtype)
     return Memory(
         weights=weight_bytes(config, dtype),
         tables=_table_bytes(config, dtype),
@@ -98,16 +99,23 @@ def kv_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * dtype.itemsize
 
 
-def step_bytes(config: JanusConfig, dtype: torch.dtype, rows: int, context: int, int8: bool = False) -> int:
+def step_bytes(
+    config: JanusConfig,
+    dtype: torch.dtype,
+    rows: int,
+    context: int,
+    int8: bool = False,
+    kv: torch.dtype | None = None,
+) -> int:
     """What one image token of ``rows`` rows must read: layers, image head, and ``context`` cached tokens a row.
 
-    With ``int8`` the layers' matrices are in 8 bits (:mod:`janus_r1.model.int8`).
+    With ``int8`` the layers' matrices are in 8 bits (:mod:`janus_r1.model.int8`); ``kv`` as in :func:`estimate`.
     """
     head = config.vq_config.projection_dim * (config.text_config.hidden_size + config.vq_config.num_embeddings)
     return (
         layer_bytes(config, torch.int8 if int8 else dtype)
         + head * dtype.itemsize
-        + rows * context * kv_bytes(config, dtype)
+        + rows * context * kv_bytes(config, kv or dtype)
     )
 
 

@@ -5,7 +5,8 @@ A case is a scene, an instruction and the edited scene. The splits are frozen by
 * ``test``      300 cases, 50 a family; no training case makes the same edit, in any wording, in a scene
   of the same objects, wherever they stand
 * ``held_out``  100 cases; each changes or makes a shape-colour pair that no training picture contains
-* ``train``     an endless stream that avoids both
+* ``validation``  300 cases like ``test``'s to choose between models by, so that ``test`` stays unseen
+* ``train``     an endless stream that avoids all of these
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from janus_r1.world.scene import (
 )
 
 FAMILIES = (*KINDS, "two_step")
-EDIT_COUNTS = {"test": 300, "held_out": 100}  # shared evenly by the families, in turn
+EDIT_COUNTS = {"test": 300, "held_out": 100, "validation": 300}  # shared evenly by the families, in turn
 TRIES = 30  # most proposals for a scene will do; of those with a held-out pair, which are sought longer, one in ten
 HELD_OUT_TRIES = 200
 UNMOVED = 4.0  # an object that is to move stands at least this far, in pixels, from being there already
@@ -201,20 +202,24 @@ def _held_out_scene(family: str, rng: random.Random) -> Scene:
 
 @cache
 def edit_split(name: str) -> tuple[EditCase, ...]:
-    """The frozen cases of ``test`` or ``held_out``, no two with the same edit of the same objects.
+    """The frozen cases of ``test``, ``held_out`` or ``validation``, no two with the same edit of the same objects.
+
+    ``validation`` is like ``test`` and has none of its cases: to choose by, so that ``test`` stays unseen.
 
     Raises:
         ValueError: for another name; ``train`` is a stream, see :func:`train_edits`.
     """
     if name not in EDIT_COUNTS:
-        raise ValueError(f"unknown editing split {name!r}; choose {' or '.join(EDIT_COUNTS)}")
+        raise ValueError(f"unknown editing split {name!r}; choose {', '.join(EDIT_COUNTS)}")
     held_out = name == "held_out"
-    rng = random.Random(SPLIT_SEED + (4 if held_out else 3))
+    rng = random.Random(SPLIT_SEED + {"test": 3, "held_out": 4, "validation": 5}[name])
+    seen = {meaning(case) for case in edit_split("test")} if name == "validation" else set()
     cases: dict[Meaning, EditCase] = {}
     for count, family in enumerate(islice(cycle(FAMILIES), EDIT_COUNTS[name]), start=1):
         while len(cases) < count:
             case = sample_case(rng, family, held_out)
-            cases.setdefault(meaning(case), case)
+            if meaning(case) not in seen:
+                cases.setdefault(meaning(case), case)
     return tuple(cases.values())
 
 

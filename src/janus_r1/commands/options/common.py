@@ -51,7 +51,13 @@ def add_model(parser: Parser, default: str = MODEL) -> None:
         "--dtype",
         choices=("float32", "bfloat16", "int8", "auto"),
         default="float32",
-        help="of the weights; auto: as stored; int8: large matrices in 8 bits, for a large model on a CPU",
+        help="of the weights; auto: as stored; int8: large matrices in 8 bits, to generate with a large model",
+    )
+    parser.add_argument(
+        "--kv",
+        choices=("auto", "fp8"),
+        default="auto",
+        help="of cached keys and values; auto: as the weights; fp8: half of bfloat16's memory",
     )
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda, cuda:1, ...")
 

@@ -28,8 +28,9 @@ for seed in $SEEDS; do
   rl rounds-2 --rounds 2
   rl rounds-4 --rounds 4
 done
-[ -e "$plain" ] || janus-r1 train sft --config recipes/tiny/sft.yaml --resume --run.out "$runs/plain-sft" --mix 1,0,0 \
-  --run.threads "$THREADS"
+# shellcheck disable=SC2086
+! chosen plain-sft || [ -e "$plain" ] || janus-r1 train sft --config recipes/tiny/sft.yaml --resume \
+  --run.out "$runs/plain-sft" --mix 1,0,0 --run.threads "$THREADS" $TRAIN
 for seed in $SEEDS; do
   measure plain-sft-before "$seed" "$plain"
   rl plain-sft --model "$plain"

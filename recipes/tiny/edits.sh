@@ -10,12 +10,13 @@ base="${BASE:-runs/tiny/binding/model}"
 
 measure() { # variant seed model
   local result="$results/$1-$2.json"
-  [ -e "$result" ] || janus-r1 eval edit --model "$3" --out "$result" --dtype bfloat16 --max-batch 128 \
-    --seed "$2" --rounds "$ROUNDS" --no-baselines --json > /dev/null
+  ! chosen "$1" || [ -e "$result" ] ||
+    evaluate edit "$3" "$result" --seed "$2" --rounds "$ROUNDS" --no-baselines --json > /dev/null
 }
 sft() { # variant options...
+  # shellcheck disable=SC2086
   [ -e "$runs/$1-$seed/model" ] || janus-r1 train sft --config recipes/tiny/editing.yaml --resume \
-    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.threads "$THREADS" "${@:2}"
+    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.threads "$THREADS" $TRAIN "${@:2}"
   measure "$1" "$seed" "$runs/$1-$seed/model"
 }
 rl() { # variant its-sft options...

@@ -7,8 +7,7 @@ measure() { # model split options...
   eval_world "$1" "results/$1-$2.json" --split "$2" --rounds 1,2,3,4 "${@:3}"
 }
 measure_edits() { # name split model options...
-  janus-r1 eval edit --model "$3" --split "$2" --out "results/edit-$1-$2.json" --samples 4 --rounds 1,3 \
-    --dtype bfloat16 --max-batch 128 "${@:4}"
+  evaluate edit "$3" "results/edit-$1-$2.json" --split "$2" --samples 4 --rounds 1,3 "${@:4}"
 }
 
 janus-r1 eval tokenizer --model tiny-base --json > results/tokenizer.json

@@ -20,7 +20,7 @@ from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen, row_length
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions
-from janus_r1.train.muon import orthogonalise
+from janus_r1.train.muon import Muon, orthogonalise
 from janus_r1.train.objective import NextToken
 from janus_r1.train.prepare import freeze, prepare
 from janus_r1.train.pretrain import PretrainRecipe, pretrain
@@ -161,6 +161,21 @@ def test_training_computes_what_transformers_does(tiny):
 def test_muon_brings_singular_values_near_one():
     values = torch.linalg.svdvals(orthogonalise(torch.randn(24, 60, generator=torch.Generator().manual_seed(0))))
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+
+
+def test_muon_takes_matrices_of_one_shape_together_as_it_takes_one_alone():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 60), (24, 60), (60, 24), (24, 60), (8, 3, 3, 3)]
+    together = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    alone = [torch.nn.Parameter(p.detach().clone()) for p in together]
+    optimizers = [Muon(together, lr=0.1, weight_decay=0.1), *(Muon([p], lr=0.1, weight_decay=0.1) for p in alone)]
+    for _ in range(3):
+        for one, other in zip(together, alone, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert all(torch.allclose(one, other, atol=1e-3) for one, other in zip(together, alone, strict=True))
 
 
 def gradients(module, loss) -> dict[str, torch.Tensor]:

@@ -52,6 +52,8 @@ class BuildRecipe:
     """Prompts a part; what a killed build loses at most."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the drawing model; bfloat16 is twice as fast on a CPU that multiplies it."""
+    device: str = "cpu"
+    """Of the drawing model: cpu, cuda, cuda:1, ..."""
     threads: int = 0
     """CPU threads; 0 leaves torch's default."""
 
@@ -67,7 +69,7 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
         raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    model = load(recipe.model, recipe.dtype)
+    model = load(recipe.model, recipe.dtype, recipe.device)
     decoder = Decoder(model)
     missing = [i for i in range(0, len(prompts), recipe.part) if not _folder(out, i, recipe).exists()]
     progress = reporter(out.name, 0, len(missing), "part")
@@ -104,10 +106,10 @@ def _part(
     candidates, images = [], []
     for source, ids in sources:
         pictures = decoder.model.decode_image(ids)
-        for offset, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
+        for offset, (prompt, picture, row) in enumerate(zip(prompts, pictures, ids.tolist(), strict=True)):
             judged = verify(picture, prompt.description)
-            row = tuple(ids[offset].tolist())
-            candidates.append(Candidate(first_id + offset, prompt.text, row, judged.score, judged.verdict, source))
+            number = first_id + offset
+            candidates.append(Candidate(number, prompt.text, tuple(row), judged.score, judged.verdict, source))
             images.append(picture)
     return candidates, np.stack(images)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from janus_r1.train.processes import this_process
 from janus_r1.train.schedule import lr_share
 from janus_r1.train.state import whole
 
+Figure = float | torch.Tensor  # a scalar tensor waits for no device until the step is over
+
 
 class Stage:
     """What a training stage provides to the loop."""
@@ -48,7 +50,7 @@ class Stage:
         """The batches of a step, whose gradients add up; they follow from recipe, weights and ``step``."""
         raise NotImplementedError
 
-    def loss(self, module: nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, module: nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, Mapping[str, Figure]]:
         """The scalar to minimise, and figures to log; both are sums over the batches of a step."""
         raise NotImplementedError
 
@@ -172,7 +174,7 @@ def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: i
 
     Processes exchange gradients once a step, but under FSDP2 after every batch: it would keep them whole until then.
     """
-    figures: dict[str, float] = {"loss": 0.0}
+    sums: dict[str, Any] = {"loss": 0.0}
     batches = stage.batches(step)
     for index, batch in enumerate(batches):
         last = index + 1 == len(batches)
@@ -180,9 +182,16 @@ def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: i
         with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(module):
             loss, parts = stage.loss(module, batch, step)
             accelerator.backward(loss)
-        for name, value in {"loss": float(loss.detach()), **parts}.items():
-            figures[name] = figures.get(name, 0.0) + value
-    return _mean_over_processes(figures, accelerator)
+        for name, value in {"loss": loss, **parts}.items():
+            sums[name] = sums.get(name, 0.0) + (value.detach().double() if isinstance(value, torch.Tensor) else value)
+    return _mean_over_processes(_numbers(sums), accelerator)
+
+
+def _numbers(sums: dict[str, Any]) -> dict[str, float]:
+    """Figures of which some are still on the device, which is waited for once."""
+    held = {name: value for name, value in sums.items() if isinstance(value, torch.Tensor)}
+    numbers = torch.stack(list(held.values())).tolist() if held else []
+    return sums | dict(zip(held, numbers, strict=True))
 
 
 def _mean_over_processes(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:

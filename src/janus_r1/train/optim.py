@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ def _muon_for(
     rest = [parameter for name, parameter in trained.items() if not chosen(name, parameter)]
     return [
         Muon([p for name, p in trained.items() if chosen(name, p)], lr=lr, weight_decay=weight_decay),
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=_fused(rest)),
     ]
 
 
@@ -55,4 +55,9 @@ def adamw(janus: Janus, lr: float, weight_decay: float) -> list[torch.optim.Opti
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-6)]
+    return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-6, fused=_fused(trained))]
+
+
+def _fused(parameters: Sequence[torch.Tensor]) -> bool | None:
+    """Whether one kernel updates them all: where they are whole and on a GPU; elsewhere as torch thinks best."""
+    return True if parameters and not sharded() and all(p.is_cuda for p in parameters) else None

@@ -167,11 +167,11 @@ class SftStage(Stage):
         if images:
             image = module(images)[0] / self.parts
             total = total + image
-            figures["image_loss"] = float(image.detach())
+            figures["image_loss"] = image.detach()
         if verdicts:
             text = module(verdicts)[1] / self.parts
             total = total + self.recipe.text_weight * text
-            figures["verdict_loss"] = float(text.detach())
+            figures["verdict_loss"] = text.detach()
         return total, figures
 
     def preview(self, step: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -83,7 +84,8 @@ class Policy(nn.Module):
 
     def _in_chunks(self, score: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
         chunks = zip(*(tensor.split(self.chunk) for tensor in inputs), strict=True)
-        return torch.cat([checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks])
+        score = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+        return torch.cat([score(*chunk) for chunk in chunks])
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from janus_r1.data.edit_plan import EditPlan, Sketch, to_compare, to_draw, to_le
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
-from janus_r1.world.verify_edit import check_edit, look
+from janus_r1.world.verify import look
+from janus_r1.world.verify_edit import check_edit
 
 
 @dataclass(frozen=True)

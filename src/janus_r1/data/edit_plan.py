@@ -19,7 +19,8 @@ from janus_r1.world.edits import CannotEdit
 from janus_r1.world.mistakes import side_effects, wrong_edits
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene
-from janus_r1.world.verify_edit import View, look, make_plan
+from janus_r1.world.verify import View, look
+from janus_r1.world.verify_edit import make_plan
 
 COMPARED = 7  # statements a checklist
 

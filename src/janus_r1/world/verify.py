@@ -8,6 +8,7 @@ overlapping template. It reads pixels only and knows nothing of any model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
@@ -47,6 +48,14 @@ class Seen:
         return f"{self.colour} {self.shape or 'blob'}"
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is found in a picture: objects in reading order, and the background's colour."""
+
+    objects: tuple[Seen, ...]
+    background: np.ndarray
+
+
 @dataclass(frozen=True)
 class Verification:
     """``score`` is 1.0 when every fact holds, else 0.49 x the share of facts that hold."""
@@ -82,12 +91,25 @@ def verify_scene(scene: Scene, description: Description) -> Verification:
 
 def find_objects(pixels: np.ndarray) -> list[Seen]:
     """Objects in reading order (top to bottom, then left to right)."""
-    image = pixels.astype(np.float32)
-    return objects_before(find_background(image), image)
+    return list(look(pixels).objects)
 
 
-def objects_before(background: np.ndarray, image: np.ndarray) -> list[Seen]:
-    """As :func:`find_objects`, of float32 [64, 64, 3] whose background is known."""
+def look(pixels: np.ndarray) -> View:
+    """All that is found in a picture. Looking takes far longer than judging, and the same pictures come again: the
+    source with every draft of an edit, a draft for its score and for its reason.
+    """
+    return _look(pixels.tobytes(), pixels.shape, pixels.dtype.str)
+
+
+@lru_cache(maxsize=1024)
+def _look(picture: bytes, shape: tuple[int, ...], dtype: str) -> View:
+    image = np.frombuffer(picture, dtype).reshape(shape).astype(np.float32)
+    background = find_background(image)
+    background.setflags(write=False)
+    return View(tuple(_objects_before(background, image)), background)
+
+
+def _objects_before(background: np.ndarray, image: np.ndarray) -> list[Seen]:
     distance = np.linalg.norm(image - background, axis=-1)
     labels, count = components(distance > FOREGROUND_DISTANCE)
     areas = np.bincount(labels.ravel(), minlength=count + 1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from janus_r1.world.edits import CannotEdit, Edit, locate, stands
 from janus_r1.world.scene import Slot, with_article
-from janus_r1.world.verify import FAIL_CEILING, Seen, Verification, find_background, name, objects_before
+from janus_r1.world.verify import FAIL_CEILING, Seen, Verification, View, look, name
 
 PLACE_TOLERANCE = 3.0  # pixels that a centre may be off; the lattice of places has 4
 BACKGROUND_TOLERANCE = 30.0  # RGB distance; the closest two backgrounds are 63 apart
@@ -48,14 +48,6 @@ class EditVerification:
         return f"{'Yes' if self.correct else 'No'}, {self.reason}."
 
 
-@dataclass(frozen=True)
-class View:
-    """What is found in a picture. Looking takes far longer than judging: look once at a source."""
-
-    objects: tuple[Seen, ...]
-    background: np.ndarray
-
-
 def verify_edit(source: np.ndarray, result: np.ndarray, edits: Sequence[Edit]) -> EditVerification:
     """Judge uint8 [64, 64, 3] ``result`` as the edited ``source``.
 
@@ -64,12 +56,6 @@ def verify_edit(source: np.ndarray, result: np.ndarray, edits: Sequence[Edit]) -
             not there or is one of several. This says nothing about the result.
     """
     return check_edit(look(source), look(result), edits)
-
-
-def look(pixels: np.ndarray) -> View:
-    image = pixels.astype(np.float32)
-    background = find_background(image)
-    return View(tuple(objects_before(background, image)), background)
 
 
 def check_edit(source: View, result: View, edits: Sequence[Edit]) -> EditVerification:

@@ -19,6 +19,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": commit.stdout.strip() or None,
     }
 

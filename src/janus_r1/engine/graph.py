@@ -37,6 +37,11 @@ class Sampling:
     top_k: int
     top_p: float
 
+    @property
+    def plain(self) -> bool:
+        """Whether our kernel samples it."""
+        return self.temperature > 0 and self.top_p >= 1
+
     def choose(self, logits: torch.Tensor, guided: bool, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [R, K] of both halves, numbers [B] -> ids [B] and their log-probs [B]."""
         if guided:
@@ -70,22 +75,23 @@ class Steps:
         self.index.zero_()
 
     def choose(self) -> torch.Tensor:
-        """Sample and write down the ids at ``index``: [B]."""
-        logits = self.decoder.model.image_logits(self.last_RD)
+        """Sample and write down the ids at ``index``; their embeddings, [R, D]."""
+        logits_RV, table_VD = self.decoder.model.image_logits(self.last_RD), self.decoder.drawn_table
+        if self.decoder.kernels and self.how.plain:
+            return token.sample(self, logits_RV, table_VD)
         uniform = self.uniform_BS.index_select(1, self.index).squeeze(1)
-        chosen, logprobs = self.how.choose(logits, self.guided, uniform)
+        chosen, logprobs = self.how.choose(logits_RV, self.guided, uniform)
         self.ids_BS.index_copy_(1, self.index, chosen.unsqueeze(1))
         self.logprobs_BS.index_copy_(1, self.index, logprobs.unsqueeze(1))
-        return chosen
+        return table_VD[chosen].repeat(2 if self.guided else 1, 1)
 
     def step(self, end: int) -> None:
         """One id a row, through all layers; attention reads the first ``end`` cached tokens."""
-        x = self.decoder.drawn_table[self.choose()]
-        x_RD = x.repeat(2, 1) if self.guided else x
+        x_RD = self.choose()
         if self.decoder.kernels:
             hidden_RD = token.forward(self.decoder, self.cache, x_RD, self.lengths_R)
         else:
-            hidden_RD = self.decoder.layers_of(self.cache, x_RD.unsqueeze(1), self.placement(end, x.dtype))[:, 0]
+            hidden_RD = self.decoder.layers_of(self.cache, x_RD.unsqueeze(1), self.placement(end, x_RD.dtype))[:, 0]
         self.last_RD.copy_(hidden_RD)
         self.lengths_R += 1
         self.index += 1

@@ -1,10 +1,11 @@
 """Triton kernels for one token a row on a GPU, where reading weights and cache is all that takes time.
 
-Two kernels do a layer. :func:`multiply` streams a matrix once past a few rows, with the norm before it and the
-residual sum or SiLU after it in the same pass. :func:`attend` rotates the new query and key, appends key and value
-to the cache and reads each row's own length of it, no more. Sums are float32; the rest is stored as the model is.
+:func:`stream` takes a matrix once past a prompt and its unconditional row, with the norm before it and the residual sum
+or SiLU after it in the same pass. :func:`attend` rotates the new query and key, appends key and value to the cache and
+reads each row's own length of it, no more. :func:`sample` goes from logits to the next embeddings. Sums are float32;
+the rest is stored as the model is.
 
-Shapes: R rows, K inputs, N outputs, H heads, G key-value heads, E head width, S cache capacity, P positions.
+Shapes: R rows, K inputs, N outputs, H heads, G key-value heads, E head width, S cache capacity, P positions, V codes.
 """
 
 from __future__ import annotations
@@ -13,86 +14,96 @@ import torch
 import triton
 import triton.language as tl
 
-MOST_ROWS = 128  # that one pass over a matrix serves
+PAIR = 2  # rows of one prompt under guidance, for which a matrix is streamed through plain registers
 PROGRAMS = 528  # four a multiprocessor: attention over few rows is split until there are about so many
 MOST_SPLITS = 16
-KEYS = 64  # cached positions a program holds at once
 
 
-# ---------------------------------------------------------------------------------------------- matrices
+# ------------------------------------------------------------------------------------ matrices, few rows
 
 
-TILES = [(16, 256, 4, 4), (16, 512, 4, 4), (32, 128, 4, 5), (32, 256, 4, 4), (64, 128, 4, 4), (128, 64, 4, 4)]
-SHARED = 200 * 1024  # bytes a program may pipeline tiles through
-
-
-def _configs() -> list[triton.Config]:
+def _configs(tiles: list[tuple[int, int, int, int]]) -> list[triton.Config]:
     """Outputs and inputs of a tile, warps, tiles under way; the fastest is found at the first call of a shape."""
-    tiles = TILES if torch.cuda.is_available() else TILES[:1]  # the interpreter has nothing to find
+    tiles = tiles if torch.cuda.is_available() else tiles[:1]  # the interpreter has nothing to find
     return [triton.Config({"BN": n, "BK": k}, num_warps=warps, num_stages=stages) for n, k, warps, stages in tiles]
 
 
-def _fitting(configs: list[triton.Config], named: dict, **options) -> list[triton.Config]:
-    """Those whose tiles of activations and matrix fit into shared memory."""
-
-    def size(config: triton.Config) -> int:
-        n, k = config.kwargs["BN"], config.kwargs["BK"]
-        matrix = (1 + options["GATED"]) * n * k * named["w_ptr"].element_size()
-        return (matrix + options["BM"] * k * named["x_ptr"].element_size()) * config.num_stages
-
-    return [config for config in configs if size(config) <= SHARED] or [min(configs, key=size)]
+STREAMED = [(4, 1024, 4, 1), (8, 512, 4, 1), (4, 512, 4, 1), (8, 1024, 8, 1), (2, 1024, 4, 1), (16, 256, 4, 1)]
 
 
-@triton.autotune(
-    _configs(),
-    key=["BM", "N", "K", "GATED", "NORM", "CODED"],
-    prune_configs_by={"early_config_prune": _fitting},
-)
+@triton.autotune(_configs(STREAMED), key=["N", "K", "GATED", "NORM", "CODED"])
 @triton.jit
-def _multiply(
-    x_ptr, w_ptr, scale_ptr, norm_ptr, residual_ptr, y_ptr, R, eps,
-    N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+def _stream(
+    x_ptr, w_ptr, scale_ptr, norm_ptr, residual_ptr, y_ptr, eps,
+    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PAIRED: tl.constexpr,
     GATED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, CODED: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.arange(0, BM)
+    """Both rows have accumulators of their own, as wide as a tile: nothing is summed across threads but once."""
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     inner = tl.arange(0, BK)
-    known = (columns < N)[None, :]
-    total = tl.zeros((BM, BN), tl.float32)
-    gate = tl.zeros((BM, BN), tl.float32)
-    squares = tl.zeros((BM,), tl.float32)
-    w_ptrs = w_ptr + columns[None, :].to(tl.int64) * K + inner[:, None]
+    known = columns < N
+    one, two = tl.zeros((BN, BK), tl.float32), tl.zeros((BN, BK), tl.float32)
+    gate_one, gate_two = tl.zeros((BN, BK), tl.float32), tl.zeros((BN, BK), tl.float32)
+    squares_one, squares_two = tl.zeros((BK,), tl.float32), tl.zeros((BK,), tl.float32)
+    w_ptrs = w_ptr + columns[:, None].to(tl.int64) * K + inner[None, :]
     for start in range(0, K, BK):
-        within = (start + inner) < K
-        x = tl.load(x_ptr + rows[:, None] * K + start + inner[None, :], (rows < R)[:, None] & within[None, :], 0.0)
+        within = start + inner < K
+        tile = known[:, None] & within[None, :]
+        w = tl.load(w_ptrs + start, tile, 0.0, eviction_policy="evict_first").to(tl.float32)
+        a = tl.load(x_ptr + start + inner, within, 0.0).to(tl.float32)
+        b = a
+        if PAIRED:
+            b = tl.load(x_ptr + K + start + inner, within, 0.0).to(tl.float32)
         if NORM:
-            wide = x.to(tl.float32)
-            squares += tl.sum(wide * wide, 1)
-            weight = tl.load(norm_ptr + start + inner, within, 0.0)
-            x = (wide * weight[None, :].to(tl.float32)).to(x.dtype)
-        w = tl.load(w_ptrs + start, known & within[:, None], 0.0)
-        total = tl.dot(x, w.to(x.dtype), total, input_precision="ieee")
+            squares_one += a * a
+            squares_two += b * b
+            weight = tl.load(norm_ptr + start + inner, within, 0.0).to(tl.float32)
+            a *= weight
+            b *= weight
+        one += w * a[None, :]
+        if PAIRED:
+            two += w * b[None, :]
         if GATED:
-            up = tl.load(w_ptrs + start + N * K, known & within[:, None], 0.0)
-            gate = tl.dot(x, up.to(x.dtype), gate, input_precision="ieee")
+            up = tl.load(w_ptrs + start + N * K, tile, 0.0, eviction_policy="evict_first").to(tl.float32)
+            gate_one += up * a[None, :]
+            if PAIRED:
+                gate_two += up * b[None, :]
+    _finish(
+        one, gate_one, squares_one, 0, columns, scale_ptr, residual_ptr, y_ptr, eps, N, K, GATED, NORM, RESIDUAL, CODED
+    )
+    if PAIRED:
+        _finish(
+            two, gate_two, squares_two, 1, columns, scale_ptr, residual_ptr, y_ptr, eps, N, K,
+            GATED, NORM, RESIDUAL, CODED,
+        )  # fmt: skip
+
+
+@triton.jit
+def _finish(
+    sums, gated_sums, squares, row, columns, scale_ptr, residual_ptr, y_ptr, eps,
+    N: tl.constexpr, K: tl.constexpr,
+    GATED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, CODED: tl.constexpr,
+):  # fmt: skip
+    """What is left to do with a row's sums once all inputs are in."""
+    y = tl.sum(sums, 1)
     if CODED:
-        total *= tl.load(scale_ptr + columns, columns < N, 0.0)[None, :]
-        if GATED:
-            gate *= tl.load(scale_ptr + N + columns, columns < N, 0.0)[None, :]
+        y *= tl.load(scale_ptr + columns, columns < N, 0.0)
     if NORM:
-        root = tl.rsqrt(squares / K + eps)[:, None]
-        total *= root
-        gate *= root
-    if GATED:  # what was summed first is the gate, the second what it gates
-        total = total / (1 + tl.exp(-total)) * gate
-    place = rows[:, None] * N + columns[None, :]
-    written = (rows < R)[:, None] & known
+        root = tl.rsqrt(tl.sum(squares, 0) / K + eps)
+        y *= root
+    if GATED:
+        up = tl.sum(gated_sums, 1)
+        if CODED:
+            up *= tl.load(scale_ptr + N + columns, columns < N, 0.0)
+        if NORM:
+            up *= root
+        y = y * tl.sigmoid(y) * up
     if RESIDUAL:
-        total += tl.load(residual_ptr + place, written, 0.0).to(tl.float32)
-    tl.store(y_ptr + place, total.to(y_ptr.dtype.element_ty), written)
+        y += tl.load(residual_ptr + row * N + columns, columns < N, 0.0).to(tl.float32)
+    tl.store(y_ptr + row * N + columns, y.to(y_ptr.dtype.element_ty), columns < N)
 
 
-def multiply(
+def stream(
     x_RK: torch.Tensor,
     w_NK: torch.Tensor,
     scales_N: torch.Tensor | None = None,
@@ -102,20 +113,54 @@ def multiply(
     residual_RN: torch.Tensor | None = None,
     gated: bool = False,
 ) -> torch.Tensor:
-    """``residual + f(norm(x) W^T)``, [R, N], for R up to ``MOST_ROWS``; every part but the product may be left out.
+    """``residual + f(norm(x) W^T)``, [R, N], for one row or two; every part but the product may be left out.
 
     ``gated``: W [2 N, K] holds gate and up below each other, and f is SiLU(gate) * up. ``scales_N``: W is int8,
     each row of it times its scale.
     """
-    assert w_NK.is_contiguous() and x_RK.is_contiguous()
     rows, inner = x_RK.shape
+    assert rows <= PAIR and w_NK.is_contiguous() and x_RK.is_contiguous()
     outer = len(w_NK) // 2 if gated else len(w_NK)
     y = torch.empty(rows, outer, dtype=x_RK.dtype, device=x_RK.device)
-    height = max(16, triton.next_power_of_2(rows))
-    _multiply[lambda tiles: (triton.cdiv(outer, tiles["BN"]),)](
-        x_RK, w_NK, scales_N, norm_K, residual_RN, y, rows, eps, outer, inner, BM=height,
+    _stream[lambda tiles: (triton.cdiv(outer, tiles["BN"]),)](
+        x_RK, w_NK, scales_N, norm_K, residual_RN, y, eps, outer, inner, PAIRED=rows == PAIR,
         GATED=gated, NORM=norm_K is not None, RESIDUAL=residual_RN is not None, CODED=scales_N is not None,
     )  # fmt: skip
+    return y
+
+
+CODED = [(32, 128, 4, 5), (32, 256, 4, 4), (64, 128, 4, 4), (16, 256, 4, 4)]
+
+
+@triton.autotune(_configs(CODED), key=["BM", "N", "K"])
+@triton.jit
+def _multiply_coded(
+    x_ptr, w_ptr, scale_ptr, y_ptr, R,
+    N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    rows, columns = tl.program_id(1) * BM + tl.arange(0, BM), tl.program_id(0) * BN + tl.arange(0, BN)
+    inner = tl.arange(0, BK)
+    total = tl.zeros((BM, BN), tl.float32)
+    w_ptrs = w_ptr + columns[None, :].to(tl.int64) * K + inner[:, None]
+    for start in range(0, K, BK):
+        within = start + inner < K
+        x = tl.load(x_ptr + rows[:, None] * K + start + inner[None, :], (rows < R)[:, None] & within[None, :], 0.0)
+        w = tl.load(w_ptrs + start, (columns < N)[None, :] & within[:, None], 0)
+        total = tl.dot(x, w.to(x.dtype), total, input_precision="ieee")
+    total *= tl.load(scale_ptr + columns, columns < N, 0.0)[None, :]
+    place = rows[:, None] * N + columns[None, :]
+    tl.store(y_ptr + place, total.to(y_ptr.dtype.element_ty), (rows < R)[:, None] & (columns < N)[None, :])
+
+
+def multiply_coded(x_RK: torch.Tensor, codes_NK: torch.Tensor, scales_N: torch.Tensor) -> torch.Tensor:
+    """x W^T of more rows by a matrix in 8 bits: [R, N]."""
+    rows, inner = x_RK.shape
+    assert codes_NK.is_contiguous() and x_RK.is_contiguous()
+    outer, height = len(codes_NK), min(64, max(16, triton.next_power_of_2(rows)))
+    y = torch.empty(rows, outer, dtype=x_RK.dtype, device=x_RK.device)
+    _multiply_coded[lambda tiles: (triton.cdiv(outer, tiles["BN"]), triton.cdiv(rows, height))](
+        x_RK, codes_NK, scales_N, y, rows, outer, inner, BM=height
+    )
     return y
 
 
@@ -134,22 +179,22 @@ def _rotated(ptr, cos_ptr, sin_ptr, E: tl.constexpr):
 @triton.jit
 def _attend(
     qkv_ptr, cos_ptr, sin_ptr, lengths_ptr, keys_ptr, values_ptr, out_ptr, partial_ptr, scale, S,
-    H: tl.constexpr, G: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr,
+    H: tl.constexpr, G: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     row, head, split = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
     group = head // (H // G)
-    length = tl.load(lengths_ptr + row)  # cached before this token
+    length = tl.load(lengths_ptr + row).to(tl.int32)  # cached before this token
     e = tl.arange(0, E)
     token = qkv_ptr + row.to(tl.int64) * (H + 2 * G) * E
     cos, sin = cos_ptr + length * E, sin_ptr + length * E
-    q = _rotated(token + head * E, cos, sin, E).to(tl.float32) * scale
+    q = _rotated(token + head * E, cos, sin, E)
     base = row.to(tl.int64) * S * G * E + group * E
     share = tl.cdiv(tl.cdiv(length, SPLITS), BN) * BN
     first = split * share
     last = tl.minimum(first + share, length)
 
-    largest = tl.full((), -float("inf"), tl.float32)
-    weight = tl.zeros((), tl.float32)
+    largest = tl.full((1,), -float("inf"), tl.float32)
+    weight = tl.zeros((1,), tl.float32)
     mixed = tl.zeros((E,), tl.float32)
     if split == 0:  # the token itself
         k = _rotated(token + (H + group) * E, cos, sin, E)
@@ -160,28 +205,37 @@ def _attend(
             tl.store(values_ptr + place, v.to(values_ptr.dtype.element_ty))
         # as the cache has it, so that later tokens and this one see the same
         k, v = k.to(keys_ptr.dtype.element_ty).to(tl.float32), v.to(values_ptr.dtype.element_ty).to(tl.float32)
-        largest = tl.sum(q * k)
+        largest = tl.zeros((1,), tl.float32) + tl.sum(q.to(tl.float32) * k) * scale
         weight += 1.0
         mixed += v
     for start in range(first, last, BN):
         n = start + tl.arange(0, BN)
         places = base + n.to(tl.int64)[:, None] * G * E + e[None, :]
         cached = (n < last)[:, None]
-        k = tl.load(keys_ptr + places, cached, 0.0)
-        v = tl.load(values_ptr + places, cached, 0.0)
-        scores = tl.where(n < last, tl.sum(k.to(tl.float32) * q[None, :], 1), -float("inf"))
+        k = tl.load(keys_ptr + places, cached, 0.0).to(q.dtype)
+        v = tl.load(values_ptr + places, cached, 0.0).to(q.dtype)
+        if DOT:  # sixteen equal rows, the fewest that a tensor core takes: cheaper than sums across threads
+            many = tl.dot(tl.broadcast_to(q[None, :], (16, E)), tl.trans(k), input_precision="ieee")
+            scores = tl.max(many, 0) * scale
+        else:
+            scores = tl.sum(k.to(tl.float32) * q.to(tl.float32)[None, :], 1) * scale
+        scores = tl.where(n < last, scores, -float("inf"))
         larger = tl.maximum(largest, tl.max(scores, 0))
         kept, p = tl.exp(largest - larger), tl.exp(scores - larger)
         weight = weight * kept + tl.sum(p, 0)
-        mixed = mixed * kept + tl.sum(v.to(tl.float32) * p[:, None], 0)
+        if DOT:
+            many = tl.dot(tl.broadcast_to(p.to(q.dtype)[None, :], (16, BN)), v, input_precision="ieee")
+            mixed = mixed * kept + tl.max(many, 0)
+        else:
+            mixed = mixed * kept + tl.sum(v.to(tl.float32) * p[:, None], 0)
         largest = larger
     if SPLITS == 1:
         tl.store(out_ptr + (row.to(tl.int64) * H + head) * E + e, (mixed / weight).to(out_ptr.dtype.element_ty))
     else:
         part = partial_ptr + ((row.to(tl.int64) * H + head) * SPLITS + split) * (E + 2)
         tl.store(part + e, mixed)
-        tl.store(part + E, largest)
-        tl.store(part + E + 1, weight)
+        tl.store(part + E + tl.arange(0, 1), largest)
+        tl.store(part + E + 1 + tl.arange(0, 1), weight)
 
 
 @triton.jit
@@ -209,6 +263,7 @@ def attend(
     keys_RSGE: torch.Tensor,
     values_RSGE: torch.Tensor,
     splits: int | None = None,
+    tiles: tuple[int, bool, int, int] = (64, True, 4, 3),
 ) -> torch.Tensor:
     """Attention of one new token a row over its own ``lengths_R`` cached ones and itself: [R, H * E].
 
@@ -223,7 +278,7 @@ def attend(
     partial = torch.empty(size, dtype=torch.float32, device=qkv.device)
     _attend[(rows * heads, splits)](
         qkv, cos_PE, sin_PE, lengths_R, keys_RSGE, values_RSGE, out, partial, width**-0.5, capacity,
-        H=heads, G=kv_heads, E=width, SPLITS=splits, BN=KEYS, num_warps=4,
+        H=heads, G=kv_heads, E=width, SPLITS=splits, BN=tiles[0], DOT=tiles[1], num_warps=tiles[2], num_stages=tiles[3],
     )  # fmt: skip
     if splits > 1:
         _join[(rows * heads,)](partial, out, E=width, SPLITS=splits, num_warps=4)
@@ -270,3 +325,83 @@ def gate(x_RN: torch.Tensor) -> torch.Tensor:
     y = torch.empty(rows, width // 2, dtype=x_RN.dtype, device=x_RN.device)
     _gate[(rows, triton.cdiv(width // 2, 1024))](x_RN, y, N=width // 2, BN=1024, num_warps=4)
     return y
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+
+
+@triton.jit
+def _sample(
+    logits_ptr, uniform_ptr, index_ptr, table_ptr, ids_ptr, logprobs_ptr, x_ptr, guidance, temperature, top_k, B, S,
+    V: tl.constexpr, BV: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, GUIDED: tl.constexpr, TOP: tl.constexpr,
+):  # fmt: skip
+    row, v = tl.program_id(0).to(tl.int64), tl.arange(0, BV)
+    index = tl.load(index_ptr)
+    logits = tl.load(logits_ptr + row * V + v, v < V, -float("inf")).to(tl.float32)
+    if GUIDED:
+        plain = tl.load(logits_ptr + (B + row) * V + v, v < V, 0.0).to(tl.float32)
+        logits = plain + guidance * (logits - plain)
+    logits = tl.where(v < V, logits / temperature, -float("inf"))
+    if TOP:
+        logits = tl.where(_ordered(logits) < _kth(_ordered(logits), top_k), -float("inf"), logits)
+    logits -= tl.max(logits, 0)
+    logprobs = logits - tl.log(tl.sum(tl.exp(logits), 0))
+    cumulative = tl.cumsum(tl.exp(logprobs), 0)
+    target = tl.load(uniform_ptr + row * S + index) * tl.max(cumulative, 0)
+    # rounding can land on a code of probability 0 behind the last possible one
+    last = tl.max(tl.where(logits > -float("inf"), v, 0), 0)
+    chosen = tl.minimum(tl.sum((cumulative <= target).to(tl.int32), 0), last)
+    tl.store(ids_ptr + row * S + index, chosen.to(tl.int64))
+    tl.store(logprobs_ptr + row * S + index, tl.sum(tl.where(v == chosen, logprobs, 0.0), 0))
+    for start in range(0, D, BD):
+        d = start + tl.arange(0, BD)
+        x = tl.load(table_ptr + chosen.to(tl.int64) * D + d, d < D)
+        tl.store(x_ptr + row * D + d, x, d < D)
+        if GUIDED:
+            tl.store(x_ptr + (B + row) * D + d, x, d < D)
+
+
+@triton.jit
+def _ordered(x):
+    """Float32 as integers of the same order."""
+    bits = x.to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def _kth(keys, k):
+    """The k-th largest key, by bisection over all integers."""
+    low, high = tl.min(keys, 0).to(tl.int64), tl.max(keys, 0).to(tl.int64)
+    for _ in range(33):
+        middle = low + (high - low + 1) // 2
+        enough = tl.sum((keys >= middle).to(tl.int32), 0) >= k
+        low = tl.where(enough, middle, low)
+        high = tl.where(enough, high, middle - 1)
+    return low
+
+
+def sample(
+    logits_RV: torch.Tensor,
+    uniform_BS: torch.Tensor,
+    index: torch.Tensor,
+    table_VD: torch.Tensor,
+    ids_BS: torch.Tensor,
+    logprobs_BS: torch.Tensor,
+    guidance: float | None,
+    temperature: float,
+    top_k: int,
+) -> torch.Tensor:
+    """Writes each row's id and log-prob at ``index`` [1]; returns what is embedded next, [R, D].
+
+    With ``guidance`` the second half of the rows is unconditional, and gets the same embeddings.
+    """
+    count, steps = ids_BS.shape
+    codes, width = table_VD.shape
+    x = torch.empty(len(logits_RV), width, dtype=table_VD.dtype, device=table_VD.device)
+    block = triton.next_power_of_2(codes)
+    _sample[(count,)](
+        logits_RV, uniform_BS, index, table_VD, ids_BS, logprobs_BS, x, guidance or 0.0, temperature, top_k, count,
+        steps, V=codes, BV=block, D=width, BD=min(1024, triton.next_power_of_2(width)), GUIDED=guidance is not None,
+        TOP=0 < top_k < codes, num_warps=16 if block >= 8192 else 4,
+    )  # fmt: skip
+    return x

@@ -68,7 +68,8 @@ def layer_weights(model: LlamaModel) -> list[LayerWeights]:
     layers = []
     for layer in model.layers:
         attention, mlp = layer.self_attn, layer.mlp
-        if not all(isinstance(m, nn.Linear) for m in (*attention.children(), *mlp.children()) if hasattr(m, "weight")):
+        matrices = [m for m in (*attention.children(), *mlp.children()) if hasattr(m, "weight")]
+        if not all(isinstance(m, (nn.Linear, Int8Linear)) for m in matrices):
             raise ValueError("the decoder reads plain matrices: generate with a copy that holds the merged weights")
         if any(m.bias is not None for m in (attention.q_proj, mlp.gate_proj) if isinstance(m, nn.Linear)):
             raise ValueError("the decoder does not support biases in the language model")

@@ -54,16 +54,15 @@ def test_product_by_a_matrix_in_8_bits():
 
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("heads, groups", [(4, 4), (4, 2)])
-@pytest.mark.parametrize("dot", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn])
-def test_attention_over_rows_of_any_length(heads, groups, splits, dot, dtype):
+def test_attention_over_rows_of_any_length(heads, groups, splits, dtype):
     lengths, width, capacity = torch.tensor([0, 1, 70, 200]), 16, 201
     qkv = torch.randn(4, (heads + 2 * groups) * width)
     angles = torch.arange(capacity)[:, None] / 10 ** torch.linspace(0, 3, width // 2)
     cos, sin = angles.cos().repeat(1, 2), torch.cat([-angles.sin(), angles.sin()], -1)
     caches = torch.randn(2, 4, capacity, groups, width).to(dtype)
     before = caches.float()
-    found = kernels.attend(qkv, cos, sin, lengths, *caches, splits, (64, dot, 4, 3))
+    found = kernels.attend(qkv, cos, sin, lengths, *caches, splits)
     after = caches.float()
     for row, length in enumerate(lengths.tolist()):
         q, k, v = qkv[row].view(-1, width).split([heads, groups, groups])
@@ -74,7 +73,9 @@ def test_attention_over_rows_of_any_length(heads, groups, splits, dot, dtype):
         assert torch.equal(after[:, row, untouched], before[:, row, untouched])
         shown = (cache[: length + 1].transpose(0, 1) for cache in after[:, row])
         expected = F.scaled_dot_product_attention(q[:, None], *shown, enable_gqa=True)
-        assert torch.allclose(found[row].view(heads, width), expected[:, 0], atol=1e-5)
+        assert torch.allclose(
+            found[row].view(heads, width), expected[:, 0], atol=1e-5 if dtype == torch.float32 else 2e-3
+        )
 
 
 def test_norm_of_a_sum_and_gate():
@@ -103,7 +104,7 @@ def test_sampling_equals_the_plain_one(guidance, top_k):
 
 
 def test_few_rows_are_split_among_all_processors():
-    assert kernels.splits_of(2, 32) == 16 and kernels.splits_of(128, 32) == 1
+    assert kernels.splits_of(2, 32) == 8 and kernels.splits_of(128, 32) == 1
 
 
 @pytest.mark.parametrize("prompts", [1, 2])

@@ -16,7 +16,14 @@ import triton.language as tl
 
 PAIR = 2  # rows of one prompt under guidance, for which a matrix is streamed through plain registers
 PROGRAMS = 528  # four a multiprocessor: attention over few rows is split until there are about so many
-MOST_SPLITS = 16
+MOST_SPLITS = 8
+KEYS = 64  # cached positions a program holds at once
+OVERLAP = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+"""Whether a kernel of one row or two may start while the one before it ends, and fetch its first weights meanwhile."""
+
+
+def _early() -> dict[str, bool]:
+    return {"launch_pdl": True} if OVERLAP else {}
 
 
 # ------------------------------------------------------------------------------------ matrices, few rows
@@ -28,7 +35,7 @@ def _configs(tiles: list[tuple[int, int, int, int]]) -> list[triton.Config]:
     return [triton.Config({"BN": n, "BK": k}, num_warps=warps, num_stages=stages) for n, k, warps, stages in tiles]
 
 
-STREAMED = [(4, 1024, 4, 1), (8, 512, 4, 1), (4, 512, 4, 1), (8, 1024, 8, 1), (2, 1024, 4, 1), (16, 256, 4, 1)]
+STREAMED = [(4, 512, 4, 1), (2, 1024, 4, 1), (4, 1024, 4, 1), (2, 2048, 8, 1), (8, 512, 4, 1)]
 
 
 @triton.autotune(_configs(STREAMED), key=["N", "K", "GATED", "NORM", "CODED"])
@@ -36,20 +43,32 @@ STREAMED = [(4, 1024, 4, 1), (8, 512, 4, 1), (4, 512, 4, 1), (8, 1024, 8, 1), (2
 def _stream(
     x_ptr, w_ptr, scale_ptr, norm_ptr, residual_ptr, y_ptr, eps,
     N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PAIRED: tl.constexpr,
-    GATED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, CODED: tl.constexpr,
+    GATED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, CODED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Both rows have accumulators of their own, as wide as a tile: nothing is summed across threads but once."""
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     inner = tl.arange(0, BK)
-    known = columns < N
+    known = (columns < N)[:, None]
+    w_ptrs = w_ptr + columns[:, None].to(tl.int64) * K + inner[None, :]
+    first = known & (inner < K)[None, :]
+    w = tl.load(w_ptrs, first, 0, eviction_policy="evict_first")
+    up = w
+    if GATED:
+        up = tl.load(w_ptrs + N * K, first, 0, eviction_policy="evict_first")
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()  # x may be still under way
     one, two = tl.zeros((BN, BK), tl.float32), tl.zeros((BN, BK), tl.float32)
     gate_one, gate_two = tl.zeros((BN, BK), tl.float32), tl.zeros((BN, BK), tl.float32)
     squares_one, squares_two = tl.zeros((BK,), tl.float32), tl.zeros((BK,), tl.float32)
-    w_ptrs = w_ptr + columns[:, None].to(tl.int64) * K + inner[None, :]
     for start in range(0, K, BK):
+        w_now, up_now = w.to(tl.float32), up
+        following = start + BK
+        tile = known & (following + inner < K)[None, :]
+        w = tl.load(w_ptrs + following, tile, 0, eviction_policy="evict_first")  # on its way while this one is summed
+        if GATED:
+            up = tl.load(w_ptrs + N * K + following, tile, 0, eviction_policy="evict_first")
         within = start + inner < K
-        tile = known[:, None] & within[None, :]
-        w = tl.load(w_ptrs + start, tile, 0.0, eviction_policy="evict_first").to(tl.float32)
         a = tl.load(x_ptr + start + inner, within, 0.0).to(tl.float32)
         b = a
         if PAIRED:
@@ -60,14 +79,13 @@ def _stream(
             weight = tl.load(norm_ptr + start + inner, within, 0.0).to(tl.float32)
             a *= weight
             b *= weight
-        one += w * a[None, :]
+        one += w_now * a[None, :]
         if PAIRED:
-            two += w * b[None, :]
+            two += w_now * b[None, :]
         if GATED:
-            up = tl.load(w_ptrs + start + N * K, tile, 0.0, eviction_policy="evict_first").to(tl.float32)
-            gate_one += up * a[None, :]
+            gate_one += up_now.to(tl.float32) * a[None, :]
             if PAIRED:
-                gate_two += up * b[None, :]
+                gate_two += up_now.to(tl.float32) * b[None, :]
     _finish(
         one, gate_one, squares_one, 0, columns, scale_ptr, residual_ptr, y_ptr, eps, N, K, GATED, NORM, RESIDUAL, CODED
     )
@@ -125,6 +143,7 @@ def stream(
     _stream[lambda tiles: (triton.cdiv(outer, tiles["BN"]),)](
         x_RK, w_NK, scales_N, norm_K, residual_RN, y, eps, outer, inner, PAIRED=rows == PAIR,
         GATED=gated, NORM=norm_K is not None, RESIDUAL=residual_RN is not None, CODED=scales_N is not None,
+        OVERLAP=OVERLAP, **_early(),
     )  # fmt: skip
     return y
 
@@ -179,8 +198,12 @@ def _rotated(ptr, cos_ptr, sin_ptr, E: tl.constexpr):
 @triton.jit
 def _attend(
     qkv_ptr, cos_ptr, sin_ptr, lengths_ptr, keys_ptr, values_ptr, out_ptr, partial_ptr, scale, S,
-    H: tl.constexpr, G: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr,
+    H: tl.constexpr, G: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr,
+    OVERLAP: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row, head, split = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
     group = head // (H // G)
     length = tl.load(lengths_ptr + row).to(tl.int32)  # cached before this token
@@ -208,26 +231,21 @@ def _attend(
         largest = tl.zeros((1,), tl.float32) + tl.sum(q.to(tl.float32) * k) * scale
         weight += 1.0
         mixed += v
+    # Sixteen equal rows, the fewest that a tensor core takes: cheaper than sums across threads
+    many_q = tl.broadcast_to(q.to(DOT)[None, :], (16, E))
     for start in range(first, last, BN):
         n = start + tl.arange(0, BN)
         places = base + n.to(tl.int64)[:, None] * G * E + e[None, :]
         cached = (n < last)[:, None]
-        k = tl.load(keys_ptr + places, cached, 0.0).to(q.dtype)
-        v = tl.load(values_ptr + places, cached, 0.0).to(q.dtype)
-        if DOT:  # sixteen equal rows, the fewest that a tensor core takes: cheaper than sums across threads
-            many = tl.dot(tl.broadcast_to(q[None, :], (16, E)), tl.trans(k), input_precision="ieee")
-            scores = tl.max(many, 0) * scale
-        else:
-            scores = tl.sum(k.to(tl.float32) * q.to(tl.float32)[None, :], 1) * scale
+        k = tl.load(keys_ptr + places, cached, 0.0).to(DOT)
+        v = tl.load(values_ptr + places, cached, 0.0).to(DOT)
+        scores = tl.max(tl.dot(many_q, tl.trans(k), input_precision="ieee"), 0) * scale
         scores = tl.where(n < last, scores, -float("inf"))
         larger = tl.maximum(largest, tl.max(scores, 0))
         kept, p = tl.exp(largest - larger), tl.exp(scores - larger)
+        many_p = tl.broadcast_to(p.to(DOT)[None, :], (16, BN))
+        mixed = mixed * kept + tl.max(tl.dot(many_p, v, input_precision="ieee"), 0)
         weight = weight * kept + tl.sum(p, 0)
-        if DOT:
-            many = tl.dot(tl.broadcast_to(p.to(q.dtype)[None, :], (16, BN)), v, input_precision="ieee")
-            mixed = mixed * kept + tl.max(many, 0)
-        else:
-            mixed = mixed * kept + tl.sum(v.to(tl.float32) * p[:, None], 0)
         largest = larger
     if SPLITS == 1:
         tl.store(out_ptr + (row.to(tl.int64) * H + head) * E + e, (mixed / weight).to(out_ptr.dtype.element_ty))
@@ -239,8 +257,11 @@ def _attend(
 
 
 @triton.jit
-def _join(partial_ptr, out_ptr, E: tl.constexpr, SPLITS: tl.constexpr):
+def _join(partial_ptr, out_ptr, E: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr):
     """The splits of a head, weighed by what each of them saw; an empty one has seen -inf."""
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     n, e = tl.arange(0, SPLITS), tl.arange(0, E)
     parts = partial_ptr + (tl.program_id(0).to(tl.int64) * SPLITS + n) * (E + 2)
     largest, weight = tl.load(parts + E), tl.load(parts + E + 1)
@@ -263,7 +284,6 @@ def attend(
     keys_RSGE: torch.Tensor,
     values_RSGE: torch.Tensor,
     splits: int | None = None,
-    tiles: tuple[int, bool, int, int] = (64, True, 4, 3),
 ) -> torch.Tensor:
     """Attention of one new token a row over its own ``lengths_R`` cached ones and itself: [R, H * E].
 
@@ -274,14 +294,17 @@ def attend(
     heads = qkv.shape[1] // width - 2 * kv_heads
     splits = splits or splits_of(rows, heads)
     out = torch.empty(rows, heads * width, dtype=qkv.dtype, device=qkv.device)
+    # numbers of 8 bits become float16 in one instruction, and bfloat16 in many
+    dot = "float16" if keys_RSGE.dtype.itemsize == 1 else str(qkv.dtype).removeprefix("torch.")
     size = rows * heads * splits * (width + 2) if splits > 1 else 1
     partial = torch.empty(size, dtype=torch.float32, device=qkv.device)
     _attend[(rows * heads, splits)](
         qkv, cos_PE, sin_PE, lengths_R, keys_RSGE, values_RSGE, out, partial, width**-0.5, capacity,
-        H=heads, G=kv_heads, E=width, SPLITS=splits, BN=tiles[0], DOT=tiles[1], num_warps=tiles[2], num_stages=tiles[3],
+        H=heads, G=kv_heads, E=width, SPLITS=splits, BN=KEYS, OVERLAP=OVERLAP, DOT=getattr(tl, dot),
+        num_warps=4, num_stages=3 if splits == 1 else 2, **_early(),
     )  # fmt: skip
     if splits > 1:
-        _join[(rows * heads,)](partial, out, E=width, SPLITS=splits, num_warps=4)
+        _join[(rows * heads,)](partial, out, E=width, SPLITS=splits, OVERLAP=OVERLAP, num_warps=4, **_early())
     return out
 
 

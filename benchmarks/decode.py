@@ -214,7 +214,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     for axis, ((name, where, dtype), record) in zip(axes.flat, latest.items(), strict=False):
         for arm in record["rows"][0]["arms"]:
             points = [(row["batch"], row["arms"][arm]["images_per_second"]) for row in record["rows"]]
-            axis.plot(*zip(*points, strict=True), marker="o", label=arm)
+            axis.plot(*zip(*points, strict=True), marker="o", label=arm, color=f"C{list(ARMS).index(arm)}")
         short = f", first {record['tokens']} ids" if record.get("tokens") else ""
         axis.set(title=f"{name}, {dtype}{short}\n{where}", xlabel="images in a batch", ylabel="images a second")
         axis.set_xscale("log", base=2)

@@ -1,9 +1,8 @@
 """Triton kernels for one token a row on a GPU, where reading weights and cache is all that takes time.
 
-:func:`stream` takes a matrix once past a prompt and its unconditional row, with the norm before it and the residual sum
-or SiLU after it in the same pass. :func:`attend` rotates the new query and key, appends key and value to the cache and
-reads each row's own length of it, no more. :func:`sample` goes from logits to the next embeddings. Sums are float32;
-the rest is stored as the model is.
+:func:`attend` rotates the new query and key, appends key and value to the cache and reads each row's own length of it,
+no more. :func:`sample` goes from logits to the next embeddings. :func:`multiply_coded` reads matrices in 8 bits; whole
+ones are left to the library, which reads them as fast as our own did. Sums are float32; the rest is as the model is.
 
 Shapes: R rows, K inputs, N outputs, H heads, G key-value heads, E head width, S cache capacity, P positions, V codes.
 """
@@ -14,144 +13,22 @@ import torch
 import triton
 import triton.language as tl
 
-PAIR = 2  # rows of one prompt under guidance, for which a matrix is streamed through plain registers
 PROGRAMS = 528  # four a multiprocessor: attention over few rows is split until there are about so many
 MOST_SPLITS = 8
 KEYS = 64  # cached positions a program holds at once
-OVERLAP = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
-"""Whether a kernel of one row or two may start while the one before it ends, and fetch its first weights meanwhile."""
 
 
-def _early() -> dict[str, bool]:
-    return {"launch_pdl": True} if OVERLAP else {}
+# ---------------------------------------------------------------------------------- matrices in 8 bits
 
 
-# ------------------------------------------------------------------------------------ matrices, few rows
-
-
-def _configs(tiles: list[tuple[int, int, int, int]]) -> list[triton.Config]:
+def _tiles() -> list[triton.Config]:
     """Outputs and inputs of a tile, warps, tiles under way; the fastest is found at the first call of a shape."""
+    tiles = [(32, 256, 4, 4), (32, 128, 4, 5), (64, 128, 4, 4), (16, 256, 4, 4)]
     tiles = tiles if torch.cuda.is_available() else tiles[:1]  # the interpreter has nothing to find
     return [triton.Config({"BN": n, "BK": k}, num_warps=warps, num_stages=stages) for n, k, warps, stages in tiles]
 
 
-STREAMED = [(4, 512, 4, 1), (2, 1024, 4, 1), (4, 1024, 4, 1), (2, 2048, 8, 1), (8, 512, 4, 1)]
-
-
-@triton.autotune(_configs(STREAMED), key=["N", "K", "GATED", "NORM", "CODED"])
-@triton.jit
-def _stream(
-    x_ptr, w_ptr, scale_ptr, norm_ptr, residual_ptr, y_ptr, eps,
-    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PAIRED: tl.constexpr,
-    GATED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, CODED: tl.constexpr, OVERLAP: tl.constexpr,
-):  # fmt: skip
-    """Both rows have accumulators of their own, as wide as a tile: nothing is summed across threads but once."""
-    columns = tl.program_id(0) * BN + tl.arange(0, BN)
-    inner = tl.arange(0, BK)
-    known = (columns < N)[:, None]
-    w_ptrs = w_ptr + columns[:, None].to(tl.int64) * K + inner[None, :]
-    first = known & (inner < K)[None, :]
-    w = tl.load(w_ptrs, first, 0, eviction_policy="evict_first")
-    up = w
-    if GATED:
-        up = tl.load(w_ptrs + N * K, first, 0, eviction_policy="evict_first")
-    if OVERLAP:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()  # x may be still under way
-    one, two = tl.zeros((BN, BK), tl.float32), tl.zeros((BN, BK), tl.float32)
-    gate_one, gate_two = tl.zeros((BN, BK), tl.float32), tl.zeros((BN, BK), tl.float32)
-    squares_one, squares_two = tl.zeros((BK,), tl.float32), tl.zeros((BK,), tl.float32)
-    for start in range(0, K, BK):
-        w_now, up_now = w.to(tl.float32), up
-        following = start + BK
-        tile = known & (following + inner < K)[None, :]
-        w = tl.load(w_ptrs + following, tile, 0, eviction_policy="evict_first")  # on its way while this one is summed
-        if GATED:
-            up = tl.load(w_ptrs + N * K + following, tile, 0, eviction_policy="evict_first")
-        within = start + inner < K
-        a = tl.load(x_ptr + start + inner, within, 0.0).to(tl.float32)
-        b = a
-        if PAIRED:
-            b = tl.load(x_ptr + K + start + inner, within, 0.0).to(tl.float32)
-        if NORM:
-            squares_one += a * a
-            squares_two += b * b
-            weight = tl.load(norm_ptr + start + inner, within, 0.0).to(tl.float32)
-            a *= weight
-            b *= weight
-        one += w_now * a[None, :]
-        if PAIRED:
-            two += w_now * b[None, :]
-        if GATED:
-            gate_one += up_now.to(tl.float32) * a[None, :]
-            if PAIRED:
-                gate_two += up_now.to(tl.float32) * b[None, :]
-    _finish(
-        one, gate_one, squares_one, 0, columns, scale_ptr, residual_ptr, y_ptr, eps, N, K, GATED, NORM, RESIDUAL, CODED
-    )
-    if PAIRED:
-        _finish(
-            two, gate_two, squares_two, 1, columns, scale_ptr, residual_ptr, y_ptr, eps, N, K,
-            GATED, NORM, RESIDUAL, CODED,
-        )  # fmt: skip
-
-
-@triton.jit
-def _finish(
-    sums, gated_sums, squares, row, columns, scale_ptr, residual_ptr, y_ptr, eps,
-    N: tl.constexpr, K: tl.constexpr,
-    GATED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, CODED: tl.constexpr,
-):  # fmt: skip
-    """What is left to do with a row's sums once all inputs are in."""
-    y = tl.sum(sums, 1)
-    if CODED:
-        y *= tl.load(scale_ptr + columns, columns < N, 0.0)
-    if NORM:
-        root = tl.rsqrt(tl.sum(squares, 0) / K + eps)
-        y *= root
-    if GATED:
-        up = tl.sum(gated_sums, 1)
-        if CODED:
-            up *= tl.load(scale_ptr + N + columns, columns < N, 0.0)
-        if NORM:
-            up *= root
-        y = y * tl.sigmoid(y) * up
-    if RESIDUAL:
-        y += tl.load(residual_ptr + row * N + columns, columns < N, 0.0).to(tl.float32)
-    tl.store(y_ptr + row * N + columns, y.to(y_ptr.dtype.element_ty), columns < N)
-
-
-def stream(
-    x_RK: torch.Tensor,
-    w_NK: torch.Tensor,
-    scales_N: torch.Tensor | None = None,
-    *,
-    norm_K: torch.Tensor | None = None,
-    eps: float = 0.0,
-    residual_RN: torch.Tensor | None = None,
-    gated: bool = False,
-) -> torch.Tensor:
-    """``residual + f(norm(x) W^T)``, [R, N], for one row or two; every part but the product may be left out.
-
-    ``gated``: W [2 N, K] holds gate and up below each other, and f is SiLU(gate) * up. ``scales_N``: W is int8,
-    each row of it times its scale.
-    """
-    rows, inner = x_RK.shape
-    assert rows <= PAIR and w_NK.is_contiguous() and x_RK.is_contiguous()
-    outer = len(w_NK) // 2 if gated else len(w_NK)
-    y = torch.empty(rows, outer, dtype=x_RK.dtype, device=x_RK.device)
-    _stream[lambda tiles: (triton.cdiv(outer, tiles["BN"]),)](
-        x_RK, w_NK, scales_N, norm_K, residual_RN, y, eps, outer, inner, PAIRED=rows == PAIR,
-        GATED=gated, NORM=norm_K is not None, RESIDUAL=residual_RN is not None, CODED=scales_N is not None,
-        OVERLAP=OVERLAP, **_early(),
-    )  # fmt: skip
-    return y
-
-
-CODED = [(32, 128, 4, 5), (32, 256, 4, 4), (64, 128, 4, 4), (16, 256, 4, 4)]
-
-
-@triton.autotune(_configs(CODED), key=["BM", "N", "K"])
+@triton.autotune(_tiles(), key=["BM", "N", "K"])
 @triton.jit
 def _multiply_coded(
     x_ptr, w_ptr, scale_ptr, y_ptr, R,
@@ -172,7 +49,7 @@ def _multiply_coded(
 
 
 def multiply_coded(x_RK: torch.Tensor, codes_NK: torch.Tensor, scales_N: torch.Tensor) -> torch.Tensor:
-    """x W^T of more rows by a matrix in 8 bits: [R, N]."""
+    """x W^T by a matrix in 8 bits, each row of it times its scale: [R, N]."""
     rows, inner = x_RK.shape
     assert codes_NK.is_contiguous() and x_RK.is_contiguous()
     outer, height = len(codes_NK), min(64, max(16, triton.next_power_of_2(rows)))
@@ -199,11 +76,8 @@ def _rotated(ptr, cos_ptr, sin_ptr, E: tl.constexpr):
 def _attend(
     qkv_ptr, cos_ptr, sin_ptr, lengths_ptr, keys_ptr, values_ptr, out_ptr, partial_ptr, scale, S,
     H: tl.constexpr, G: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr,
-    OVERLAP: tl.constexpr, DOT: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
-    if OVERLAP:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     row, head, split = tl.program_id(0) // H, tl.program_id(0) % H, tl.program_id(1)
     group = head // (H // G)
     length = tl.load(lengths_ptr + row).to(tl.int32)  # cached before this token
@@ -257,11 +131,8 @@ def _attend(
 
 
 @triton.jit
-def _join(partial_ptr, out_ptr, E: tl.constexpr, SPLITS: tl.constexpr, OVERLAP: tl.constexpr):
+def _join(partial_ptr, out_ptr, E: tl.constexpr, SPLITS: tl.constexpr):
     """The splits of a head, weighed by what each of them saw; an empty one has seen -inf."""
-    if OVERLAP:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     n, e = tl.arange(0, SPLITS), tl.arange(0, E)
     parts = partial_ptr + (tl.program_id(0).to(tl.int64) * SPLITS + n) * (E + 2)
     largest, weight = tl.load(parts + E), tl.load(parts + E + 1)
@@ -300,11 +171,11 @@ def attend(
     partial = torch.empty(size, dtype=torch.float32, device=qkv.device)
     _attend[(rows * heads, splits)](
         qkv, cos_PE, sin_PE, lengths_R, keys_RSGE, values_RSGE, out, partial, width**-0.5, capacity,
-        H=heads, G=kv_heads, E=width, SPLITS=splits, BN=KEYS, OVERLAP=OVERLAP, DOT=getattr(tl, dot),
-        num_warps=4, num_stages=3 if splits == 1 else 2, **_early(),
+        H=heads, G=kv_heads, E=width, SPLITS=splits, BN=KEYS, DOT=getattr(tl, dot),
+        num_warps=4, num_stages=3 if splits == 1 else 2,
     )  # fmt: skip
     if splits > 1:
-        _join[(rows * heads,)](partial, out, E=width, SPLITS=splits, OVERLAP=OVERLAP, num_warps=4, **_early())
+        _join[(rows * heads,)](partial, out, E=width, SPLITS=splits, num_warps=4)
     return out
 
 

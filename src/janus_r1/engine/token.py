@@ -1,7 +1,6 @@
 """One token a row through all layers, by the GPU's kernels: all it reads has a fixed address, so it can be captured.
 
-A prompt and its unconditional row go through our own products, which norm and sum on the way; more rows through the
-library's, which are faster there. Shapes: R rows, D hidden width.
+Shapes: R rows, D hidden width.
 """
 
 from __future__ import annotations
@@ -27,35 +26,21 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
 
 def forward(decoder: Decoder, cache: Cache, x_RD: torch.Tensor, lengths_R: torch.Tensor) -> torch.Tensor:
     """Final hidden states [R, D] of new tokens behind ``lengths_R`` cached ones; the cache's own lengths stay."""
-    from janus_r1.engine.kernels import PAIR
+    from janus_r1.engine.kernels import add_norm, attend, gate
 
-    return (_pair if len(x_RD) <= PAIR else _many)(decoder, cache, x_RD, lengths_R)
-
-
-def _pair(decoder: Decoder, cache: Cache, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """One or two rows: four passes over matrices and an attention a layer."""
-    from janus_r1.engine.kernels import add_norm, stream
-
-    eps = decoder.eps
-    for index, layer in enumerate(decoder.layers):
-        qkv = stream(x, *_matrix(layer.qkv), norm_K=layer.norm1, eps=eps)
-        x = stream(_attend(decoder, cache, index, qkv, lengths), *_matrix(layer.out), residual_RN=x)
-        inner = stream(x, *_matrix(layer.gate_up), norm_K=layer.norm2, eps=eps, gated=True)
-        x = stream(inner, *_matrix(layer.down), residual_RN=x)
-    return add_norm(x, None, decoder.norm, eps)
-
-
-def _many(decoder: Decoder, cache: Cache, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """More rows: the library's products, in 8 bits our own."""
-    from janus_r1.engine.kernels import add_norm, gate
-
-    x, delta, eps = x.clone(), None, decoder.eps
-    for index, layer in enumerate(decoder.layers):
+    x, delta, eps = x_RD.clone(), None, decoder.eps
+    for layer, keys, values in zip(decoder.layers, cache.keys, cache.values, strict=True):
         qkv = _product(add_norm(x, delta, layer.norm1, eps), layer.qkv)
-        attended = _product(_attend(decoder, cache, index, qkv, lengths), layer.out)
+        attended = _product(attend(qkv, decoder.cos, decoder.sin, lengths_R, keys, values), layer.out)
         inner = _product(add_norm(x, attended, layer.norm2, eps), layer.gate_up)
         delta = _product(gate(inner), layer.down)
     return add_norm(x, delta, decoder.norm, eps)
+
+
+def _product(x: torch.Tensor, weight: Matrix) -> torch.Tensor:
+    from janus_r1.engine.kernels import multiply_coded
+
+    return multiply_coded(x, *weight) if isinstance(weight, Coded) else linear(x, weight)
 
 
 def sample(steps: Steps, logits_RV: torch.Tensor, table_VD: torch.Tensor) -> torch.Tensor:
@@ -65,23 +50,3 @@ def sample(steps: Steps, logits_RV: torch.Tensor, table_VD: torch.Tensor) -> tor
     how, guidance = steps.how, steps.how.guidance if steps.guided else None
     written = (steps.uniform_BS, steps.index, table_VD, steps.ids_BS, steps.logprobs_BS)
     return kernels.sample(logits_RV, *written, guidance, how.temperature, how.top_k)
-
-
-def _attend(decoder: Decoder, cache: Cache, index: int, qkv: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    from janus_r1.engine.kernels import attend
-
-    return attend(qkv, decoder.cos, decoder.sin, lengths, cache.keys[index], cache.values[index])
-
-
-def _product(x: torch.Tensor, weight: Matrix) -> torch.Tensor:
-    from janus_r1.engine.kernels import multiply_coded
-
-    return multiply_coded(x, *weight) if isinstance(weight, Coded) else linear(x, weight)
-
-
-def _matrix(weight: Matrix) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """And its rows' scales, if it has any."""
-    if isinstance(weight, Coded):
-        return weight
-    assert isinstance(weight, torch.Tensor)  # int8 of a CPU comes nowhere near a GPU
-    return weight, None

@@ -33,7 +33,6 @@ def accelerator(precision: str) -> Accelerator:
         UserError: under FSDP version 1, which the engine's copy of the weights does not support.
     """
     AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
-    torch.backends.cudnn.allow_tf32 = False  # on by default: a few ids of an image would come out otherwise
     made = Accelerator(mixed_precision=precision)
     if not sharded() or made.distributed_type == DistributedType.NO:
         return made

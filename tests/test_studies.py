@@ -101,6 +101,19 @@ def test_ablations_change_one_key_each(root, monkeypatch):
     assert Path("docs/ablations.md").read_text() == "a page\n"
 
 
+def test_a_study_is_shared_among_processes_and_written_by_the_last(root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert study(root, "ablations", VARIANTS="rounds-1 before", TRAIN="--compile false", DEVICE="cuda") == 0
+    trained = [recipe_of(call) for call in calls(root, "train")]
+    assert [r.run.out for r in trained] == [f"runs/tiny/ablations/rounds-1-{seed}" for seed in (0, 1)]
+    assert not any(r.compile for r in trained)
+    assert all(call[call.index("--device") + 1] == "cuda" for call in calls(root, "eval"))
+    assert not Path("docs/ablations.md").exists()
+    assert study(root, "ablations") == 0
+    again = [recipe_of(call).run.out for call in calls(root, "train")]
+    assert len(set(again)) == len(again) and Path("docs/ablations.md").exists()
+
+
 def test_rejection_learns_from_the_default_runs_candidates(root, monkeypatch):
     monkeypatch.chdir(root)
     study(root, "ablations")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_r1.chain import Chain, Round, Settings, Verdict, load_chain
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings, Verdict, load_chain
 from janus_r1.cli import main
 from janus_r1.commands.options import build_parser
 
@@ -86,6 +86,12 @@ def test_defaults_are_those_of_settings():
     for field in shared:
         assert generate[field.name] == field.default
         assert evaluate.get(field.name, field.default) == field.default
+
+
+def test_edits_are_drawn_cooler_by_default():
+    parser = build_parser()
+    for command in (["edit", "a.png", "x"], ["eval", "edit"]):
+        assert parser.parse_args(command).temperature == EDIT_TEMPERATURE
 
 
 def test_a_default_of_zero_is_shown():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1 import introspect as algorithm
-from janus_r1.chain import Chain, Settings, Verdict
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.layout import clean
@@ -86,7 +86,8 @@ class JanusR1:
 
         One image (uint8 [H, W, 3]) may serve all instructions, or one instruction all images. Images of
         another size than the model's are fitted into it. ``first_row`` shifts the random numbers, which
-        belong to rows, so that an edit of an edit draws its own.
+        belong to rows, so that an edit of an edit draws its own. The temperature is ``EDIT_TEMPERATURE`` unless
+        ``settings`` say otherwise.
         """
         pairs = _paired(images, instructions)
         if samples < 1:
@@ -95,7 +96,7 @@ class JanusR1:
         return algorithm.introspect(
             self.model,
             [instruction for _, instruction in pairs for _ in range(samples)],
-            Settings(**settings),
+            Settings(**{"temperature": EDIT_TEMPERATURE} | settings),
             max_batch=max_batch,
             on_progress=on_progress,
             first_row=first_row,

@@ -19,6 +19,7 @@ from janus_r1.errors import UserError, require
 from janus_r1.files import read_json, write_atomically, write_json
 
 FORMAT = 1
+EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
 SOURCE = "source.png"
 
 

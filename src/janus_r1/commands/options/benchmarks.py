@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from janus_r1.commands.options.common import EDITOR, MODEL, add_command, add_folder, add_json, add_model, add_sampling
+from janus_r1.commands.options.common import (
+    EDIT_TEMPERATURE,
+    EDITOR,
+    MODEL,
+    add_command,
+    add_folder,
+    add_json,
+    add_model,
+    add_sampling,
+)
 from janus_r1.commands.options.parser import Parser, at_least, limits
 from janus_r1.eval.checks import EDIT_SPLITS, SPLITS
 
@@ -76,7 +85,7 @@ def _add_edit(commands: Any) -> None:
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="skip copying, drawing anew, the tokenizer"
     )
-    _add_chains_and_result(parser, EDITOR)
+    _add_chains_and_result(parser, EDITOR, EDIT_TEMPERATURE)
 
 
 def _add_pie(commands: Any) -> None:
@@ -154,9 +163,9 @@ def _add_result(parser: Parser) -> None:
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
 
 
-def _add_chains_and_result(parser: Parser, model: str = MODEL) -> None:
+def _add_chains_and_result(parser: Parser, model: str = MODEL, temperature: float = 1.0) -> None:
     """How chains are sampled, by which model, and where the figures go."""
-    add_sampling(parser)
+    add_sampling(parser, temperature)
     add_model(parser, model)
     _add_result(parser)
     add_json(parser)

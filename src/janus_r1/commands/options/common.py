@@ -8,6 +8,7 @@ from janus_r1.commands.options.parser import Parser, at_least, batch
 
 MODEL = "tiny-r1"  # the model in the package that draws and judges best
 EDITOR = "tiny-r1-edit"  # the one that has learnt to edit
+EDIT_TEMPERATURE = 0.5  # chain.EDIT_TEMPERATURE, without importing what it needs for --help
 
 
 def add_command(commands: Any, name: str, module: str, summary: str, examples: str) -> Parser:
@@ -16,7 +17,7 @@ def add_command(commands: Any, name: str, module: str, summary: str, examples: s
     return parser
 
 
-def add_sampling(parser: Parser) -> None:
+def add_sampling(parser: Parser, temperature: float = 1.0) -> None:
     parser.add_argument(
         "--guidance",
         metavar="W",
@@ -24,7 +25,7 @@ def add_sampling(parser: Parser) -> None:
         default=1.5,
         help="pull of the prompt on drafts; 1 turns it off, Janus-Pro wants 5",
     )
-    parser.add_argument("--temperature", metavar="T", type=float, default=1.0, help="of drafts")
+    parser.add_argument("--temperature", metavar="T", type=float, default=temperature, help="of drafts")
     parser.add_argument("--top-k", metavar="K", type=int, default=0, help="image ids to sample from; 0 takes all")
     parser.add_argument(
         "--top-p", metavar="P", type=float, default=1.0, help="probability mass of image ids to sample from"

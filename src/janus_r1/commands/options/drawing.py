@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from janus_r1.commands.options.common import (
+    EDIT_TEMPERATURE,
     EDITOR,
     add_command,
     add_folder,
@@ -83,7 +84,7 @@ def add_edit(commands: Any) -> None:
     parser.add_argument("instructions", nargs="+", metavar="INSTRUCTION", help="what to change, in turn")
     parser.add_argument("--samples", metavar="N", type=at_least(1), default=1, help="chains an instruction")
     add_rounds(parser, default=1)  # the embedded editor has not learnt to redraw
-    add_sampling(parser)
+    add_sampling(parser, EDIT_TEMPERATURE)
     add_model(parser, EDITOR)
     add_folder(parser, "folder to write (default: outputs/INSTRUCTION-SEED)")
     add_json(parser)

@@ -22,7 +22,7 @@ measure tiny-base test --no-controls
 for split in test held_out; do
   measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done
-for stage in editing edit_verdicts; do # what came before it, where train.sh has run
+for stage in editing edit_verdicts edits_again; do # what came before it, where train.sh has run
   [ ! -e "runs/tiny/$stage/model" ] || measure_edits "$stage" test "runs/tiny/$stage/model" --no-baselines
 done
 for model in base sft r1; do # as judges of the same drafts

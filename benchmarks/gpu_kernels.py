@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from janus_r1.engine import kernels
+from janus_r1.engine.cache import without
 from janus_r1.engine.graph import Sampling
 from janus_r1.model.int8 import coded
 
@@ -73,11 +74,12 @@ def _attention(rows: int, sizes: Sizes, device: str, dtype: torch.dtype, kept: t
     qkv = torch.randn(rows, 3 * sizes.hidden, device=device, dtype=dtype)
     lengths = torch.randint(capacity // 2, capacity - 1, (rows,), device=device)
     still = torch.ones(capacity, width, device=device, dtype=dtype)  # no rotation: tests have one
+    none = torch.zeros_like(still)
     cache = torch.randn(2, rows, capacity, heads, width, device=device).to(kept)
     longest = int(lengths.max()) + 1
     hidden = torch.arange(longest, device=device) > lengths[:, None]
-    mask = torch.zeros(rows, 1, 1, longest, device=device, dtype=dtype).masked_fill_(hidden[:, None, None], -torch.inf)
-    ours = lambda: kernels.attend(qkv, still, torch.zeros_like(still), lengths, *cache)  # noqa: E731
+    mask = without(hidden, dtype)[:, None, None]
+    ours = lambda: kernels.attend(qkv, still, none, lengths, *cache)  # noqa: E731
     ours()  # writes the new key and value, which the others read
 
     def plain(precision: torch.dtype) -> torch.Tensor:
@@ -94,12 +96,13 @@ def _sampling(rows: int, sizes: Sizes, device: str, dtype: torch.dtype) -> Case:
     """Log-probs of what is sampled; the plain one samples the same unless a number falls on an edge."""
     how, drawn = Sampling(5.0, 1.0, 0, 1.0), max(1, rows // 2)
     logits = torch.randn(2 * drawn, sizes.codes, device=device, dtype=dtype)
-    uniform, table = torch.rand(drawn, 1, device=device), torch.randn(sizes.codes, sizes.hidden, device=device)
+    uniform = torch.rand(drawn, 1, device=device)
+    table = torch.randn(sizes.codes, sizes.hidden, device=device, dtype=dtype)
     ids = torch.zeros(drawn, 1, dtype=torch.long, device=device)
     logprobs, first = torch.zeros(drawn, 1, device=device), torch.zeros(1, dtype=torch.long, device=device)
 
     def ours() -> torch.Tensor:
-        kernels.sample(logits, uniform, first, table.to(dtype), ids, logprobs, how.guidance, 1.0, 0)
+        kernels.sample(logits, uniform, first, table, ids, logprobs, how.guidance, 1.0, 0)
         return logprobs[:, 0]
 
     def plain() -> torch.Tensor:
@@ -133,9 +136,8 @@ def main() -> None:
     small = parser.parse_args().small
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     for case in cases(SMALL if small else Sizes(), device, dtype):
-        line = (
-            f"{case.name:<40} error {error(case.ours(), case.exact):.1e}, plain {error(case.plain(), case.exact):.1e}"
-        )
+        errors = [error(call(), case.exact) for call in (case.ours, case.plain)]
+        line = f"{case.name:<40} error {errors[0]:.1e}, plain {errors[1]:.1e}"
         if device == "cuda":
             ours, plain = microseconds(case.ours), microseconds(case.plain)
             line += f"  {ours:7.1f} us, {case.moved / ours / 1e3:5.0f} GB/s, plain {plain:7.1f} us"

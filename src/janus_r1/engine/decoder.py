@@ -212,7 +212,7 @@ class Decoder:
         """Final hidden states [R, T, D]; keys and values are appended, ``counts`` tokens a row."""
         new = x_RTD.shape[1]
         self._make_room(cache, new)
-        hidden = self.layers_of(cache, x_RTD, Placement.of(cache, new, self.norm.new_empty(0)))
+        hidden = self.layers_of(cache, x_RTD, Placement.of(cache, new, self.norm))
         cache.extend(counts)
         return hidden
 

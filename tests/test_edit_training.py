@@ -14,9 +14,11 @@ from PIL import Image
 from janus_r1.chain import Settings, Source
 from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.edit_pairs import PairReader, read_pairs
-from janus_r1.data.edit_plan import COMPARED
+from janus_r1.data.edit_plan import COMPARED, EditCounts, plan
+from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Seen, Text
+from janus_r1.introspect import introspect
+from janus_r1.layout import Drawn, Row, Seen, Text
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets
 from janus_r1.train.pretrain import PretrainRecipe, PretrainStage, tokenizer_corpus
@@ -40,15 +42,12 @@ class Lossless:
     """A stand-in whose image tokenizer keeps every pixel: an image's ids are its number, repeated."""
 
     def __init__(self, tiny) -> None:
-        self.layout, self.image_tokens, self.images = tiny.layout, tiny.image_tokens, []
+        self.layout, self.image_tokens, self.device, self.images = tiny.layout, tiny.image_tokens, tiny.device, []
 
     def sources(self, images):
         self.images += images
         first = len(self.images) - len(images)
         return [Source((first + i,) * self.image_tokens, image) for i, image in enumerate(images)]
-
-    def ids_of(self, sources):
-        return [source.ids for source in sources]
 
     def decode_image(self, ids, half):
         return np.stack([self.images[row[0]] for row in ids])
@@ -57,6 +56,13 @@ class Lossless:
 @pytest.fixture
 def lossless(tiny):
     return Lossless(tiny)
+
+
+def rows_of(edits: WorldEdits, counts: EditCounts, seed: int) -> list[Row]:
+    """Image rows, then verdict rows."""
+    made = plan(counts, random.Random(seed))
+    images, verdicts = edits.rows(made, counts.redraw_rounds, counts.judge_rounds, seed)
+    return [*images, *verdicts]
 
 
 def words(tiny, row) -> str:
@@ -85,7 +91,7 @@ def test_dropout_takes_the_instruction_alone(tiny, lossless):
 
 
 def test_judge_rows_say_what_the_verifier_says(tiny, lossless):
-    rows = WorldEdits(lossless, word_weight=0.5).judge(12, random.Random(1), wrong_rounds=2)
+    rows = rows_of(WorldEdits(lossless, word_weight=0.5), EditCounts(0, judge=12, judge_rounds=2), 1)
     said = []
     for row in rows:
         source, *earlier, last = (s.pixels for s in row if isinstance(s, Seen))
@@ -102,7 +108,7 @@ def test_judge_rows_say_what_the_verifier_says(tiny, lossless):
 
 def test_compare_rows_tell_true_statements_from_false(tiny, lossless):
     answers = []
-    for row in WorldEdits(lossless).compare(40, random.Random(3)):
+    for row in rows_of(WorldEdits(lossless), EditCounts(0, compare=40), 3):
         source, result = (find_objects(s.pixels) for s in row if isinstance(s, Seen))
         look = {str(o) for o in source}, {str(o) for o in result}
         items = [s for s in row if isinstance(s, Text)][-14:]
@@ -142,7 +148,7 @@ def test_false_statements_change_fate_or_name():
 
 
 def test_redraw_rows_lead_from_mistakes_to_a_right_result(tiny, lossless):
-    for row in WorldEdits(lossless).redraw(8, random.Random(2), wrong_rounds=2, dropout=0.0):
+    for row in rows_of(WorldEdits(lossless), EditCounts(0, redraw=8, redraw_rounds=2), 2):
         source, *wrong, target = (lossless.images[s.ids[0]] for s in row if isinstance(s, Drawn))
         edits = parse_instruction(instruction(tiny, row))
         assert len(wrong) == 2 and verify_edit(source, target, edits).correct
@@ -154,8 +160,61 @@ def test_redraw_rows_lead_from_mistakes_to_a_right_result(tiny, lossless):
 
 def test_a_blurred_source_does_not_stop_the_lessons(tiny):
     """The random model's tokenizer leaves nothing to read: everything is wrong, nothing raises."""
-    lessons = WorldEdits(tiny).lessons(2, 2, random.Random(0))
-    assert len(lessons) == 2 and not any(lesson.right.correct for lesson in lessons)
+    rows = rows_of(WorldEdits(tiny), EditCounts(0, judge=2), 0)
+    said = [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows]
+    assert said == ["No", "No"]
+
+
+class Drafting:
+    """A stand-in for the model's own drafts: of every other edit a right one and a black one."""
+
+    def __init__(self, lossless) -> None:
+        self.lossless, self.right = lossless, []
+
+    def draw(self, asked, seed):
+        return [self._drafts(*pair) if index % 2 else [] for index, pair in enumerate(asked)]
+
+    def _drafts(self, text, source):
+        edits = parse_instruction(text)
+        target = next(image for image in self.lossless.images if verify_edit(source.pixels, image, edits).correct)
+        right, black = self.lossless.sources([target, np.zeros_like(target)])
+        self.right.append(right.ids[0])
+        return [right.ids, black.ids]
+
+
+def test_own_drafts_come_before_the_worlds(tiny, lossless):
+    """A wrong draft is rejected first, a right one is what redrawing leads to; who erred is judged to be wrong."""
+    own = Drafting(lossless)
+    counts = EditCounts(0, redraw=4, judge=4, redraw_rounds=1)
+    rows = rows_of(WorldEdits(lossless, own=own), counts, 5)
+    drawn = [[s.ids[0] for s in row if isinstance(s, Drawn)] for row in rows[:4]]
+    for index, (_, wrong, target) in enumerate(drawn):
+        assert lossless.images[wrong].any() != index % 2 and (target in own.right) == index % 2
+    judged = [[s.pixels for s in row if isinstance(s, Seen)][-1] for row in rows[4:]]
+    assert [image.any() for image in judged] == [True, False, True, False]
+    assert [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows[4:]] == ["Yes", "No"] * 2
+
+
+def test_own_drafts_are_what_editing_draws(tiny):
+    """Greedily, with and without guidance: the first drafts of chains."""
+    texts = ["remove the red ring", "make it blue", "add a star"]
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    sources = tiny.sources(list(images))
+    for guidance in (1.0, 3.0):
+        own = OwnEdits(OwnEditsRecipe(drafts=1, guidance=guidance, temperature=0.0), lambda: tiny)
+        settings = Settings(rounds=1, guidance=guidance, temperature=0.0, max_reason_tokens=1)
+        chains = introspect(tiny, texts, settings, sources=sources)
+        drafts = own.draw(list(zip(texts, sources, strict=True)), seed=0)
+        assert drafts == [[chain.rounds[0].ids] for chain in chains]
+
+
+def test_own_drafts_differ_and_follow_from_the_seed(tiny):
+    own = OwnEdits(OwnEditsRecipe(drafts=3), lambda: tiny)
+    asked = [("make it blue", tiny.sources([np.zeros((64, 64, 3), np.uint8)])[0])] * 2
+    one, again, other = own.draw(asked, 0), own.draw(asked, 0), own.draw(asked, 1)
+    assert one == again != other and len({ids for drafts in one for ids in drafts}) == 6
+    with pytest.raises(UserError, match="drafts must not be negative"):
+        OwnEditsRecipe(drafts=-1)
 
 
 # ----------------------------------------------------------------------------------- user's pairs
@@ -254,6 +313,32 @@ def test_sft_on_edits_alone_needs_no_candidates(tiny_folder, tmp_path):
     assert targets([*images]).image_ids.shape == (6 * stage.janus.image_tokens,)
     loss, figures = stage.loss(stage.module, (images, verdicts), 1)
     assert torch.isfinite(loss) and set(figures) == {"image_loss", "verdict_loss"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_own_edits_are_drawn_with_the_weights_of_the_step(tmp_path, tiny_folder, dtype):
+    recipe = SftRecipe(run=options(tmp_path), model=str(tiny_folder), candidates="/nowhere", rows=4)
+    own = OwnEditsRecipe(drafts=1, dtype=dtype)
+    stage = SftStage(dataclasses.replace(recipe, mix=[0, 0, 0, 1], edit_mix=[0, 0, 1], own_edits=own))
+    before, again = (drawn(stage.batches(0)) for _ in range(2))
+    with torch.no_grad():
+        for weight in stage.janus.core.model.generation_head.parameters():
+            weight.mul_(-1.0)
+    after = drawn(stage.batches(0))
+    assert before == again
+    for (source, wrong, *_), (same, other, *_) in zip(before, after, strict=True):
+        assert source == same and wrong != other, "the rejected draft is another one"
+
+
+def drawn(batches) -> list[list[tuple[int, ...]]]:
+    return [[s.ids for s in row if isinstance(s, Drawn)] for images, _ in batches for row in images]
+
+
+def test_own_edits_need_a_verifier(tmp_path):
+    own = OwnEditsRecipe(drafts=1)
+    changes = {"mix": [0, 0, 0, 1], "edit_mix": [1, 0, 0], "edits": "pairs.jsonl", "own_edits": own}
+    with pytest.raises(UserError, match="own_edits"):
+        SftStage(SftRecipe(run=options(tmp_path), **changes))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
@@ -106,7 +107,8 @@ class JanusR1:
     def reconstruct(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the image tokenizer keeps of images (uint8 [H, W, 3]), which are fitted into the model's size."""
         fitted = [square(_checked(image), self.model.image_size) for image in images]
-        return list(self.model.decode_image(self.model.ids_of(self.model.sources(fitted))))
+        ids = [source.ids for source in self.model.sources(fitted)]
+        return list(self.model.decode_image(torch.tensor(ids, device=self.model.device)))
 
     def judge(
         self, images: Sequence[np.ndarray], texts: str | Sequence[str], *, max_batch: int = 64, **settings: Any

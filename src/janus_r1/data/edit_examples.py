@@ -3,7 +3,7 @@
 The three tasks are those of drawing, with a source image behind the instruction: make the edit, judge a
 result, redraw after rejected ones. A fourth teaches what judging needs: to compare a result with its source. Results
 that are looked at or rejected pass through the image tokenizer, as the model's own drafts do, and the verdict on them
-is the verifier's on what is left.
+is the verifier's on what is left. Where the model draws some itself (:mod:`janus_r1.data.own_edits`), these come first.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
+import torch
 
 from janus_r1.chain import Source
 from janus_r1.data.edit_pairs import PairReader, read_pairs
-from janus_r1.data.edit_plan import EditPlan, Sketch, to_compare, to_draw, to_learn, to_redraw
+from janus_r1.data.edit_plan import EditPlan, Sketch, to_draw
+from janus_r1.data.own_edits import OwnEdits
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
@@ -40,40 +41,36 @@ class Lesson:
     instruction: str
     source: Source
     right: Result
+    """The model's own where it drew a right one, else the rendered target."""
     wrong: tuple[Result, ...]
+    """The model's own first, then the world's mistakes."""
+    own_wrong: int = 0
+    """How many of ``wrong`` the model drew."""
 
 
 class WorldEdits:
     """Rows of fresh training cases; everything random comes from the generator passed in."""
 
-    def __init__(self, model: Janus, word_weight: float | None = None, half: bool = False) -> None:
+    def __init__(
+        self, model: Janus, word_weight: float | None = None, half: bool = False, own: OwnEdits | None = None
+    ) -> None:
         """``half`` decodes results in bfloat16."""
-        self.model, self.layout, self.word_weight, self.half = model, model.layout, word_weight, half
+        self.model, self.layout, self.word_weight, self.half, self.own = model, model.layout, word_weight, half, own
 
-    def rows(self, made: EditPlan, wrong_rounds: int) -> tuple[list[Row], list[Row]]:
-        """Image rows (made and redrawn) and verdict rows (judged and compared) of a plan."""
-        images = [*self._drawn(made.draw), *self._redrawn(made.redraw)]
-        return images, [*self._judged(made.judge, wrong_rounds), *self._compared(made.compare)]
+    def rows(self, made: EditPlan, redraw_rounds: int, judge_rounds: int, seed: int) -> tuple[list[Row], list[Row]]:
+        """Image rows (made and redrawn) and verdict rows (judged and compared) of a plan.
+
+        Before a redrawn result stand ``redraw_rounds`` rejected ones, before a judged one up to ``judge_rounds``;
+        the model's own drafts follow from ``seed``.
+        """
+        lessons = list(self._lessons([*made.redraw, *made.judge], seed))  # drawn together
+        redrawn, judged = lessons[: len(made.redraw)], lessons[len(made.redraw) :]
+        images = [*self._drawn(made.draw), *self._redrawn(made.redraw, redrawn, redraw_rounds)]
+        return images, [*self._judged(judged, judge_rounds), *self._compared(made.compare)]
 
     def draw(self, count: int, rng: random.Random, dropout: float) -> list[Row]:
         """A source and an instruction to the edited picture; loss on its ids."""
         return self._drawn(to_draw(count, rng, dropout))
-
-    def judge(self, count: int, rng: random.Random, wrong_rounds: int) -> list[Row]:
-        """The verdict on a result, after up to ``wrong_rounds`` rejected ones; every other result is a mistake."""
-        return self._judged(to_learn(count, rng, wrong_rounds + 1), wrong_rounds)
-
-    def compare(self, count: int, rng: random.Random) -> list[Row]:
-        """What became of the source in a result, every other one a mistake, as a checklist."""
-        return self._compared(to_compare(count, rng))
-
-    def redraw(self, count: int, rng: random.Random, wrong_rounds: int, dropout: float) -> list[Row]:
-        """From ``wrong_rounds`` mistakes and the verdicts on them to the edited picture."""
-        return self._redrawn(to_redraw(count, rng, wrong_rounds, dropout))
-
-    def lessons(self, count: int, mistakes: int, rng: random.Random) -> list[Lesson]:
-        """Training cases, each with up to ``mistakes`` wrong results, which the verifier found to be wrong."""
-        return list(self._lessons(to_learn(count, rng, mistakes)))
 
     # -------------------------------------------------------------------------- what the model adds
 
@@ -83,20 +80,28 @@ class WorldEdits:
             for sketch, (source, target) in zip(sketches, self._coded(sketches), strict=True)
         ]
 
-    def _redrawn(self, sketches: Sequence[Sketch]) -> list[Row]:
+    def _redrawn(self, sketches: Sequence[Sketch], lessons: Sequence[Lesson], wrong_rounds: int) -> list[Row]:
+        """From ``wrong_rounds`` rejected results and the verdicts on them to a right one."""
         rows = []
-        for sketch, lesson in zip(sketches, self._lessons(sketches), strict=True):
-            earlier = [(Drawn(result.ids), result.verdict) for result in lesson.wrong]
+        for sketch, lesson in zip(sketches, lessons, strict=True):
+            earlier = [(Drawn(result.ids), result.verdict) for result in lesson.wrong[:wrong_rounds]]
             rows.append(
                 self.layout.redraw(lesson.instruction, earlier, lesson.right.ids, sketch.dropped, lesson.source)
             )
         return rows
 
-    def _judged(self, sketches: Sequence[Sketch], wrong_rounds: int) -> list[Row]:
+    def _judged(self, lessons: Sequence[Lesson], wrong_rounds: int) -> list[Row]:
+        """The verdict on one result of each, after up to ``wrong_rounds`` rejected ones; every other one is wrong.
+
+        The lessons in which the model itself went wrong are those of wrong results, as far as they reach.
+        """
+        ranked = sorted(lessons, key=lambda lesson: -lesson.own_wrong)
+        half = len(ranked) // 2
         rows = []
-        for index, lesson in enumerate(self._lessons(sketches)):
-            *earlier, last = lesson.wrong or (lesson.right,)
-            judged = lesson.right if index % 2 == 0 else last
+        for index in range(len(ranked)):
+            lesson = ranked[index // 2 if index % 2 else half + index // 2]
+            first, *others = lesson.wrong or (lesson.right,)
+            judged, earlier = (first, others) if index % 2 else (lesson.right, lesson.wrong)
             rows.append(self._judge_row(lesson, earlier[:wrong_rounds], judged))
         return rows
 
@@ -113,34 +118,45 @@ class WorldEdits:
 
     def _compared(self, sketches: Sequence[Sketch]) -> list[Row]:
         coded = self._coded(sketches)
-        pictures = self._decoded([result for _, result in coded])
+        pictures = self._decoded([result.ids for _, result in coded])
         return [
             self.layout.compare(sketch.instruction.text, source, self._seen(pixels), list(sketch.statements))
             for sketch, (source, _), pixels in zip(sketches, coded, pictures, strict=True)
         ]
 
-    def _lessons(self, sketches: Sequence[Sketch]) -> Iterator[Lesson]:
+    def _lessons(self, sketches: Sequence[Sketch], seed: int) -> Iterator[Lesson]:
         coded = self._coded(sketches)
-        pictures = self._decoded([result for _, *results in coded for result in results])
-        ends = list(accumulate(len(sketch.results) for sketch in sketches))
-        for sketch, (source, *results), end in zip(sketches, coded, ends, strict=True):
-            right, *wrong = self._checked(sketch, results, pictures[end - len(results) : end])
-            yield Lesson(sketch.instruction.text, source, right, tuple(r for r in wrong if not r.correct))
+        asked = [(sketch.instruction.text, source) for sketch, (source, *_) in zip(sketches, coded, strict=True)]
+        own = self.own.draw(asked, seed) if self.own else [[] for _ in sketches]
+        given = [[result.ids for result in results] for _, *results in coded]
+        found = self._checked(sketches, [[*g, *o] for g, o in zip(given, own, strict=True)])
+        for (instruction, source), world, results in zip(asked, given, found, strict=True):
+            (target, *mistakes), drafts = results[: len(world)], results[len(world) :]
+            right = next((draft for draft in drafts if draft.correct), target)
+            faults = [draft for draft in drafts if not draft.correct]
+            wrong = (*faults, *(mistake for mistake in mistakes if not mistake.correct))
+            yield Lesson(instruction, source, right, wrong, len(faults))
 
-    def _checked(self, sketch: Sketch, results: Sequence[Source], pictures: Sequence[np.ndarray]) -> Iterator[Result]:
-        assert sketch.view is not None, "a plan looks at the sources of lessons"
-        for result, pixels in zip(results, pictures, strict=True):
-            found = check_edit(sketch.view, look(pixels), sketch.instruction.edits)
-            yield Result(result.ids, pixels, found.correct, found.verdict)
+    def _checked(self, sketches: Sequence[Sketch], ids: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[Result]]:
+        """What the tokenizer makes of each sketch's results, and the verifier of that."""
+        pictures = iter(self._decoded([row for rows in ids for row in rows]))
+        for sketch, rows in zip(sketches, ids, strict=True):
+            assert sketch.view is not None, "a plan looks at the sources of lessons"
+            results = []
+            for row in rows:
+                pixels = next(pictures)
+                found = check_edit(sketch.view, look(pixels), sketch.instruction.edits)
+                results.append(Result(row, pixels, found.correct, found.verdict))
+            yield results
 
     def _coded(self, sketches: Sequence[Sketch]) -> list[list[Source]]:
         """The source and the results of every sketch, with their ids."""
         coded = iter(self.model.sources([image for sketch in sketches for image in (sketch.source, *sketch.results)]))
         return [[next(coded) for _ in (sketch.source, *sketch.results)] for sketch in sketches]
 
-    def _decoded(self, results: Sequence[Source]) -> list[np.ndarray]:
+    def _decoded(self, ids: Sequence[tuple[int, ...]]) -> Sequence[np.ndarray]:
         """What the tokenizer makes of them, uint8 [H, W, 3] each."""
-        return list(self.model.decode_image(self.model.ids_of(results), self.half)) if results else []
+        return self.model.decode_image(torch.tensor(ids, device=self.model.device), self.half) if ids else []
 
     def _seen(self, pixels: np.ndarray) -> Seen:
         return Seen(pixels, self.model.image_tokens)

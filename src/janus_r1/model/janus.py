@@ -95,10 +95,6 @@ class Janus(nn.Module):
             ids |= dict(zip(part, map(tuple, encoded.tolist()), strict=True))
         return [Source(ids[image.tobytes()], image) for image in images_BHWC]
 
-    def ids_of(self, sources: Sequence[Source]) -> torch.Tensor:
-        """Their VQ ids, [B, S], for :meth:`decode_image`."""
-        return torch.tensor([source.ids for source in sources], device=self.device)
-
     # ---------------------------------------------------------------------------------------- rows
 
     def embed_rows(self, rows: list[Row]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.edit_plan import EditCounts, EditPlan, plan
 from janus_r1.data.examples import Examples
+from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
 from janus_r1.errors import UserError
 from janus_r1.layout import Row, row_length
 from janus_r1.model.loading import load, save
@@ -57,6 +58,8 @@ class SftRecipe:
     edits: str = "shapes"
     """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
     made (edit_mix: [1, 0, 0])."""
+    own_edits: OwnEditsRecipe = field(default_factory=OwnEditsRecipe)
+    """Drafts of its own that the model judges and redraws among the edit rows."""
     own_drafts: str = ""
     """Folder of candidates whose drafts alone are judged, any as likely as another: verdicts then know what the
     model is bad at. Empty: all images of ``candidates`` are judged, every prompt alike."""
@@ -116,8 +119,16 @@ class SftStage(Stage):
         if not sum(self.recipe.mix[3:]):
             return None
         if self.recipe.edits == "shapes":
-            return WorldEdits(self.replica.model, self.recipe.word_weight, self.recipe.run.precision == "bf16")
+            half = self.recipe.run.precision == "bf16"
+            return WorldEdits(self.replica.model, self.recipe.word_weight, half, self._own_edits())
         return FileEdits(self.replica.model, self.recipe.edits)
+
+    def _own_edits(self) -> OwnEdits | None:
+        """Drawn with the weights of the step."""
+        own = self.recipe.own_edits
+        if not own.drafts:
+            return None
+        return OwnEdits(own, Replica(self.janus, self.recipe.model, own.dtype).refresh)
 
     def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
         """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
@@ -126,7 +137,8 @@ class SftStage(Stage):
         if isinstance(self.edits, FileEdits):
             images += self.edits.draw(begun.counts.draw, begun.rng, begun.counts.dropout)
         elif self.edits is not None:
-            edited, judged = self.edits.rows(made, begun.counts.judge_rounds)
+            counts, seed = begun.counts, self.recipe.run.seed_of(step)
+            edited, judged = self.edits.rows(made, counts.redraw_rounds, counts.judge_rounds, seed)
             images, verdicts = [*images, *edited], [*verdicts, *judged]
         return self._micro_batches(images, verdicts)
 
@@ -195,6 +207,8 @@ def check(recipe: SftRecipe) -> None:
         )
     if sum(recipe.mix[3:]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
         raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
+    if recipe.own_edits.drafts and recipe.edits != "shapes":
+        raise UserError(f"the world's verifier cannot check edits of {recipe.edits}: set own_edits.drafts to 0")
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:

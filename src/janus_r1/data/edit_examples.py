@@ -154,9 +154,9 @@ class WorldEdits:
         coded = iter(self.model.sources([image for sketch in sketches for image in (sketch.source, *sketch.results)]))
         return [[next(coded) for _ in (sketch.source, *sketch.results)] for sketch in sketches]
 
-    def _decoded(self, ids: Sequence[tuple[int, ...]]) -> Sequence[np.ndarray]:
+    def _decoded(self, ids: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
         """What the tokenizer makes of them, uint8 [H, W, 3] each."""
-        return self.model.decode_image(torch.tensor(ids, device=self.model.device), self.half) if ids else []
+        return list(self.model.decode_image(torch.tensor(ids, device=self.model.device), self.half)) if ids else []
 
     def _seen(self, pixels: np.ndarray) -> Seen:
         return Seen(pixels, self.model.image_tokens)

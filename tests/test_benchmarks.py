@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,6 +42,16 @@ def test_chains_of_both_structures_do_the_same_rounds(tiny):
     ours, official = chain.measure(tiny, 4, settings, accept=(0.5, 0.5), repeats=1).values()
     assert ours["images"] == 4 + 2 + 1 and official["images"] == 4 * 3
     assert 0 < ours["prefilled"] < official["prefilled"]
+
+
+def test_the_gpus_list_runs_small_and_refuses_what_it_does_not_hold():
+    script = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
+    own = {**os.environ, "SMALL": "1", "PYTHON": sys.executable}
+    ran = subprocess.run([script, "alone"], env=own, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "tiny float32" in ran.stdout and "1 ours" in ran.stdout
+    refused = subprocess.run([script, "alone", "most"], env=own, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "no part most" in refused.stderr
 
 
 def test_results_are_appended_and_drawn(tmp_path):

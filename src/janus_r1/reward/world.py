@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from janus_r1.reward.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score
 from janus_r1.world.edits import CannotEdit
 from janus_r1.world.instructions import parse_instruction
 from janus_r1.world.parse import parse
 from janus_r1.world.scene import IMAGE_SIZE
 from janus_r1.world.verify import FAIL_CEILING, Verification, verify
-from janus_r1.world.verify_edit import verify_edit
+from janus_r1.world.verify_edit import EditVerification, verify_edit
 
 
 class WorldReward:
@@ -40,27 +38,33 @@ class WorldReward:
         return [self._score(item) for item in items]
 
     def _score(self, item: Scorable) -> Score:
-        for pixels in item.images:
-            if pixels.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
-                return Abstained(f"the world's images are {IMAGE_SIZE}x{IMAGE_SIZE}: not {pixels.shape[:2]}")
-        if item.source is not None:
-            return self._score_edit(item.prompt, item.source, item.image)
-        description = parse(item.prompt)
-        if description is None:
-            return Abstained(f"not in the world's language: {item.prompt[:80]!r}")
-        return self._of(verify(item.image, description))
-
-    def _score_edit(self, instruction: str, source: np.ndarray, result: np.ndarray) -> Score:
-        edits = parse_instruction(instruction)
-        if edits is None:
-            return Abstained(f"not in the world's language: {instruction[:80]!r}")
-        try:
-            found = verify_edit(source, result, edits)
-        except CannotEdit as error:
-            return Abstained(f"the edit does not fit its source: {error}")
+        found = examine(item)
+        if isinstance(found, Abstained):
+            return found
+        if isinstance(found, Verification):
+            return self._of(found)
         follow, preserve = self.edit_weights
         mean = (follow * self._of(found.following) + preserve * self._of(found.preserving)) / (follow + preserve)
         return mean if found.correct or not self.joint else FAIL_CEILING * mean
 
     def _of(self, found: Verification) -> float:
         return float(found.correct) if self.binary else found.score
+
+
+def examine(item: Scorable) -> Verification | EditVerification | Abstained:
+    """What the verifier finds in a picture or an edit, or why it cannot say."""
+    for pixels in item.images:
+        if pixels.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
+            return Abstained(f"the world's images are {IMAGE_SIZE}x{IMAGE_SIZE}: not {pixels.shape[:2]}")
+    if item.source is None:
+        description = parse(item.prompt)
+        return _foreign(item) if description is None else verify(item.image, description)
+    edits = parse_instruction(item.prompt)
+    try:
+        return _foreign(item) if edits is None else verify_edit(item.source, item.image, edits)
+    except CannotEdit as error:
+        return Abstained(f"the edit does not fit its source: {error}")
+
+
+def _foreign(item: Scorable) -> Abstained:
+    return Abstained(f"not in the world's language: {item.prompt[:80]!r}")

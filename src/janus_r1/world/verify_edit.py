@@ -36,6 +36,11 @@ class EditVerification:
         return self.following.correct and self.preserving.correct
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """All facts that fail."""
+        return (*self.following.failed, *self.preserving.failed)
+
+    @property
     def reason(self) -> str:
         """The first fact that fails, if any does."""
         if self.correct:

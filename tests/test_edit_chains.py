@@ -97,18 +97,24 @@ def test_edit_logprobs_equal_uncached_forward(tiny, guidance, history):
         )
         head, _, tail = conditional
         seen = [head, Seen(chain.source.pixels, tiny.image_tokens), tail]
-        drawn, looked = [], []
+        asked_again = [[Text(row[0].ids[1:]), *row[1:]] for row in (conditional, unconditional, seen)]
+        drawn, looked = ([], []), []
         for item in chain.rounds:
-            rows = [[*start, *drawn, Drawn(item.ids)] for start in (conditional, unconditional)]
+            starts = zip((conditional, unconditional), drawn, strict=True)
+            rows = [[*start, *before, Drawn(item.ids)] for start, before in starts]
             logits = [logits_at_the_end(tiny, row, tiny.image_tokens, tiny.image_logits) for row in rows]
             mixed = guided(*logits, guidance) if guidance > 1 else logits[0]
             expected = mixed.log_softmax(-1).gather(-1, torch.tensor(item.ids)[:, None])[:, 0]
             np.testing.assert_allclose(item.logprobs, expected, atol=2e-4)
             looked += [Seen(item.pixels, tiny.image_tokens), layout.self_check]
             check_verdict(tiny, [*seen, *looked], item.verdict, settings)
-            after = [Text(layout.closed(item.verdict.ids)), layout.regenerate]
-            drawn = [*(drawn if history == "full" else []), Drawn(item.ids), layout.self_check, *after]
-            looked = [*looked, *after] if history == "full" else []
+            closed = Text(layout.closed(item.verdict.ids))
+            rejected, full = [Drawn(item.ids), layout.self_check, closed], history == "full"
+            drawn = tuple(
+                [*(before if full else []), *rejected, *again]
+                for before, again in zip(drawn, asked_again[:2], strict=True)
+            )
+            looked = [*looked, closed, *asked_again[2]] if full else []
 
 
 def check_verdict(tiny, row, verdict, settings):

@@ -14,7 +14,7 @@ import numpy as np
 from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
-from janus_r1.layout import Drawn, Opening, Row, Seen, Text, row_length
+from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
 
 
@@ -78,7 +78,7 @@ class _Batch:
         decoder: Decoder,
         prompts: list[str],
         sources: Sequence[Source | None],
-        openings: list[Opening],
+        openings: list[Lead],
         rows: list[int],
         settings: Settings,
     ) -> None:
@@ -87,8 +87,9 @@ class _Batch:
         self.rows, self.settings = rows, settings
         self.rounds: list[list[Round]] = [[] for _ in prompts]
         self.active = list(range(len(prompts)))  # positions in ``rounds`` of the streams' rows
-        guided = settings.guidance > 1
-        unconditional = [opening.unconditional for opening in openings] if guided else None
+        self.later = [self.layout.again(*pair) for pair in zip(prompts, sources, strict=True)]
+        self.guided = settings.guidance > 1
+        unconditional = [opening.unconditional for opening in openings] if self.guided else None
         self.drawing = decoder.open([opening.drawing for opening in openings], unconditional)
         if any(sources):
             self.seeing = decoder.open([opening.seeing for opening in openings])
@@ -124,7 +125,7 @@ class _Batch:
         if not self.rounds[position] or self.settings.history == "last":
             return seen
         verdict = self.rounds[position][-1].verdict
-        return Text(self.layout.closed(verdict.ids)[len(verdict.ids) - 1 :]), self.layout.regenerate, *seen
+        return Text(self.layout.closed(verdict.ids)[len(verdict.ids) - 1 :]), *self.later[position].seeing, *seen
 
     def _keep_unsatisfied(self) -> None:
         if not self.settings.early_stop:
@@ -141,13 +142,17 @@ class _Batch:
             openings = [self.openings[position] for position in self.active]
             self.decoder.rewind(self.drawing, [row_length(opening.drawing) for opening in openings])
             self.decoder.rewind(self.seeing, [row_length(opening.seeing) for opening in openings])
-        self.decoder.feed(self.drawing, [self._redraw_context(position) for position in self.active])
+        leads = [self.later[position] for position in self.active]
+        before = [self._rejected(position) for position in self.active]
+        conditional = [(*row, *lead.drawing) for row, lead in zip(before, leads, strict=True)]
+        unconditional = [(*row, *lead.unconditional) for row, lead in zip(before, leads, strict=True)]
+        self.decoder.feed(self.drawing, conditional, unconditional if self.guided else None)
 
-    def _redraw_context(self, position: int) -> Row:
+    def _rejected(self, position: int) -> Row:
         """What follows the ids that the drawing stream holds already (all but the last, or none)."""
         last = self.rounds[position][-1]
         unfed = last.ids if self.settings.history == "last" else last.ids[-1:]
-        return Drawn(unfed), self.layout.self_check, Text(self.layout.closed(last.verdict.ids)), self.layout.regenerate
+        return Drawn(unfed), self.layout.self_check, Text(self.layout.closed(last.verdict.ids))
 
     def _chain(self, position: int) -> Chain:
         rounds = tuple(self.rounds[position])

@@ -9,8 +9,9 @@ Three streams (design section 4), all built from the same pieces, so that sampli
 For an edit the user's turn holds the instruction and then the source image. The drawing streams hold it as
 VQ ids, the seeing stream as SigLIP features, just as they hold the drafts; all else is the same. The
 unconditional row keeps the source: only the instruction is replaced by pads. (The official code has the source
-first. Behind the instruction it is read knowing what to change, and stands equally far before every first
-draft, however long the instruction is: equal distances alone halved the steps in which the tiny model learns to copy.)
+first. Behind the instruction it is read knowing what to change, and stands equally far before the draft, however
+long the instruction is: equal distances alone halved the steps in which the tiny model learns to copy.) So that this
+holds for every later draft, too, an edit is asked for again after a No, source and all, in place of the regeneration.
 
 The strings are those the released Janus-Pro-R1 checkpoint was trained on. No row is ever padded in
 its middle, and truncation shortens a caption or a reason, never the structure around it.
@@ -81,8 +82,8 @@ def row_length(row: Row) -> int:
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What stands before a chain's first draft, in each of its three streams."""
+class Lead:
+    """What stands before a draft, in each of a chain's three streams."""
 
     drawing: Row
     unconditional: Row
@@ -123,24 +124,27 @@ class Layout:
         first, *middle, last = prompt.ids
         return Text((first, *(self.special.pad for _ in middle), last))
 
-    def edit_prompt(self, source_ids: tuple[int, ...], instruction: str, drop_instruction: bool = False) -> Row:
+    def edit_prompt(
+        self, source_ids: tuple[int, ...], instruction: str, drop_instruction: bool = False, again: bool = False
+    ) -> Row:
         """``<bos><|User|>: instruction\\n<begin_of_image>ids<end_of_image> Please generate an image.\\n\\n...``
 
-        With ``drop_instruction`` it is replaced by pads, as guidance subtracts it; the source stays.
+        With ``drop_instruction`` it is replaced by pads, as guidance subtracts it; the source stays. Asked ``again``
+        there is no ``<bos>``.
 
         Raises:
             UserError: for an empty instruction or one that spells a special token.
         """
-        return self._edit_turn(Drawn(source_ids), instruction, drop_instruction)
+        return self._edit_turn(Drawn(source_ids), instruction, drop_instruction, again)
 
-    def _edit_turn(self, image: Segment, instruction: str, drop: bool = False) -> Row:
+    def _edit_turn(self, image: Segment, instruction: str, drop: bool = False, again: bool = False) -> Row:
         words = self._shortened(f" {clean(instruction, 'instruction', 'change')}", "", MAX_INSTRUCTION_TOKENS)
         if drop:
             words = (self.special.pad,) * len(words)
-        head = (*self._encode(f"{BOS}{USER}:"), *words, *self._encode(f"\n{BEGIN_OF_IMAGE}"))
-        return Text(head), image, self.edit_request
+        user = self._encode(f"{USER}:" if again else f"{BOS}{USER}:")
+        return Text((*user, *words, *self._encode(f"\n{BEGIN_OF_IMAGE}"))), image, self.edit_request
 
-    def opening(self, prompt: str, source: Source | None = None) -> Opening:
+    def opening(self, prompt: str, source: Source | None = None) -> Lead:
         """The rows before the first draft, of a caption or, with ``source``, of an instruction.
 
         Raises:
@@ -148,11 +152,20 @@ class Layout:
         """
         if source is None:
             text = self.prompt(prompt)
-            return Opening((text,), (self.unconditional(text),), (text,))
-        return Opening(
-            self.edit_prompt(source.ids, prompt),
-            self.edit_prompt(source.ids, prompt, drop_instruction=True),
-            self._edit_turn(Seen(source.pixels, self.image_tokens), prompt),
+            return Lead((text,), (self.unconditional(text),), (text,))
+        return self._request(prompt, source)
+
+    def again(self, prompt: str, source: Source | None = None) -> Lead:
+        """The rows before every later draft, after the verdict on the one before."""
+        if source is None:
+            return Lead((self.regenerate,), (self.regenerate,), (self.regenerate,))
+        return self._request(prompt, source, again=True)
+
+    def _request(self, instruction: str, source: Source, again: bool = False) -> Lead:
+        return Lead(
+            self.edit_prompt(source.ids, instruction, again=again),
+            self.edit_prompt(source.ids, instruction, drop_instruction=True, again=again),
+            self._edit_turn(Seen(source.pixels, self.image_tokens), instruction, again=again),
         )
 
     def verdict(self, text: str, learn: bool = False, word_weight: float | None = None, weight: float = 1.0) -> Text:
@@ -203,7 +216,7 @@ class Layout:
         """Self-evaluation (Task II): loss on the verdict on ``seen``, after ``earlier`` rejected images."""
         row: list[Segment] = [*self.opening(caption, source).seeing]
         for image, reason in earlier:
-            row += [image, self.self_check, self.verdict(reason), self.regenerate]
+            row += [image, self.self_check, self.verdict(reason), *self.again(caption, source).seeing]
         return (*row, seen, self.self_check, self.verdict(verdict, True, word_weight, weight))
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:
@@ -219,10 +232,11 @@ class Layout:
         source: Source | None = None,
     ) -> Row:
         """Regeneration (Task III): loss on the last image's ids; only the caption is ever dropped."""
-        opening = self.opening(caption, source)
-        row: list[Segment] = [*(opening.unconditional if drop_caption else opening.drawing)]
+        leads = self.opening(caption, source), self.again(caption, source)
+        opening, again = (lead.unconditional if drop_caption else lead.drawing for lead in leads)
+        row: list[Segment] = [*opening]
         for image, reason in earlier:
-            row += [image, self.self_check, self.verdict(reason), self.regenerate]
+            row += [image, self.self_check, self.verdict(reason), *again]
         return (*row, Drawn(ids, learn=True))
 
     # ------------------------------------------------------------------------------ whole chains
@@ -233,30 +247,33 @@ class Layout:
 
     def drawing(
         self,
-        prompt: Row,
+        opening: Row,
+        again: Row,
         drafts: Sequence[tuple[int, ...]],
         verdicts: Sequence[tuple[int, ...]],
         only_last: bool = False,
     ) -> Row:
         """The drawing stream of a chain as it was sampled; all its drafts are learnt, or the last alone.
 
-        ``prompt`` is the chain's opening in this stream, conditional or not.
+        ``opening`` and ``again`` are the chain's in this stream, conditional or not.
         ``verdicts`` are the sampled ids between the drafts: one fewer than drafts.
         """
-        row: list[Segment] = [*prompt]
+        row: list[Segment] = [*opening]
         for index, draft in enumerate(drafts):
             if index:
-                row += [self.self_check, Text(self.closed(verdicts[index - 1])), self.regenerate]
+                row += [self.self_check, Text(self.closed(verdicts[index - 1])), *again]
             row.append(Drawn(draft, learn=not only_last or index + 1 == len(drafts)))
         return tuple(row)
 
-    def seeing(self, prompt: Row, images: Sequence[np.ndarray], verdicts: Sequence[tuple[int, ...]]) -> Row:
+    def seeing(
+        self, opening: Row, again: Row, images: Sequence[np.ndarray], verdicts: Sequence[tuple[int, ...]]
+    ) -> Row:
         """The seeing stream of a chain, its verdicts learnt (not an end-of-sequence token it never sampled)."""
-        row: list[Segment] = [*prompt]
+        row: list[Segment] = [*opening]
         for index, (pixels, verdict) in enumerate(zip(images, verdicts, strict=True)):
             if index:
                 before = verdicts[index - 1]
-                row.append(Text((*self.closed(before)[len(before) :], *self.regenerate.ids)))
+                row += [Text(self.closed(before)[len(before) :]), *again]
             row += [Seen(pixels, self.image_tokens), self.self_check, Text(verdict, learn=True)]
         return tuple(row)
 

@@ -110,12 +110,15 @@ class Decoder:
         return Stream(stream.cache.copy(rows), stream.last[rows], guided=False)
 
     @torch.inference_mode()
-    def feed(self, stream: Stream, rows: list[Row]) -> None:
-        """Append segments to every row; rows may differ in length. Guided halves get the same."""
-        embeddings = self.model.embed_rows(rows)
+    def feed(self, stream: Stream, rows: list[Row], unconditional: list[Row] | None = None) -> None:
+        """Append segments to every row; rows may differ in length. Guided halves get the same, or the second one
+        ``unconditional`` rows, as long as the others token for token.
+        """
+        embeddings = self.model.embed_rows([*rows, *(unconditional or [])])
         counts = [row_length(row) for row in rows]
         if stream.guided:
-            embeddings, counts = embeddings.repeat(2, 1, 1), counts * 2
+            counts *= 2
+            embeddings = embeddings if unconditional else embeddings.repeat(2, 1, 1)
         hidden = self._forward(stream.cache, embeddings, counts)
         ends = torch.tensor(counts, device=hidden.device) - 1
         stream.last = hidden[torch.arange(len(counts), device=hidden.device), ends]

@@ -74,7 +74,8 @@ def estimate(
     instruction, and a source image stands before it. ``kv`` is the cache's dtype, where it is another.
     """
     source = config.vision_config.num_image_tokens + EDIT_FRAME if edit else 0
-    streams = _streams(config, settings, drawing, min(caption, MAX_CAPTION_TOKENS) + ROLES + source)
+    prompt = min(caption, MAX_CAPTION_TOKENS) + ROLES + source
+    streams = _streams(config, settings, drawing, prompt, prompt if edit else 0)
     token = kv_bytes(config, kv or dtype)
     return Memory(
         weights=weight_bytes(config, dtype),
@@ -140,11 +141,15 @@ def _table_bytes(config: JanusConfig, dtype: torch.dtype) -> int:
 Stream = tuple[int, int, int]  # rows a chain, cached tokens a row, most tokens fed at once
 
 
-def _streams(config: JanusConfig, settings: Settings, drawing: bool, prompt: int) -> list[Stream]:
-    """The drawing stream (twice its rows under guidance) and the seeing stream, as introspect grows them."""
+def _streams(config: JanusConfig, settings: Settings, drawing: bool, prompt: int, again: int) -> list[Stream]:
+    """The drawing stream (twice its rows under guidance) and the seeing stream, as introspect grows them.
+
+    ``again`` is what is asked once more before every later draft.
+    """
     image = config.vision_config.num_image_tokens
     said = LEAD_INS + settings.max_reason_tokens + 1
     look = prompt + image + said
+    said += again
     if not drawing:
         return [(1, _capacity(prompt + image, [look]), image + LEAD_INS)]
     later = range(1, settings.rounds)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from janus_r1.chain import Chain
-from janus_r1.layout import Layout, Row
+from janus_r1.layout import Layout, Lead, Row
 from janus_r1.train.rl.credit import Credit, Scored, token_weights
 
 
@@ -52,28 +52,36 @@ class Flat:
 def rows(layout: Layout, chains: Sequence[Chain]) -> Rows:
     """The rows of ``chains``; unconditional ones where they were drawn under guidance."""
     guided = chains[0].settings.guidance > 1
-    opened = [(chain, layout.opening(chain.prompt, chain.source)) for chain in chains]
-    drawing = [row for chain, opening in opened for row in _drawing(layout, chain, opening.drawing)]
-    seeing = [row for chain, opening in opened for row in _seeing(layout, chain, opening.seeing)]
+    leads = [(chain, *_leads(layout, chain)) for chain in chains]
+    drawing = [row for chain, *both in leads for row in _drawing(layout, chain, *(lead.drawing for lead in both))]
+    seeing = [row for chain, *both in leads for row in _seeing(layout, chain, *(lead.seeing for lead in both))]
     unconditional = None
     if guided:
-        unconditional = [row for chain, opening in opened for row in _drawing(layout, chain, opening.unconditional)]
+        halves = [(chain, [lead.unconditional for lead in both]) for chain, *both in leads]
+        unconditional = [row for chain, both in halves for row in _drawing(layout, chain, *both)]
     first = [index == 0 for chain in chains for r in chain.rounds for index in range(len(r.verdict.ids))]
     return Rows(drawing, unconditional, seeing, torch.tensor(first))
 
 
-def _drawing(layout: Layout, chain: Chain, prompt: Row) -> list[Row]:
+def _leads(layout: Layout, chain: Chain) -> tuple[Lead, Lead]:
+    """Before its first draft, and before a later one."""
+    return layout.opening(chain.prompt, chain.source), layout.again(chain.prompt, chain.source)
+
+
+def _drawing(layout: Layout, chain: Chain, opening: Row, again: Row) -> list[Row]:
     """One row for a chain; with ``history last`` one a draft, the draft before it as context."""
     last = chain.settings.history == "last"
     every = range(len(chain.rounds))
     parts = [chain.rounds[max(0, i - 1) : i + 1] for i in every] if last else [chain.rounds]
-    return [layout.drawing(prompt, [r.ids for r in p], [r.verdict.ids for r in p[:-1]], only_last=last) for p in parts]
+    return [
+        layout.drawing(opening, again, [r.ids for r in part], [r.verdict.ids for r in part[:-1]], only_last=last)
+        for part in parts
+    ]
 
 
-def _seeing(layout: Layout, chain: Chain, prompt: Row) -> list[Row]:
-    if chain.settings.history == "full":
-        return [layout.seeing(prompt, [r.pixels for r in chain.rounds], [r.verdict.ids for r in chain.rounds])]
-    return [layout.seeing(prompt, [r.pixels], [r.verdict.ids]) for r in chain.rounds]
+def _seeing(layout: Layout, chain: Chain, opening: Row, again: Row) -> list[Row]:
+    parts = [chain.rounds] if chain.settings.history == "full" else [(r,) for r in chain.rounds]
+    return [layout.seeing(opening, again, [r.pixels for r in p], [r.verdict.ids for r in p]) for p in parts]
 
 
 # ------------------------------------------------------------------------------------ flat arrays

@@ -71,6 +71,17 @@ def test_instructions_that_cannot_be_meant_are_refused(tiny, text):
         tiny.layout.edit_prompt((0,), text)
 
 
+def test_an_edit_is_asked_for_again_before_every_later_draft(tiny):
+    """In all streams as at first, but for the beginning of the sequence; a prompt is followed by the released string."""
+    (source,) = tiny.sources([render(CASES[0].source)])
+    first, later = (ask("remove the ring", source) for ask in (tiny.layout.opening, tiny.layout.again))
+    for row, again in zip(vars(first).values(), vars(later).values(), strict=True):
+        assert Text(row[0].ids[1:]) == again[0] and row[2] == again[2]
+        assert row[1] is again[1] or row[1] == again[1]
+    assert row_length(later.unconditional) == row_length(later.drawing) != row_length(first.drawing)
+    assert vars(tiny.layout.again("a ring")) == dict.fromkeys(vars(later), (tiny.layout.regenerate,))
+
+
 # ---------------------------------------------------------------------------------------- log-probs
 
 

@@ -140,23 +140,28 @@ def test_figure_5a_changes_the_reward_alone(root, monkeypatch):
 
 def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):
     monkeypatch.chdir(root)
-    assert study(root, "edits", BASE="base/model", SFT_STEPS="5") == 0
+    assert study(root, "edits", BASE="base/model", EDITOR_MODEL="editor/model", SFT_STEPS="5") == 0
     trained = {Path((r := recipe_of(call)).run.out).name: r for call in calls(root, "train")}
     learnt = {name: r for name, r in trained.items() if isinstance(r, RlRecipe)}
-    plain = load_recipe(RlRecipe, "recipes/tiny/edit_rl.yaml")
-    keys = {name: changed(recipe, plain) - {"model"} for name, recipe in learnt.items() if name.endswith("-1")}
+    plain = learnt["rl-joint-1"]
+    assert (plain.task, plain.rounds, plain.model) == ("edit", 1, "editor/model")
+    keys = {name: changed(recipe, plain) for name, recipe in learnt.items() if name.endswith("-1")}
     assert keys == {
-        "rl-from-r1-1": set(),
-        "rl-from-base-1": set(),
+        "rl-joint-1": set(),
+        "rl-paper-weights-1": {"rewards"},
         "rl-official-weights-1": {"rewards"},
-        "rl-three-rounds-1": {"rounds"},
+        "rl-two-rounds-1": {"rounds"},
+        "rl-from-r1-1": {"model"},
+        "rl-from-base-1": {"model"},
     }
     for recipe in learnt.values():
         check(recipe)
+    weights = {name: (r.rewards[0].follow_weight, r.rewards[0].preserve_weight) for name, r in learnt.items()}
+    assert weights["rl-paper-weights-1"] == (0.5, 1.0) and weights["rl-official-weights-1"] == (1.0, 0.25)
     assert learnt["rl-from-base-1"].model == "runs/tiny/edits/sft-from-base-1/model"
     ours, theirs = (trained[f"sft-from-{name}-0"] for name in ("r1", "base"))
     assert (ours.run.steps, theirs.model, theirs.candidates) == (5, "base/model", "runs/tiny/candidates")
-    assert {call[1] for call in calls(root, "eval")} == {"edit"} and len(calls(root, "eval")) == 12
+    assert {call[1] for call in calls(root, "eval")} == {"edit"} and len(calls(root, "eval")) == 18
     assert Path("docs/edits.md").read_text() == "a page\n"
 
 

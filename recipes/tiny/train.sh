@@ -28,10 +28,13 @@ train sft edit_verdicts
 train rl edit_rl
 train sft edits_again
 train rl edit_rl_again
+build edit_drafts
+train sft united
+train rl united_rl
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"
-  for stage in base=binding sft=verdicts r1=rl r1-edit=edit_rl_again; do # and its last part
+  for stage in base=binding sft=verdicts r1=rl r1-edit=united_rl; do # and its last part
     rm -rf "$embedded/tiny-${stage%=*}"
     cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done

@@ -31,11 +31,12 @@ train rl edit_rl_again
 build edit_drafts
 train sft united
 train rl united_rl
-train rl united_rounds
+build united_drafts
+train sft united_verdicts
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"
-  for stage in base=binding sft=verdicts r1=rl r1-edit=united_rounds; do # and its last part
+  for stage in base=binding sft=verdicts r1=rl r1-edit=united_verdicts; do # and its last part
     rm -rf "$embedded/tiny-${stage%=*}"
     cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done

@@ -72,7 +72,7 @@ def test_instructions_that_cannot_be_meant_are_refused(tiny, text):
 
 
 def test_an_edit_is_asked_for_again_before_every_later_draft(tiny):
-    """In all streams as at first, but for the beginning of the sequence; a prompt is followed by the released string."""
+    """In all streams as at first, but for the sequence's first token; prompts are followed by the released string."""
     (source,) = tiny.sources([render(CASES[0].source)])
     first, later = (ask("remove the ring", source) for ask in (tiny.layout.opening, tiny.layout.again))
     for row, again in zip(vars(first).values(), vars(later).values(), strict=True):

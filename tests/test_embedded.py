@@ -8,14 +8,14 @@ import pytest
 from transformers import JanusForConditionalGeneration
 
 from janus_r1.cli import main
-from janus_r1.commands.options.common import EDITOR
+from janus_r1.commands.options.common import MODEL
 from janus_r1.model.loading import EMBEDDED, load
 
 MODELS = sorted(path.name for path in EMBEDDED.glob("tiny-*"))
 
 
 def test_every_stage_is_embedded():
-    assert {"tiny-base", "tiny-sft", "tiny-r1", EDITOR} == set(MODELS)
+    assert {"tiny-base", "tiny-sft", "tiny-r1", MODEL} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -70,4 +70,4 @@ def test_the_editor_edits(capsys):
     """Far from always; copying the source, as an untaught model does at best, is never right."""
     assert main(["eval", "edit", "--limit", "30", "--no-baselines", "--dtype", "bfloat16", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["run"]["model"] == EDITOR and result["both"]["mean"] > 0.15
+    assert result["run"]["model"] == MODEL and result["both"]["mean"] > 0.15

@@ -11,10 +11,9 @@ measure_edits() { # name split model options...
 }
 
 janus-r1 eval tokenizer --model tiny-base --json > results/tokenizer.json
-for model in tiny-sft tiny-r1; do
+for model in tiny-sft tiny-r1 tiny-r1-edit; do
   measure "$model" test # with the controls at equal cost: best-of-N, blind redrawing, the oracle
 done
-measure tiny-r1-edit test --no-controls
 for model in tiny-base tiny-sft tiny-r1 tiny-r1-edit; do
   for split in held_out dense; do measure "$model" "$split" --no-controls; done
 done
@@ -22,10 +21,10 @@ measure tiny-base test --no-controls
 for split in test held_out; do
   measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done
-for stage in editing edit_verdicts edits_again; do # what came before it, where train.sh has run
+for stage in editing edit_verdicts edits_again edit_rl_again united_rl united_verdicts; do # before it, where train.sh has run
   [ ! -e "runs/tiny/$stage/model" ] || measure_edits "$stage" test "runs/tiny/$stage/model" --no-baselines
 done
-for model in base sft r1; do # as judges of the same drafts
+for model in base sft r1 r1-edit; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16
 done
 for model in base sft r1; do # what they accept though it is wrong, and reject though it is right

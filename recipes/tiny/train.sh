@@ -33,10 +33,12 @@ train sft united
 train rl united_rl
 build united_drafts
 train sft united_verdicts
+united=runs/tiny/united_mean/model # what the three last trainings left, averaged
+[ -e "$united" ] || janus-r1 average "$united" runs/tiny/{united_verdicts,united_rl,edit_rl_again}/model
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"
-  for stage in base=binding sft=verdicts r1=rl r1-edit=united_verdicts; do # and its last part
+  for stage in base=binding sft=verdicts r1=rl r1-edit=united_mean; do # and its last part
     rm -rf "$embedded/tiny-${stage%=*}"
     cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done

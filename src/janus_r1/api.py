@@ -22,7 +22,7 @@ class JanusR1:
     """A model that draws, judges its own drawing, and redraws.
 
     >>> from janus_r1 import JanusR1
-    >>> model = JanusR1.from_pretrained("tiny-r1")
+    >>> model = JanusR1.from_pretrained("tiny-r1-edit")
     >>> chain = model.generate("a red circle left of a blue square")[0]
     >>> chain.rounds[0].verdict.text, chain.image.shape
     """
@@ -33,7 +33,7 @@ class JanusR1:
     @classmethod
     def from_pretrained(
         cls,
-        name: str = "tiny-r1",
+        name: str = "tiny-r1-edit",
         dtype: str = "float32",
         device: str = "cpu",
         weights: str | Path | None = None,

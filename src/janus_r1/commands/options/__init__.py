@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from janus_r1.commands.options.benchmarks import add_eval
-from janus_r1.commands.options.convert import add_convert
+from janus_r1.commands.options.convert import add_average, add_convert
 from janus_r1.commands.options.drawing import PRESETS, add_edit, add_generate, add_judge
 from janus_r1.commands.options.parser import Parser
 from janus_r1.commands.options.training import add_data, add_train
@@ -29,6 +29,6 @@ def build_parser(preset: str | None = None) -> Parser:
     parser = Parser(prog="janus-r1", description=DESCRIPTION, epilog=EXAMPLES)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_generate(commands).set_defaults(**PRESETS.get(preset or "", {}))
-    for add in (add_edit, add_judge, add_train, add_data, add_eval, add_convert):
+    for add in (add_edit, add_judge, add_train, add_data, add_eval, add_convert, add_average):
         add(commands)
     return parser

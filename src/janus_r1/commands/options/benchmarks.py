@@ -6,8 +6,6 @@ from typing import Any
 
 from janus_r1.commands.options.common import (
     EDIT_TEMPERATURE,
-    EDITOR,
-    MODEL,
     add_command,
     add_folder,
     add_json,
@@ -85,7 +83,7 @@ def _add_edit(commands: Any) -> None:
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="skip copying, drawing anew, the tokenizer"
     )
-    _add_chains_and_result(parser, EDITOR, EDIT_TEMPERATURE)
+    _add_chains_and_result(parser, EDIT_TEMPERATURE)
 
 
 def _add_pie(commands: Any) -> None:
@@ -163,9 +161,9 @@ def _add_result(parser: Parser) -> None:
     parser.add_argument("--out", metavar="PATH", help="JSON file to write as well")
 
 
-def _add_chains_and_result(parser: Parser, model: str = MODEL, temperature: float = 1.0) -> None:
+def _add_chains_and_result(parser: Parser, temperature: float = 1.0) -> None:
     """How chains are sampled, by which model, and where the figures go."""
     add_sampling(parser, temperature)
-    add_model(parser, model)
+    add_model(parser)
     _add_result(parser)
     add_json(parser)

@@ -1,4 +1,4 @@
-"""Options of the command that converts models."""
+"""Options of the commands that make models of models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ examples:
 
 Reads DeepSeek's layout (pytorch_model*.bin or safetensors) without running any code of it."""
 
+AVERAGE_EXAMPLES = """\
+examples:
+  janus-r1 average models/mean runs/rl/model runs/sft/model
+
+Models that were trained one from another: their mean is often better than each of them."""
+
 
 def add_convert(commands: Any) -> None:
     parser = add_command(commands, "convert", "convert", "write a model in transformers' layout", CONVERT_EXAMPLES)
@@ -22,5 +28,14 @@ def add_convert(commands: Any) -> None:
     parser.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights; auto: as stored"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is a model folder")
+    add_json(parser)
+
+
+def add_average(commands: Any) -> None:
+    parser = add_command(commands, "average", "average", "write the mean of several models' weights", AVERAGE_EXAMPLES)
+    parser.add_argument("out", metavar="OUT", help="folder to write, in transformers' layout")
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="embedded models, folders or owner/name on the Hub")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of what is written")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is a model folder")
     add_json(parser)

@@ -6,7 +6,6 @@ from typing import Any
 
 from janus_r1.commands.options.common import (
     EDIT_TEMPERATURE,
-    EDITOR,
     add_command,
     add_folder,
     add_json,
@@ -85,7 +84,7 @@ def add_edit(commands: Any) -> None:
     parser.add_argument("--samples", metavar="N", type=at_least(1), default=1, help="chains an instruction")
     add_rounds(parser, default=1)  # the embedded editor has not learnt to redraw
     add_sampling(parser, EDIT_TEMPERATURE)
-    add_model(parser, EDITOR)
+    add_model(parser)
     add_folder(parser, "folder to write (default: outputs/INSTRUCTION-SEED)")
     add_json(parser)
 

@@ -8,7 +8,11 @@ from janus_r1.eval.report import summary
 from janus_r1.files import read_json
 
 ROOT = Path(__file__).parent.parent
-ORDER = [f"tiny-{model}-{split}.json" for model in ("base", "sft", "r1") for split in ("test", "held_out", "dense")]
+ORDER = [
+    f"tiny-{model}-{split}.json"
+    for model in ("base", "sft", "r1", "r1-edit")
+    for split in ("test", "held_out", "dense")
+]
 
 
 def test_the_readmes_table_is_the_summary_of_the_results():

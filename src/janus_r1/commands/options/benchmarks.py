@@ -6,6 +6,7 @@ from typing import Any
 
 from janus_r1.commands.options.common import (
     EDIT_TEMPERATURE,
+    JUDGE,
     add_command,
     add_folder,
     add_json,
@@ -117,7 +118,7 @@ def _add_judge(commands: Any) -> None:
     _add_limit(parser, "prompts at most, balanced over families")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the drafts")
     parser.add_argument("--max-batch", metavar="N", type=at_least(1), default=64, help="images judged at once")
-    add_model(parser)
+    add_model(parser, JUDGE)
     _add_result(parser)
     add_json(parser)
 

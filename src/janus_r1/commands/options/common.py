@@ -6,7 +6,8 @@ from typing import Any
 
 from janus_r1.commands.options.parser import Parser, at_least, batch
 
-MODEL = "tiny-r1-edit"  # the model in the package that draws, judges and edits
+MODEL = "tiny-r1-edit"  # the model in the package that draws and edits best
+JUDGE = "tiny-r1"  # the one that judges pictures of others best
 EDIT_TEMPERATURE = 0.5  # chain.EDIT_TEMPERATURE, without importing what it needs for --help
 
 
@@ -45,8 +46,8 @@ def add_max_batch(parser: Parser, about: str) -> None:
     parser.add_argument("--max-batch", metavar="N", type=batch, default=64, help=about)
 
 
-def add_model(parser: Parser) -> None:
-    parser.add_argument("--model", default=MODEL, help="a model in the package, a folder, or owner/name on the Hub")
+def add_model(parser: Parser, default: str = MODEL) -> None:
+    parser.add_argument("--model", default=default, help="a model in the package, a folder, or owner/name on the Hub")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "int8", "auto"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from janus_r1.commands.options.common import (
     EDIT_TEMPERATURE,
+    JUDGE,
     add_command,
     add_folder,
     add_json,
@@ -104,5 +105,5 @@ def add_judge(commands: Any) -> None:
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="for --text-temperature above 0")
     add_max_batch(parser, "images judged at once at most: a number, or auto for as many as fit into memory")
-    add_model(parser)
+    add_model(parser, JUDGE)
     add_json(parser)

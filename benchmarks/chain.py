@@ -54,10 +54,10 @@ class Counting(Decoder):
 
     prefilled = 0
 
-    def feed(self, stream, rows: list[Row]) -> None:
+    def feed(self, stream, rows: list[Row], unconditional: list[Row] | None = None) -> None:
         tokens = sum(map(row_length, rows))
         Counting.prefilled += tokens * (2 if stream.guided else 1)
-        super().feed(stream, rows)
+        super().feed(stream, rows, unconditional)
 
 
 def ours(model: Janus, prompts: list[str], settings: Settings, accept: Schedule) -> tuple[int, int]:

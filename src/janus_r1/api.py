@@ -39,8 +39,10 @@ class JanusR1:
         weights: str | Path | None = None,
         kv: str = "auto",
     ) -> JanusR1:
-        """Load an embedded model (``tiny-base``, ``tiny-sft``, ``tiny-r1``, ``tiny-r1-edit``), a folder or a Hub id.
+        """Load an embedded model, a folder or a Hub id.
 
+        In the package are ``tiny-base``, ``tiny-sft``, ``tiny-r1``, which judges pictures of others best, and
+        ``tiny-r1-edit``, which draws and edits best.
         Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
         dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16``, ``auto`` (as stored) or ``int8``
         (large matrices in 8 bits, to generate with). ``kv``: ``auto``, or ``fp8`` for cached keys and values.

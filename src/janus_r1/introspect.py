@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
@@ -68,6 +69,15 @@ def judge(
         decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
         verdicts += _say_verdicts(decoder, stream, settings, list(range(start, start + len(shown))), round_index=0)
     return verdicts
+
+
+def first_drafts(
+    decoder: Decoder, openings: Sequence[Lead], uniform: torch.Tensor, guidance: float, temperature: float
+) -> torch.Tensor:
+    """VQ ids [B, S] of chains' first drafts, which nobody judges. ``uniform`` [B, S] are the random numbers."""
+    unconditional = [opening.unconditional for opening in openings] if guidance > 1 else None
+    stream = decoder.open([opening.drawing for opening in openings], unconditional)
+    return decoder.draw(stream, uniform, guidance, temperature)[0]
 
 
 class _Batch:
@@ -146,7 +156,8 @@ class _Batch:
         before = [self._rejected(position) for position in self.active]
         conditional = [(*row, *lead.drawing) for row, lead in zip(before, leads, strict=True)]
         unconditional = [(*row, *lead.unconditional) for row, lead in zip(before, leads, strict=True)]
-        self.decoder.feed(self.drawing, conditional, unconditional if self.guided else None)
+        alike = unconditional == conditional  # without edits: nothing of a prompt is said again
+        self.decoder.feed(self.drawing, conditional, None if alike or not self.guided else unconditional)
 
     def _rejected(self, position: int) -> Row:
         """What follows the ids that the drawing stream holds already (all but the last, or none)."""

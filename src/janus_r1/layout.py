@@ -214,9 +214,9 @@ class Layout:
         source: Source | None = None,
     ) -> Row:
         """Self-evaluation (Task II): loss on the verdict on ``seen``, after ``earlier`` rejected images."""
-        row: list[Segment] = [*self.opening(caption, source).seeing]
+        row, again = [*self.opening(caption, source).seeing], self.again(caption, source).seeing
         for image, reason in earlier:
-            row += [image, self.self_check, self.verdict(reason), *self.again(caption, source).seeing]
+            row += [image, self.self_check, self.verdict(reason), *again]
         return (*row, seen, self.self_check, self.verdict(verdict, True, word_weight, weight))
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:

@@ -19,6 +19,7 @@ from janus_r1.data.candidates import Candidate, write_part
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import UserError
+from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
@@ -119,12 +120,10 @@ def _numbered(recipe: BuildRecipe) -> list[tuple[int, float]]:
 
 
 def _drafts(decoder: Decoder, prompts: list[Prompt], first_id: int, k: int, temperature: float, recipe: BuildRecipe):
-    layout = decoder.model.layout
-    laid_out = [layout.prompt(prompt.text) for prompt in prompts]
-    stream = decoder.open(laid_out, [layout.unconditional(prompt) for prompt in laid_out])
+    openings = [decoder.model.layout.opening(prompt.text) for prompt in prompts]
     rows = list(range(first_id, first_id + len(prompts)))
     uniform = uniforms(recipe.seed + 77, rows, k, DRAW, decoder.model.image_tokens)
-    return decoder.draw(stream, uniform, recipe.guidance, temperature)[0]
+    return first_drafts(decoder, openings, uniform, recipe.guidance, temperature)
 
 
 def _render_all(model: Janus, descriptions: list[Description], rng: random.Random) -> torch.Tensor:

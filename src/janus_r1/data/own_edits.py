@@ -14,6 +14,7 @@ from janus_r1.chain import Source
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import require
+from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus
 
 
@@ -48,11 +49,8 @@ class OwnEdits:
         if not count or not asked:
             return [[] for _ in asked]
         decoder = Decoder(self.current())
-        layout = decoder.model.layout
-        openings = [layout.opening(*pair) for pair in asked for _ in range(count)]
-        unconditional = [opening.unconditional for opening in openings] if self.recipe.guidance > 1 else None
-        stream = decoder.open([opening.drawing for opening in openings], unconditional)
+        openings = [decoder.model.layout.opening(*pair) for pair in asked for _ in range(count)]
         uniform = uniforms(seed, list(range(len(openings))), 0, DRAW, decoder.model.image_tokens)
-        ids, _ = decoder.draw(stream, uniform, self.recipe.guidance, self.recipe.temperature)
+        ids = first_drafts(decoder, openings, uniform, self.recipe.guidance, self.recipe.temperature)
         rows = [tuple(row) for row in ids.tolist()]
         return [rows[i : i + count] for i in range(0, len(rows), count)]

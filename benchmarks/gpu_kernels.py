@@ -53,20 +53,24 @@ class Case:
 def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
     torch.manual_seed(0)
     for rows in sizes.rows:
-        yield _product(rows, sizes, device, dtype)
+        yield from _products(rows, sizes, device, dtype)
         for kept in (dtype, torch.float8_e4m3fn):
             yield _attention(rows, sizes, device, dtype, kept)
         yield _sampling(rows, sizes, device, dtype)
 
 
-def _product(rows: int, sizes: Sizes, device: str, dtype: torch.dtype) -> Case:
+def _products(rows: int, sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    """In 8 bits, and whole where the decoder does not leave it to the library."""
     x = torch.randn(rows, sizes.hidden, device=device, dtype=dtype)
     weight = torch.randn(sizes.inner, sizes.hidden, device=device) / sizes.hidden**0.5
-    scales, codes = coded(weight)
-    whole = weight.to(dtype)
+    whole, (scales, codes) = weight.to(dtype), coded(weight)
+    plain = lambda: F.linear(x, whole)  # noqa: E731
     exact = x.double() @ (codes * scales[:, None].double()).T
-    ours = lambda: kernels.multiply_coded(x, codes, scales)  # noqa: E731
-    return Case(f"product in 8 bits, {rows} rows", ours, lambda: F.linear(x, whole), exact, codes.nbytes)
+    ours = lambda: kernels.multiply(x, codes, scales)  # noqa: E731
+    yield Case(f"product in 8 bits, {rows} rows", ours, plain, exact, codes.nbytes)
+    if rows <= kernels.FEW:
+        exact = x.double() @ whole.double().T
+        yield Case(f"product, {rows} rows", lambda: kernels.multiply(x, whole), plain, exact, whole.nbytes)
 
 
 def _attention(rows: int, sizes: Sizes, device: str, dtype: torch.dtype, kept: torch.dtype) -> Case:

@@ -31,11 +31,12 @@ def rms(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, (x.shape[-1],), weight, EPS)
 
 
-@pytest.mark.parametrize("rows", [2, 70])
-def test_product_by_a_matrix_in_8_bits(rows):
-    x, w = torch.randn(rows, 300), torch.randn(70, 300) / 17  # no multiples of a tile
+@pytest.mark.parametrize("rows, outputs, inputs", [(2, 70, 300), (70, 70, 300), (3, 64, 256)])  # and whole tiles
+def test_products(rows, outputs, inputs):
+    x, w = torch.randn(rows, inputs), torch.randn(outputs, inputs) / inputs**0.5
+    assert torch.allclose(kernels.multiply(x, w), x @ w.T, atol=1e-4)
     scales, codes = coded(w)
-    assert torch.allclose(kernels.multiply_coded(x, codes, scales), x @ (codes * scales[:, None]).T, atol=1e-4)
+    assert torch.allclose(kernels.multiply(x, codes, scales), x @ (codes * scales[:, None]).T, atol=1e-4)
 
 
 @pytest.mark.parametrize("splits", [1, 4])

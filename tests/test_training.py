@@ -244,7 +244,7 @@ def test_examples_keep_the_thresholds(tmp_path, tiny):
     pools = examples.drawn
     for pool, expected in zip((pools.good, pools.yes, pools.no), chosen, strict=True):
         assert {scored[i].p_yes for indices in pool.values() for i in indices} == expected
-        assert all(scored[i].prompt_id == prompt for prompt, indices in pool.items() for i in indices)
+        assert all(scored[i].prompt == prompt for prompt, indices in pool.items() for i in indices)
 
 
 def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
@@ -254,7 +254,7 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
     write_part(tmp_path / "own" / "part_00000", scored, images)
     write_part(tmp_path / "others" / "part_00000", [candidate(5, 1.0), candidate(5, 0.1)], images[:2] + 100)
     own, others = CandidateSet(tmp_path / "own"), CandidateSet(tmp_path / "others")
-    examples = Examples(others, tiny.layout, 0.5, own)
+    examples = Examples(others, tiny.layout, 0.5, [own])
     rng, judged = random.Random(0), {True: [], False: []}
     for positive, seen in judged.items():
         for _ in range(400):
@@ -268,7 +268,7 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
         "".join(json.dumps(asdict(replace(c, source="rendering"))) + "\n" for c in scored)
     )
     with pytest.raises(UserError, match="no right or no wrong draft"):
-        Examples(others, tiny.layout, 0.5, CandidateSet(tmp_path / "own"))
+        Examples(others, tiny.layout, 0.5, [CandidateSet(tmp_path / "own")])
 
 
 def test_half_written_candidates_are_refused(tmp_path):

@@ -52,12 +52,14 @@ def write_part(folder: Path, candidates: list[Candidate], images: np.ndarray) ->
 
 
 class CandidateSet:
-    """All candidates of a folder; images stay on disk until they are read."""
+    """All candidates of one or several folders; images stay on disk until they are read."""
 
-    def __init__(self, folder: str | Path) -> None:
-        parts = sorted(Path(folder).glob("part_*"))
-        if not parts:
-            raise UserError(f"no candidates in {folder}: run janus-r1 data build first, or set candidates")
+    def __init__(self, *folders: str | Path) -> None:
+        parts = []
+        for folder in folders:
+            parts += (own := sorted(Path(folder).glob("part_*")))
+            if not own:
+                raise UserError(f"no candidates in {folder}: run janus-r1 data build first, or set candidates")
         self.candidates: list[Candidate] = []
         self._images: list[np.ndarray] = []
         self._where: list[tuple[int, int]] = []

@@ -1,8 +1,8 @@
 """Triton kernels for one token a row on a GPU, where reading weights and cache is all that takes time.
 
 :func:`attend` rotates the new query and key, appends key and value to the cache and reads each row's own length of it,
-no more. :func:`sample` goes from logits to the next embeddings. :func:`multiply_coded` reads matrices in 8 bits; whole
-ones are left to the library, which reads them as fast as our own did. Sums are float32; the rest is as the model is.
+no more. :func:`sample` goes from logits to the next embeddings. :func:`multiply` reads matrices, in 8 bits or, for few
+rows, whole ones. Sums are float32; the rest is as the model is.
 
 Shapes: R rows, K inputs, N outputs, H heads, G key-value heads, E head width, S cache capacity, P positions, V codes.
 """
@@ -15,47 +15,56 @@ import triton.language as tl
 
 PROGRAMS = 528  # four a multiprocessor: attention over few rows is split until there are about so many
 MOST_SPLITS = 8
+FEW = 16  # rows up to which our kernel reads a whole matrix faster than the library does
 KEYS = 64  # cached positions a program holds at once
 
 
-# ---------------------------------------------------------------------------------- matrices in 8 bits
+# ---------------------------------------------------------------------------------------------- products
 
 
 def _tiles() -> list[triton.Config]:
     """Outputs and inputs of a tile, warps, tiles under way; the fastest is found at the first call of a shape."""
-    tiles = [(32, 256, 4, 4), (32, 128, 4, 5), (64, 128, 4, 4), (16, 256, 4, 4)]
+    tiles = [(32, 128, 4, 6), (64, 128, 4, 4)]
     tiles = tiles if torch.cuda.is_available() else tiles[:1]  # the interpreter has nothing to find
     return [triton.Config({"BN": n, "BK": k}, num_warps=warps, num_stages=stages) for n, k, warps, stages in tiles]
 
 
-@triton.autotune(_tiles(), key=["BM", "N", "K"])
+@triton.autotune(_tiles(), key=["BM", "N", "K", "CODED"])
+@triton.heuristics({"EVEN": lambda args: args["N"] % args["BN"] == 0 and args["K"] % args["BK"] == 0})
 @triton.jit
-def _multiply_coded(
-    x_ptr, w_ptr, scale_ptr, y_ptr, R,
-    N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+def _multiply(
+    x_ptr, w_ptr, scale_ptr, y_ptr, R, N, K,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, CODED: tl.constexpr,
 ):  # fmt: skip
     rows, columns = tl.program_id(1) * BM + tl.arange(0, BM), tl.program_id(0) * BN + tl.arange(0, BN)
     inner = tl.arange(0, BK)
     total = tl.zeros((BM, BN), tl.float32)
+    x_ptrs = x_ptr + rows[:, None] * K + inner[None, :]
     w_ptrs = w_ptr + columns[None, :].to(tl.int64) * K + inner[:, None]
     for start in range(0, K, BK):
-        within = start + inner < K
-        x = tl.load(x_ptr + rows[:, None] * K + start + inner[None, :], (rows < R)[:, None] & within[None, :], 0.0)
-        w = tl.load(w_ptrs + start, (columns < N)[None, :] & within[:, None], 0)
+        if EVEN:
+            x = tl.load(x_ptrs + start, (rows < R)[:, None], 0.0)
+            w = tl.load(w_ptrs + start, eviction_policy="evict_first")
+        else:
+            within = start + inner < K
+            x = tl.load(x_ptrs + start, (rows < R)[:, None] & within[None, :], 0.0)
+            w = tl.load(w_ptrs + start, (columns < N)[None, :] & within[:, None], 0)
         total = tl.dot(x, w.to(x.dtype), total, input_precision="ieee")
-    total *= tl.load(scale_ptr + columns, columns < N, 0.0)[None, :]
+    if CODED:
+        total *= tl.load(scale_ptr + columns, columns < N, 0.0)[None, :]
     place = rows[:, None] * N + columns[None, :]
     tl.store(y_ptr + place, total.to(y_ptr.dtype.element_ty), (rows < R)[:, None] & (columns < N)[None, :])
 
 
-def multiply_coded(x_RK: torch.Tensor, codes_NK: torch.Tensor, scales_N: torch.Tensor) -> torch.Tensor:
-    """x W^T by a matrix in 8 bits, each row of it times its scale: [R, N]."""
+def multiply(x_RK: torch.Tensor, w_NK: torch.Tensor, scales_N: torch.Tensor | None = None) -> torch.Tensor:
+    """x W^T: [R, N]; of a matrix in 8 bits each row times its scale."""
     rows, inner = x_RK.shape
-    assert codes_NK.is_contiguous() and x_RK.is_contiguous()
-    outer, height = len(codes_NK), min(64, max(16, triton.next_power_of_2(rows)))
+    assert w_NK.is_contiguous() and x_RK.is_contiguous()
+    outer, height = len(w_NK), min(64, max(16, triton.next_power_of_2(rows)))
     y = torch.empty(rows, outer, dtype=x_RK.dtype, device=x_RK.device)
-    _multiply_coded[lambda tiles: (triton.cdiv(outer, tiles["BN"]), triton.cdiv(rows, height))](
-        x_RK, codes_NK, scales_N, y, rows, outer, inner, BM=height
+    coded = scales_N is not None
+    _multiply[lambda tiles: (triton.cdiv(outer, tiles["BN"]), triton.cdiv(rows, height))](
+        x_RK, w_NK, scales_N if coded else y, y, rows, outer, inner, BM=height, CODED=coded
     )
     return y
 

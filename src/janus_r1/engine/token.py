@@ -38,9 +38,11 @@ def forward(decoder: Decoder, cache: Cache, x_RD: torch.Tensor, lengths_R: torch
 
 
 def _product(x: torch.Tensor, weight: Matrix) -> torch.Tensor:
-    from janus_r1.engine.kernels import multiply_coded
+    from janus_r1.engine import kernels
 
-    return multiply_coded(x, *weight) if isinstance(weight, Coded) else linear(x, weight)
+    if isinstance(weight, Coded):
+        return kernels.multiply(x, *weight)
+    return kernels.multiply(x, weight) if len(x) <= kernels.FEW else linear(x, weight)
 
 
 def sample(steps: Steps, logits_RV: torch.Tensor, table_VD: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,12 @@ def load_optimizers(checkpoint: Path, stage: Stage) -> None:
         states.load_optimizer_state(optimizer, state)
 
 
+def load_ema(checkpoint: Path, stage: Stage) -> None:
+    """Of a run that has one; one that began without begins its average here."""
+    if stage.ema and (checkpoint / "ema.safetensors").exists():
+        stage.ema.restore(load_file(checkpoint / "ema.safetensors"))
+
+
 def save_checkpoint(out: Path, stage: Stage, step: int, seconds: float) -> None:
     """Write a checkpoint, then drop the ones before it. Collective."""
     target = out / "checkpoints" / f"step_{step:07d}"
@@ -48,6 +54,7 @@ def write_checkpoint(target: Path, stage: Stage, state: dict[str, Any]) -> None:
     state_dict = states.weights(stage.module, frozen=not stage.reloads_frozen)
     weights = {name: value.contiguous() for name, value in state_dict.items()}
     optimizers = [states.optimizer_state(optimizer) for optimizer in stage.optimizers]
+    ema = stage.ema.state() if stage.ema else {}
     if not this_process().is_main_process:
         return
 
@@ -55,6 +62,8 @@ def write_checkpoint(target: Path, stage: Stage, state: dict[str, Any]) -> None:
         folder.mkdir()
         save_file(weights, folder / "model.safetensors")
         torch.save(optimizers, folder / "optimizers.pt")
+        if ema:
+            save_file(ema, folder / "ema.safetensors")
         write_json(folder / "state.json", state)
 
     write_atomically(target, write)

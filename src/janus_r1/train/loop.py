@@ -21,10 +21,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from janus_r1.environment import environment
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.files import read_json, write_json
 from janus_r1.train import processes
-from janus_r1.train.checkpoint import load_optimizers, load_weights, newest_checkpoint, save_checkpoint
+from janus_r1.train.checkpoint import load_ema, load_optimizers, load_weights, newest_checkpoint, save_checkpoint
+from janus_r1.train.ema import Ema
 from janus_r1.train.log import RunLog
 from janus_r1.train.processes import this_process
 from janus_r1.train.schedule import lr_share
@@ -43,6 +44,8 @@ class Stage:
     optimizers: Sequence[torch.optim.Optimizer]
     lr_scale: float = 1.0
     """Factor on the scheduled learning rate."""
+    ema: Ema | None = None
+    """The average of its weights, where the recipe wants one; the loop's."""
     headline: Sequence[str] = ()
     """Figures worth a place on the terminal; all of them when empty."""
 
@@ -94,6 +97,9 @@ class RunOptions:
     """Learning rate at the end, as a share of the peak."""
     grad_clip: float = 1.0
     """Largest gradient norm."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights (0.99: of the last 100 steps or so), which the run's model then has;
+    0: the last weights. A float32 copy of what is trained."""
     precision: str = "bf16"
     """bf16 (autocast over float32 master weights) or no (float32)."""
     log_every: int = 20
@@ -112,12 +118,13 @@ class RunOptions:
 
 
 def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
-    """Train ``stage`` to ``options.steps``; returns the run's folder.
+    """Train ``stage`` to ``options.steps``; returns the run's folder. With ``ema`` its module then has the average.
 
     Raises:
         UserError: if the folder already holds a run and ``resume`` is false, if its recipe differs,
             or if the loss stops being a number.
     """
+    require(0 <= options.ema < 1, "run.ema must be at least 0 and below 1 (0 keeps no average)")
     if options.threads:
         torch.set_num_threads(options.threads)
     out = Path(options.out)
@@ -127,8 +134,11 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
     module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
     peaks = [[group["lr"] for group in o.param_groups] for o in stage.optimizers]
     seconds = 0.0
+    if options.ema:
+        stage.ema = Ema(stage.module, options.ema)
     if checkpoint := newest_checkpoint(out):
         load_optimizers(checkpoint, stage)
+        load_ema(checkpoint, stage)
         seconds = float(read_json(checkpoint / "state.json")["seconds"])
     main = accelerator.is_main_process
     log = RunLog(out, start, options.steps, options.log_every, seconds, stage.headline, main)
@@ -141,9 +151,13 @@ def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
+        if stage.ema:
+            stage.ema.update()
         log.step(step, {"loss": figures["loss"], "grad_norm": norm, **figures, **stage.after_step(step)})
         _keep(stage, step + 1, options, log, accelerator)
     log.close()
+    if stage.ema:
+        stage.ema.put()
     return out
 
 

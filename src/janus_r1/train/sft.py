@@ -42,8 +42,8 @@ class SftRecipe:
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/sft", steps=1200))
     model: str = "runs/base/model"
     """Model to start from: a folder, an embedded model or a Hub id."""
-    candidates: str = "runs/candidates"
-    """Folder of ``janus-r1 data build``."""
+    candidates: str | list[str] = "runs/candidates"
+    """Folder of ``janus-r1 data build``, or several taken together."""
     rows: int = 64
     """Rows a step over all tasks and processes."""
     micro_batch: int = 0
@@ -60,9 +60,10 @@ class SftRecipe:
     made (edit_mix: [1, 0, 0])."""
     own_edits: OwnEditsRecipe = field(default_factory=OwnEditsRecipe)
     """Drafts of its own that the model judges and redraws among the edit rows."""
-    own_drafts: str = ""
+    own_drafts: str | list[str] = ""
     """Folder of candidates whose drafts alone are judged, any as likely as another: verdicts then know what the
-    model is bad at. Empty: all images of ``candidates`` are judged, every prompt alike."""
+    model is bad at. Of several folders, each as often. Empty: all images of ``candidates`` are judged, every prompt
+    alike."""
     judge_wrong_rounds: int = 2
     """Rejected drafts before the judged one: 0 to this many (t - 1 of the paper, t = 3)."""
     redraw_wrong_rounds: int = 2
@@ -105,8 +106,8 @@ class SftStage(Stage):
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples: Examples | None = None
         if any(recipe.mix[:3]):
-            own_drafts = CandidateSet(recipe.own_drafts) if recipe.own_drafts else None
-            candidates = CandidateSet(recipe.candidates)
+            own_drafts = [CandidateSet(folder) for folder in _folders(recipe.own_drafts)]
+            candidates = CandidateSet(*_folders(recipe.candidates))
             self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, own_drafts)
         self.edits = self._edits()
         self.ahead = Ahead(recipe.run.workers if self.edits else 0, recipe.run.steps, self._begin)
@@ -188,6 +189,10 @@ class SftStage(Stage):
 
     def preview(self, step: int) -> np.ndarray:
         return chain_sheet(self.replica.refresh(), rounds=3, edits=3 if self.edits else 0)
+
+
+def _folders(named: str | list[str]) -> list[str]:
+    return [folder for folder in ([named] if isinstance(named, str) else named) if folder]
 
 
 def _alike(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:

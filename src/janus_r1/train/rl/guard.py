@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from janus_r1.errors import UserError
 from janus_r1.files import write_atomically
 from janus_r1.train import state as states
-from janus_r1.train.checkpoint import load_optimizers, load_weights, write_checkpoint
+from janus_r1.train.checkpoint import load_ema, load_optimizers, load_weights, write_checkpoint
 from janus_r1.train.processes import this_process
 from janus_r1.train.rl.stability import Act, StabilityRecipe, Watch
 
@@ -60,6 +60,7 @@ class Guard:
         if act.kind == "rollback":
             load_weights(self.good, self.stage)
             load_optimizers(self.good, self.stage)
+            load_ema(self.good, self.stage)
             self._forget_unproven()
             self.rollouts = 0
         elif self.stage.reference:

@@ -1,7 +1,7 @@
 """Seconds a step of reinforcement learning beside the official code's structure, in one process, on the same work.
 
     python benchmarks/rl_step.py --model tiny-sft --prompts 8 --group 8
-    python benchmarks/rl_step.py --preset 7b --prompts 4 --group 8 --rows 32 --guidance 5 --precision bf16 \\
+    python benchmarks/rl_step.py --preset 7b --rows 16 --max-batch 64 --guidance 5 --precision bf16 \\
         --lora-rank 64 --base-dtype bfloat16 --recompute --arms ours        # on a GPU
 
 * ours      train.rl: streams that only grow, accepted rows leave, sampled positions alone reach a head
@@ -189,7 +189,7 @@ def stage_of(options: argparse.Namespace) -> RlStage:
             guidance=options.guidance,
             max_reason_tokens=options.max_reason_tokens,
             micro_batch=options.rows,
-            max_batch=options.rows,
+            max_batch=options.max_batch or options.rows,
             credit="segment",
             policy="guided",
             kl=KL,
@@ -208,7 +208,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--rows", type=int, default=32, help="chains at once, in drawing and in learning")
+    parser.add_argument("--rows", type=int, default=32, help="chains at once in learning, and in the official arm")
+    parser.add_argument("--max-batch", type=int, help="chains at once in drawing (as many as in learning)")
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--max-reason-tokens", type=int, default=40)
     parser.add_argument("--precision", default="no", choices=["no", "bf16"])

@@ -187,8 +187,8 @@ def measure(model: Janus, batch: int, settings: Settings, accept: Schedule, repe
     return found
 
 
-def bench(model: Janus, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for every batch size, printed as it is known."""
+def bench(model: Janus, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """A row more for every batch size, printed as it is known."""
     settings = Settings(
         rounds=options.rounds,
         guidance=options.guidance,
@@ -198,7 +198,6 @@ def bench(model: Janus, options: argparse.Namespace) -> list[dict[str, Any]]:
     )
     accept = tuple(float(share) for share in options.accept.split(","))
     print(f"{'batch':>5} {'arm':<9} {'seconds':>8} {'chains/s':>9} {'images':>7} {'prefilled':>10} {'peak GB':>8}")
-    rows = []
     for batch in map(int, options.batch.split(",")):
         arms = measure(model, batch, settings, accept, options.repeats)
         for name, arm in arms.items():
@@ -209,7 +208,6 @@ def bench(model: Janus, options: argparse.Namespace) -> list[dict[str, Any]]:
         ratio = arms["ours"]["chains_per_second"] / arms["official"]["chains_per_second"]
         print(f"      ours is faster by {ratio:.2f}x", flush=True)
         rows.append({"batch": batch, "arms": arms})
-    return rows
 
 
 def options_from(argv: list[str] | None = None) -> argparse.Namespace:
@@ -236,11 +234,15 @@ def main() -> None:
         model = load(options.model, options.dtype, options.device)
     where = machine.name(options.device)
     print(f"{options.preset or options.model} {options.dtype}, accepted by round {options.accept}; {where}")
-    rows = bench(model, options)
-    if not options.no_save:
-        kept = {key: value for key, value in vars(options).items() if key != "no_save"}
-        record = {"date": str(date.today()), **kept, "machine": where, "environment": environment(), "rows": rows}
-        machine.append(RESULTS, record)
+    rows: list[dict[str, Any]] = []
+    machine.end_in_order()
+    try:
+        bench(model, options, rows)
+    finally:  # also of a run that is cut
+        if rows and not options.no_save:
+            kept = {key: value for key, value in vars(options).items() if key != "no_save"}
+            record = {"date": str(date.today()), **kept, "machine": where, "environment": environment(), "rows": rows}
+            machine.append(RESULTS, record)
 
 
 if __name__ == "__main__":

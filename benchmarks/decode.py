@@ -171,10 +171,9 @@ def profile(model: Janus, batch: int, options: argparse.Namespace) -> str:
     return record.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40)
 
 
-def bench(model: Janus, options: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]]:
-    """A row for every batch size, printed as it is known."""
+def bench(model: Janus, options: argparse.Namespace, bandwidth: float, rows: list[dict[str, Any]]) -> None:
+    """A row more for every batch size, printed as it is known."""
     print(f"{'batch':>5} {'arm':<12} {'images/s':>9} {'tokens/s':>9} {'GB/s':>8} {'of copy':>7} {'peak GB':>8}")
-    rows = []
     for batch in map(int, options.batch.split(",")):
         arms = measure(model, batch, options)
         for name, arm in arms.items():
@@ -191,7 +190,6 @@ def bench(model: Janus, options: argparse.Namespace, bandwidth: float) -> list[d
             ratios = [f"{fastest / rival:.2f}x than {name}" for name, rival in speed.items()]
             print("      ours is faster by " + ", ".join(ratios), flush=True)
         rows.append({"batch": batch, "arms": arms})
-    return rows
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
@@ -266,13 +264,17 @@ def main() -> None:
     bandwidth, where = machine.copy_bandwidth(options.device), machine.name(options.device)
     print(f"{options.preset or options.model} {options.dtype}, {model.image_tokens} ids, guidance {options.guidance}")
     print(f"{where}, {torch.get_num_threads()} used, copies {bandwidth / 1e9:.1f} GB/s")
-    rows = bench(model, options, bandwidth)
-    if options.profile:
-        print(profile(model, rows[-1]["batch"], options))
-    if not options.no_save:
-        record = {"date": str(date.today()), **{k: v for k, v in vars(options).items() if k not in ("plot", "no_save")}}
-        record |= {"machine": where, "copy_bytes_per_second": bandwidth, "environment": environment(), "rows": rows}
-        machine.append(RESULTS, record)
+    rows: list[dict[str, Any]] = []
+    machine.end_in_order()
+    try:
+        bench(model, options, bandwidth, rows)
+        if options.profile:
+            print(profile(model, rows[-1]["batch"], options))
+    finally:  # also of a run that is cut
+        if rows and not options.no_save:
+            kept = {key: value for key, value in vars(options).items() if key not in ("plot", "no_save")}
+            record = {"date": str(date.today()), **kept, "machine": where, "copy_bytes_per_second": bandwidth}
+            machine.append(RESULTS, record | {"environment": environment(), "rows": rows})
 
 
 if __name__ == "__main__":

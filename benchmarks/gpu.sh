@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 15 minutes in all
+# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 20 minutes in all
 #   kernels  every kernel against torch, and its time          (1 minute)
 #   alone    7B: one image, after which little has changed     (1)
 #   batches  7B: 4, 16 and 64 images at once; 8-bit caches     (3)
 #   rival    7B: whole images by an official-style loop        (6)
 #   small    1B: 1, 16 and 64 images                           (1)
-#   chain    7B: three rounds beside the official structure    (2)
-#   rl       7B, LoRA: one step of reinforcement learning      (1)
+#   chain    7B: three rounds beside the official structure    (3)
+#   rl       7B, LoRA: one step of reinforcement learning      (5)
 # Weights are random. Results are appended to benchmarks/results/*.jsonl; a part that fails is named at the end and stops
 # no other. SMALL=1 runs the same commands on a CPU with the tiny preset and saves nothing.
 set -u
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 export PYTHONPATH="src:benchmarks${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1
 PYTHON="${PYTHON:-python3}"
 place=(--device cuda --dtype bfloat16) large=(--preset 7b) middle=(--preset 1b) some=16 many=64 four=(4 16 64) kernels=()
-rl=(--prompts 2 --rows 16 --guidance 5 --precision bf16 --lora-rank 64 --base-dtype bfloat16 --recompute --max-reason-tokens 80)
+rl=(--prompts 8 --rows 16 --max-batch 32 --guidance 5 --precision bf16 --lora-rank 64 --base-dtype bfloat16 --recompute --max-reason-tokens 80)
 if [ "${SMALL:-0}" = 1 ]; then
   export TRITON_INTERPRET=1
   place=(--no-save) large=(--preset tiny) middle=(--preset tiny) some=2 many=3 four=(2 3) kernels=(--small)

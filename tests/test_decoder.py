@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
 from janus_r1.chain import Settings
+from janus_r1.engine import graph as graphs
 from janus_r1.engine import weights
 from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.graph import capture
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
 from janus_r1.engine.weights import laid_out, layer_weights, linear
 from janus_r1.introspect import introspect, judge
@@ -313,3 +317,33 @@ def test_cache_in_8_bits_changes_little_and_survives_growing_and_leaving(tiny):
     decoder.keep(stream, [2, 0])
     assert stream.cache.keys.dtype == torch.float8_e4m3fn
     assert torch.equal(stream.cache.keys.view(torch.uint8)[:, :, : kept.shape[2]], kept[:, [2, 0]])
+
+
+def test_graphs_share_the_memory_of_those_that_live(tiny, monkeypatch):
+    """A pool whose last graph is gone must not be named again: torch stops there."""
+    decoder, used = Decoder(tiny, graph=True), []
+
+    class Graph:
+        def pool(self):
+            return self.own
+
+    @contextmanager
+    def recording(graph, pool):
+        graph.own = pool if pool is not None else f"pool {len(used)}"
+        used.append(graph.own)
+        yield
+
+    class Held:
+        def __init__(self, captures: bool) -> None:
+            self.captured = [capture(decoder, lambda: None)] if captures else []
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    for shape in range(2):
+        graphs._kept(decoder, (shape,), lambda: Held(True))
+    for shape in range(2, 2 + graphs.KEPT):
+        assert (0,) in decoder.steps or shape > graphs.KEPT  # the oldest leaves first, and only for want of room
+        graphs._kept(decoder, (shape,), lambda: Held(False))
+    assert len(decoder.steps) == graphs.KEPT
+    capture(decoder, lambda: None)
+    assert used == ["pool 0", "pool 0", "pool 2"]

@@ -62,7 +62,6 @@ class Decoder:
         self.graph = model.device.type == "cuda" if graph is None else graph
         self.kernels = self.graph and token.available(model.device, model.dtype) if kernels is None else kernels
         self.steps: dict[tuple, graphs.Steps | graphs.Feeding] = {}
-        self._pool: tuple[int, int] | None = None
         language = model.core.model.language_model
         fused = layer_weights(language)
         self.layers = fused if self.kernels else laid_out(fused)
@@ -264,12 +263,6 @@ class Decoder:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = torch.addcmul(self.epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt()
         return (x * scale.to(x.dtype)).mul_(weight)
-
-    def graph_pool(self):
-        """One pool for the graphs of all shapes: they never run at once, and keep nothing in it between runs."""
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        return self._pool
 
     def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines, and sines whose first half is negated: x cos + roll(x) sin is then the rotation."""

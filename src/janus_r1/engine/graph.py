@@ -66,6 +66,10 @@ class Steps:
         self.positions = torch.arange(stream.cache.capacity, device=device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
+    @property
+    def captured(self) -> list[torch.cuda.CUDAGraph]:
+        return list(self.graphs.values())
+
     def begin(self, stream: Stream, uniform: torch.Tensor) -> None:
         """Fill the buffers for an image."""
         self.cache = stream.cache
@@ -126,6 +130,10 @@ class Feeding:
         self.lengths_R = torch.empty(stream.cache.rows, dtype=torch.long, device=stream.last.device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
+    @property
+    def captured(self) -> list[torch.cuda.CUDAGraph]:
+        return [self.graph] if self.graph else []
+
     def run(self, stream: Stream, x_RD: torch.Tensor) -> torch.Tensor:
         """Final hidden states [R, D] behind what the cache holds, overwritten by the next run."""
         self.cache = stream.cache
@@ -150,9 +158,14 @@ def feed(decoder: Decoder, stream: Stream, x_RD: torch.Tensor) -> torch.Tensor:
 
 
 def capture(decoder: Decoder, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Recorded, not run; it must have run before, which loads all that a capture must not."""
+    """Recorded, not run; it must have run before, which loads all that a capture must not.
+
+    All graphs that live share their memory: they never run at once, and keep nothing in it between runs. With the last
+    of them their pool is gone, and its name must not be used again.
+    """
+    living = [graph for kept in decoder.steps.values() for graph in kept.captured]
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=decoder.graph_pool()):
+    with torch.cuda.graph(graph, pool=living[0].pool() if living else None):
         step()
     return graph
 
@@ -185,8 +198,9 @@ def _place(stream: Stream) -> tuple:
 
 
 def _kept(decoder: Decoder, key: tuple, make: Callable[[], Any]) -> Any:
+    """What is held for a shape; that of the oldest makes room for a new one."""
     if key not in decoder.steps:
-        if len(decoder.steps) >= KEPT:
-            decoder.steps.clear()
+        while len(decoder.steps) >= KEPT:
+            del decoder.steps[next(iter(decoder.steps))]
         decoder.steps[key] = make()
     return decoder.steps[key]

@@ -25,7 +25,7 @@ from janus_r1.train.rl.stage import rl
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "accelerate"
 RECIPE = {
-    "run": {"steps": 2, "save_every": 1, "threads": 1, "precision": "no", "warmup": 1, "cooldown": 0.0},
+    "run": {"steps": 2, "save_every": 1, "threads": 1, "precision": "no", "warmup": 1, "cooldown": 0.0, "ema": 0.5},
     "rewards": [{"kind": "world"}],
     "prompts_per_step": 4,
     "group": 3,

@@ -19,6 +19,7 @@ from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen, row_length
 from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.ema import Ema
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.muon import Muon, orthogonalise
 from janus_r1.train.objective import NextToken
@@ -64,7 +65,8 @@ def stage_code(stage: str, out: Path, parts: dict[str, str]) -> str:
     recipe = recipes[stage]
     return (
         f"import sys\nfrom janus_r1.train.{module} import *\nfrom janus_r1.train.loop import RunOptions\n"
-        f"run = RunOptions(out={str(out)!r}, steps=12, save_every=3, preview_every=4, log_every=1, threads=1)\n"
+        f"run = RunOptions(out={str(out)!r}, steps=12, save_every=3, preview_every=4, log_every=1, threads=1, "
+        f"ema=0.5)\n"
         f"{stage}({recipe}, resume='resume' in sys.argv)\n"
     )
 
@@ -76,10 +78,44 @@ def test_killed_and_resumed_equals_uninterrupted(stage, parts, tmp_path):
     kill_after_first_checkpoint(stage_code(stage, broken, parts), broken)
     assert newest_checkpoint(broken).name < "step_0000012", "killed too late to show anything"
     run_code(stage_code(stage, broken, parts), "resume")
-    one, other = (load_file(newest_checkpoint(run) / "model.safetensors") for run in (whole, broken))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    for file in ("model.safetensors", "ema.safetensors"):
+        one, other = (load_file(newest_checkpoint(run) / file) for run in (whole, broken))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
     assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
+
+
+def test_moving_average_by_hand():
+    module = torch.nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(1.0)
+    ema = Ema(module, decay=0.25)
+    module.weight.data.fill_(2.0)
+    ema.update()  # of the decay only (1 + 1) / (10 + 1) has warmed up
+    assert ema.average["weight"].item() == pytest.approx(1 * 2 / 11 + 2 * 9 / 11)
+    module.weight.data.fill_(4.0)
+    ema.update()
+    ema.update()
+    after = ((1 * 2 / 11 + 2 * 9 / 11) / 4 + 3) / 4 + 3
+    assert ema.average["weight"].item() == pytest.approx(after)
+    assert module.weight.item() == 4.0, "training goes on with the weights themselves"
+    ema.put()
+    assert module.weight.item() == pytest.approx(after)
+
+
+def test_the_model_of_a_run_is_the_moving_average(tmp_path):
+    """Also when it only resumes a run that is over."""
+    run = options(tmp_path, steps=3, ema=0.5)
+    recipe = VqRecipe(run=run, batch=1, codes=8, continuous_steps=1)
+    for resume in (False, True):
+        train_vq(recipe, resume)
+        checkpoint = newest_checkpoint(tmp_path)
+        average, last = (load_file(checkpoint / file) for file in ("ema.safetensors", "model.safetensors"))
+        saved = load_file(tmp_path / "vq" / "model.safetensors")
+        trained = {name: value for name, value in saved.items() if f"model.{name}" in average}
+        assert trained and all(torch.equal(value, average[f"model.{name}"]) for name, value in trained.items())
+        assert any(not torch.equal(average[name], last[name]) for name in average if name in last)
+    with pytest.raises(UserError, match="ema must be"):
+        train_vq(replace(recipe, run=replace(run, ema=1.0)), resume=True)
 
 
 def test_starting_over_an_existing_run_is_refused(tmp_path):
@@ -269,6 +305,21 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
     )
     with pytest.raises(UserError, match="no right or no wrong draft"):
         Examples(others, tiny.layout, 0.5, [CandidateSet(tmp_path / "own")])
+
+
+def test_drafts_of_several_models_are_judged_as_often_and_drawn_together(tmp_path, tiny):
+    images = np.stack([np.full((64, 64, 3), i, np.uint8) for i in range(9)])
+    own = [candidate(0, 1.0), *(candidate(0, 0.1) for _ in range(5))]
+    write_part(tmp_path / "own" / "part_00000", own, images[:6])
+    write_part(tmp_path / "others" / "part_00000", [candidate(3, 1.0), candidate(3, 0.2)], images[6:8])
+    write_part(tmp_path / "more" / "part_00000", [candidate(0, 1.0, "rendering")], images[8:])
+    sets = [CandidateSet(tmp_path / name) for name in ("own", "others")]
+    both = CandidateSet(tmp_path / "others", tmp_path / "own", tmp_path / "more")
+    assert len(both) == 9 and [int(both.image(i)[0, 0, 0]) for i in range(9)] == [6, 7, 0, 1, 2, 3, 4, 5, 8]
+    examples, rng = Examples(both, tiny.layout, 0.5, sets), random.Random(0)
+    seen = [next(s for s in examples.judge(rng, 0, False) if isinstance(s, Seen)) for _ in range(300)]
+    assert 110 < sum(int(s.pixels[0, 0, 0]) == 7 for s in seen) < 190  # every second, though one of six
+    assert sorted(map(len, examples.drawn.good.values())) == [1, 2], "a prompt is the same in all folders"
 
 
 def test_half_written_candidates_are_refused(tmp_path):

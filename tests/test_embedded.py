@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import JanusForConditionalGeneration
 
 from janus_r1.cli import main
@@ -42,6 +44,18 @@ def test_saving_keeps_every_weight(tmp_path):
     again = load(str(tmp_path / "copy"))
     theirs = again.core.state_dict()
     assert all((value == theirs[name]).all() for name, value in model.core.state_dict().items())
+
+
+def test_the_config_names_the_dtype_of_the_file(tmp_path):
+    """Else transformers would load twice what is stored."""
+    from janus_r1.model.loading import save
+
+    save(load("tiny-r1", "float32"), tmp_path / "half", torch.bfloat16)
+    for folder in (tmp_path / "half", *(EMBEDDED / name for name in MODELS)):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        own = [part["dtype"] for part in (config, *config.values()) if isinstance(part, dict) and "dtype" in part]
+        stored = {str(weight.dtype) for weight in load_file(folder / "model.safetensors").values()}
+        assert {f"torch.{name}" for name in own} == stored == {"torch.bfloat16"} and len(own) == 4
 
 
 def test_eval_world_keeps_its_contract(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -168,7 +169,14 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
     def write(temporary: Path) -> None:
         state = {k: _alone(v.to(dtype or v.dtype)) for k, v in core.state_dict().items()}
         core.save_pretrained(temporary, state_dict=state, safe_serialization=True)
+        if dtype:  # the config names the dtype in memory
+            _rename_dtype(temporary / "config.json", str(dtype).removeprefix("torch."))
         save_processor(janus.tokenizer, janus.image_size, janus.image_tokens, temporary)
         (temporary / "README.md").write_text(text, encoding="utf-8")
 
     write_atomically(Path(folder), write)
+
+
+def _rename_dtype(config: Path, name: str) -> None:
+    text = config.read_text(encoding="utf-8")
+    config.write_text(re.sub(r'"dtype": "\w+"', f'"dtype": "{name}"', text), encoding="utf-8")

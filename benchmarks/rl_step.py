@@ -227,8 +227,10 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as options.out:
         stage = preset_stage(options) if options.preset else stage_of(options)
+        print(f"prepared in {time.perf_counter() - began:.0f} s", flush=True)
         arms = measure(stage, options.arms.split(","), options.repeats)
     del options.out
     for name, arm in arms.items():

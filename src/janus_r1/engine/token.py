@@ -42,7 +42,9 @@ def _product(x: torch.Tensor, weight: Matrix) -> torch.Tensor:
 
     if isinstance(weight, Coded):
         return kernels.multiply(x, *weight)
-    return kernels.multiply(x, weight) if len(x) <= kernels.FEW else linear(x, weight)
+    if isinstance(weight, torch.Tensor) and len(x) <= kernels.FEW:
+        return kernels.multiply(x, weight)
+    return linear(x, weight)
 
 
 def sample(steps: Steps, logits_RV: torch.Tensor, table_VD: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ def test_drafts_without_a_true_verdict_are_drawn_but_neither_judged_nor_a_contex
     Harvest(tmp_path, rank=0).write(0, [group("a ring", CHAINS)], first_id=0)
     examples = Examples(CandidateSet(tmp_path / "candidates"), tiny.layout, None)
     pools = examples.drawn
-    assert pools.good == {0: [0, 1, 3]} and pools.yes == {0: [0, 3]} and pools.no == {0: [2]}
+    assert pools.good == {"a ring": [0, 1, 3]} and pools.yes == {"a ring": [0, 3]} and pools.no == {"a ring": [2]}
     rng = random.Random(0)
     for _ in range(20):
         redrawn, judged = examples.redraw(rng, 2, 0.0), examples.judge(rng, 1, positive=False)

@@ -119,7 +119,7 @@ def test_rejection_learns_from_the_default_runs_candidates(root, monkeypatch):
     study(root, "ablations")
     *rejections, plain = [r for call in calls(root, "train") if isinstance(r := recipe_of(call), SftRecipe)]
     assert plain.mix == [1, 0, 0] and plain.run.steps == load_recipe(SftRecipe, "recipes/tiny/sft.yaml").run.steps
-    assert [r.candidates for r in rejections] == [f"runs/tiny/ablations/default-{s}/candidates" for s in (0, 1)]
+    assert [r.candidates for r in rejections] == [[f"runs/tiny/ablations/default-{s}/candidates"] for s in (0, 1)]
     assert all(r.run.steps == 7 for r in rejections)
     kept = [r.run.out for call in calls(root, "train") if getattr(r := recipe_of(call), "keep_candidates", False)]
     assert kept == ["runs/tiny/ablations/default-0", "runs/tiny/ablations/default-1"]
@@ -160,7 +160,7 @@ def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):
     assert weights["rl-paper-weights-1"] == (0.5, 1.0) and weights["rl-official-weights-1"] == (1.0, 0.25)
     assert learnt["rl-from-base-1"].model == "runs/tiny/edits/sft-from-base-1/model"
     ours, theirs = (trained[f"sft-from-{name}-0"] for name in ("r1", "base"))
-    assert (ours.run.steps, theirs.model, theirs.candidates) == (5, "base/model", "runs/tiny/candidates")
+    assert (ours.run.steps, theirs.model, theirs.candidates) == (5, "base/model", ["runs/tiny/candidates"])
     assert {call[1] for call in calls(root, "eval")} == {"edit"} and len(calls(root, "eval")) == 18
     assert Path("docs/edits.md").read_text() == "a page\n"
 

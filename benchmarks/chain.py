@@ -234,15 +234,10 @@ def main() -> None:
         model = load(options.model, options.dtype, options.device)
     where = machine.name(options.device)
     print(f"{options.preset or options.model} {options.dtype}, accepted by round {options.accept}; {where}")
-    rows: list[dict[str, Any]] = []
-    machine.end_in_order()
-    try:
+    kept = {key: value for key, value in vars(options).items() if key != "no_save"}
+    record = {"date": str(date.today()), **kept, "machine": where, "environment": environment()}
+    with machine.saving(RESULTS, record, save=not options.no_save) as rows:
         bench(model, options, rows)
-    finally:  # also of a run that is cut
-        if rows and not options.no_save:
-            kept = {key: value for key, value in vars(options).items() if key != "no_save"}
-            record = {"date": str(date.today()), **kept, "machine": where, "environment": environment(), "rows": rows}
-            machine.append(RESULTS, record)
 
 
 if __name__ == "__main__":

@@ -264,17 +264,12 @@ def main() -> None:
     bandwidth, where = machine.copy_bandwidth(options.device), machine.name(options.device)
     print(f"{options.preset or options.model} {options.dtype}, {model.image_tokens} ids, guidance {options.guidance}")
     print(f"{where}, {torch.get_num_threads()} used, copies {bandwidth / 1e9:.1f} GB/s")
-    rows: list[dict[str, Any]] = []
-    machine.end_in_order()
-    try:
+    kept = {key: value for key, value in vars(options).items() if key not in ("plot", "no_save")}
+    record = {"date": str(date.today()), **kept, "machine": where, "copy_bytes_per_second": bandwidth}
+    with machine.saving(RESULTS, record | {"environment": environment()}, save=not options.no_save) as rows:
         bench(model, options, bandwidth, rows)
         if options.profile:
             print(profile(model, rows[-1]["batch"], options))
-    finally:  # also of a run that is cut
-        if rows and not options.no_save:
-            kept = {key: value for key, value in vars(options).items() if key not in ("plot", "no_save")}
-            record = {"date": str(date.today()), **kept, "machine": where, "copy_bytes_per_second": bandwidth}
-            machine.append(RESULTS, record | {"environment": environment(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,20 @@ def take_turns(arms: Mapping[str, Callable[[], Any]], repeats: int, device: str)
     return found
 
 
-def end_in_order() -> None:
-    """Let a run that is told to stop save what it has measured."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
-
 def append(path: Path, record: dict[str, Any]) -> None:
     """One line of JSON more."""
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
+
+
+@contextmanager
+def saving(path: Path, record: Mapping[str, Any], save: bool) -> Iterator[list[dict[str, Any]]]:
+    """Rows to fill, appended with ``record`` at the end: also of a run that fails, or is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    rows: list[dict[str, Any]] = []
+    try:
+        yield rows
+    finally:
+        if rows and save:
+            append(path, {**record, "rows": rows})

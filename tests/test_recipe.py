@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import pytest
 from janus_r1.commands.options import build_parser
 from janus_r1.errors import UserError
 from janus_r1.recipe import load_recipe
+from janus_r1.train.sft import SftRecipe
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -152,3 +153,10 @@ def test_mistakes_in_a_list_of_dataclasses_name_the_entry(tmp_path):
     assert "parts[0].seed must be int" in message(Listing, write(tmp_path, "parts: [{model: a, seed: x}]\n"))
     assert "lacks parts[0].model" in message(Listing, write(tmp_path, "parts: [{seed: 1}]\n"))
     assert "parts[0] must hold keys" in message(Listing, write(tmp_path, "parts: [a]\n"))
+
+
+def test_one_folder_of_candidates_is_the_same_from_a_file_and_from_the_command_line(tmp_path):
+    """A run is resumed only by an equal recipe."""
+    path = write(tmp_path, "candidates: runs/drafts\nown_drafts: runs/drafts\n")
+    typed = ["--candidates", "runs/drafts", "--own_drafts", "runs/drafts"]
+    assert asdict(load_recipe(SftRecipe, path)) == asdict(load_recipe(SftRecipe, overrides=typed))

@@ -83,6 +83,10 @@ class SftRecipe:
     train_vision: bool = False
     """Also train the understanding encoder (the paper's code freezes it)."""
 
+    def __post_init__(self) -> None:
+        """One folder is a list of one, so that a run may be resumed by a recipe or by the command line."""
+        self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -106,8 +110,8 @@ class SftStage(Stage):
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples: Examples | None = None
         if any(recipe.mix[:3]):
-            own_drafts = [CandidateSet(folder) for folder in _folders(recipe.own_drafts)]
-            candidates = CandidateSet(*_folders(recipe.candidates))
+            own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
+            candidates = CandidateSet(*recipe.candidates)
             self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, own_drafts)
         self.edits = self._edits()
         self.ahead = Ahead(recipe.run.workers if self.edits else 0, recipe.run.steps, self._begin)

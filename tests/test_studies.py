@@ -136,6 +136,12 @@ def test_figure_5a_changes_the_reward_alone(root, monkeypatch):
     rewards = [(r.rewards[0].kind, r.rewards[0].model) for r in recipes]
     assert rewards == [("janus", "base/model"), ("janus", "r1/model"), ("world", None)] * 2
     assert all(call[call.index("--rounds") + 1] == "1" for call in calls(root, "eval"))
+    assert study(root, "figure5a", BASE="base/model", R1="r1/model", STEPS="9") == 0
+    longer = [recipe_of(call).run for call in calls(root, "train")[len(recipes) :]]
+    assert len(longer) == len(recipes) and {run.steps for run in longer} == {9}
+    names = [f"judged-by-{judge}-{steps}" for judge in ("base", "r1", "verifier") for steps in (7, 9)]
+    kept = sorted(path.stem for path in Path("results/figure5a").iterdir())
+    assert kept == sorted(f"{name}-{seed}" for name in ("before", *names) for seed in (0, 1))
 
 
 def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# STEPS=100 SEEDS="0 1 2" recipes/tiny/figure5a.sh
+# for STEPS in 60 120; do STEPS=$STEPS recipes/tiny/figure5a.sh; done
 # The paper's Figure 5(a): a weaker base learns to draw from three rewards, its own judgement, R1's, and the verifier's.
+# Results of other STEPS stand beside each other, so a variant's name ends with them (VARIANTS="judged-by-r1-120").
 # Writes results/figure5a/*.json and docs/figure5a.md; run it again after an interruption and it goes on.
 STUDY=figure5a ROUNDS=1 # first drafts are what is learnt
 . "$(dirname "$0")/study.sh"
@@ -8,7 +9,7 @@ base="${BASE:-$(sed -n 's/^model: //p' recipes/tiny/sft.yaml)}" # what SFT start
 r1="${R1:-runs/tiny/rl/model}"
 
 learn() { # variant reward
-  trial "$1" "$seed" rl --config recipes/tiny/rl.yaml --model "$base" --rounds 1 --judge_weight 0 \
+  trial "$1-$STEPS" "$seed" rl --config recipes/tiny/rl.yaml --model "$base" --rounds 1 --judge_weight 0 \
     --max_reason_tokens 1 --eval_every 0 --rewards "[$2]"
 }
 

@@ -109,7 +109,7 @@ def test_a_run_leaves_what_sft_can_learn_from(tiny_folder, tmp_path, monkeypatch
     recipe.run = RunOptions(out=str(tmp_path / "sft"), steps=1, threads=1, precision="no")
     model = sft(dataclasses.replace(recipe, model=str(tiny_folder), candidates=str(folder), rows=8, compile=False))
     record = training(str(model))
-    assert record["steps"] == 1 and record["seconds"] > 0 and record["recipe"]["candidates"] == str(folder)
+    assert record["steps"] == 1 and record["seconds"] > 0 and record["recipe"]["candidates"] == [str(folder)]
     assert training("tiny-sft") is None and training(str(tiny_folder)) is None
 
 

@@ -156,6 +156,14 @@ def test_redraw_rows_lead_from_mistakes_to_a_right_result(tiny, lossless):
         assert sum(s.learn for s in row if isinstance(s, Drawn)) == 1 and row[-1].learn
 
 
+def test_rows_of_every_task_are_of_the_families_named():
+    made = plan(EditCounts(3, 3, 3, 3, families=("move", "add", "move")), random.Random(0))
+    tasks = (made.draw, made.redraw, made.judge, made.compare)
+    assert all({sketch.instruction.family for sketch in task} <= {"move", "add"} for task in tasks)
+    many = plan(EditCounts(600, families=("move", "add", "move")), random.Random(0)).draw
+    assert 360 < sum(sketch.instruction.family == "move" for sketch in many) < 440
+
+
 def test_a_blurred_source_does_not_stop_the_lessons(tiny):
     """The random model's tokenizer leaves nothing to read: everything is wrong, nothing raises."""
     rows = rows_of(WorldEdits(tiny), EditCounts(0, judge=2), 0)

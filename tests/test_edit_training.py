@@ -24,6 +24,7 @@ from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import roll_out
 from janus_r1.train.rl.stage import RlStage
 from janus_r1.train.sft import SftRecipe, SftStage
+from janus_r1.world.edits import KINDS
 from janus_r1.world.instructions import parse_instruction
 
 # ------------------------------------------------------------------------------------------ stages
@@ -93,11 +94,17 @@ def test_own_edits_need_a_verifier(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mix": [1.0, 1.0]}, {"mix": [0.0] * 4}, {"edit_mix": [1.0]}, {"mix": [0, 0, 0, 1], "edits": "pairs.jsonl"}],
+    [
+        {"mix": [0, 0, 0, 1], "edit_mix": [1, 0, 0], "edit_families": []},
+        {"mix": [1.0, 1.0]},
+        {"mix": [0.0] * 4},
+        {"edit_mix": [1.0]},
+        {"mix": [0, 0, 0, 1], "edits": "pairs.jsonl"},
+    ],
     ids=str,
 )
 def test_shares_that_cannot_be_meant_are_refused(tmp_path, changes):
-    with pytest.raises(UserError, match="mix"):
+    with pytest.raises(UserError, match=r"mix|edit_families"):
         SftStage(SftRecipe(run=options(tmp_path), **changes))
 
 
@@ -113,6 +120,15 @@ def test_tasks_of_a_step_follow_from_seed_and_step_and_mix():
     edits = tasks("edit", "shapes", "shapes", held_out=3)
     step = [[(t.instruction, t.source.tobytes()) for t in edits.step(4, 0, i)] for i in (0, 0, 1)]
     assert step[0] == step[1] != step[2]
+
+
+def test_tasks_to_train_on_are_of_the_families_named_and_those_to_evaluate_on_of_all():
+    source = tasks("edit", "shapes", "shapes", held_out=60, families=["move"])
+    step, held_out = (
+        {parse_instruction(task.instruction)[0].kind for task in found}
+        for found in (source.step(20, 0, 0), source.held_out)
+    )
+    assert step == {"move"} and held_out == set(KINDS)
 
 
 def test_tasks_from_a_file_need_no_results(tmp_path):

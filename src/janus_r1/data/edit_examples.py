@@ -17,7 +17,7 @@ import torch
 
 from janus_r1.chain import Source
 from janus_r1.data.edit_pairs import PairReader, read_pairs
-from janus_r1.data.edit_plan import EditPlan, Sketch, to_draw
+from janus_r1.data.edit_plan import EditCounts, EditPlan, Sketch, plan
 from janus_r1.data.own_edits import OwnEdits
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
@@ -70,7 +70,7 @@ class WorldEdits:
 
     def draw(self, count: int, rng: random.Random, dropout: float) -> list[Row]:
         """A source and an instruction to the edited picture; loss on its ids."""
-        return self._drawn(to_draw(count, rng, dropout))
+        return self._drawn(plan(EditCounts(count, dropout=dropout), rng).draw)
 
     # -------------------------------------------------------------------------- what the model adds
 

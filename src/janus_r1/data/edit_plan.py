@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 
 from janus_r1.world.differences import statements
-from janus_r1.world.edit_cases import EditCase, Instruction, train_edits
+from janus_r1.world.edit_cases import FAMILIES, EditCase, Family, Instruction, train_edits
 from janus_r1.world.edits import CannotEdit
 from janus_r1.world.mistakes import side_effects, wrong_edits
 from janus_r1.world.render import render
@@ -54,6 +54,8 @@ class EditCounts:
     judge_rounds: int = 0
     """Rejected results before a judged one, at most."""
     dropout: float = 0.0
+    families: tuple[Family, ...] = FAMILIES
+    """Families of edits, one named twice as often again."""
 
 
 @dataclass(frozen=True)
@@ -67,33 +69,34 @@ class EditPlan:
 def plan(counts: EditCounts, rng: random.Random) -> EditPlan:
     """All that a step's rows need and no model knows."""
     return EditPlan(
-        to_draw(counts.draw, rng, counts.dropout),
-        to_redraw(counts.redraw, rng, counts.redraw_rounds, counts.dropout),
-        to_learn(counts.judge, rng, counts.judge_rounds + 1),
-        to_compare(counts.compare, rng),
+        _to_draw(counts, rng),
+        _to_redraw(counts, rng),
+        _to_judge(counts, rng),
+        _to_compare(counts, rng),
     )
 
 
-def to_draw(count: int, rng: random.Random, dropout: float) -> list[Sketch]:
+def _to_draw(counts: EditCounts, rng: random.Random) -> list[Sketch]:
     """Cases as they are."""
-    cases = list(islice(train_edits(rng), count))
-    return [_sketch(case, [case.target], dropped=rng.random() < dropout) for case in cases]
+    cases = list(islice(train_edits(rng, counts.families), counts.draw))
+    return [_sketch(case, [case.target], dropped=rng.random() < counts.dropout) for case in cases]
 
 
-def to_redraw(count: int, rng: random.Random, wrong_rounds: int, dropout: float) -> list[Sketch]:
-    """As :func:`to_learn`; of some the instruction is left out."""
-    lessons = list(_lessons(count, rng, wrong_rounds))
-    return [_sketch(case, results, view, rng.random() < dropout) for case, results, view in lessons]
+def _to_redraw(counts: EditCounts, rng: random.Random) -> list[Sketch]:
+    """Cases with wrong results, for each round one where there is one; of some the instruction is left out."""
+    lessons = list(_lessons(train_edits(rng, counts.families), counts.redraw, rng, counts.redraw_rounds))
+    return [_sketch(case, results, view, rng.random() < counts.dropout) for case, results, view in lessons]
 
 
-def to_learn(count: int, rng: random.Random, mistakes: int) -> list[Sketch]:
-    """Cases with up to ``mistakes`` wrong results."""
-    return [_sketch(case, results, view) for case, results, view in _lessons(count, rng, mistakes)]
+def _to_judge(counts: EditCounts, rng: random.Random) -> list[Sketch]:
+    """Cases with wrong results: one to judge, and one for each round before."""
+    lessons = _lessons(train_edits(rng, counts.families), counts.judge, rng, counts.judge_rounds + 1)
+    return [_sketch(case, results, view) for case, results, view in lessons]
 
 
-def to_compare(count: int, rng: random.Random) -> list[Sketch]:
+def _to_compare(counts: EditCounts, rng: random.Random) -> list[Sketch]:
     """Cases with one result, every other one a mistake, and statements on it."""
-    cases = list(islice(train_edits(rng), count))
+    cases = list(islice(train_edits(rng, counts.families), counts.compare))
     after = [case.target if i % 2 == 0 else _mistakes(case, 1, rng)[0] for i, case in enumerate(cases)]
     return [
         _sketch(case, [scene], said=tuple(statements(case.source, scene, COMPARED, rng)))
@@ -112,9 +115,10 @@ def _sketch(
     return Sketch(case.instruction, render(case.source), pictures, view, dropped, said)
 
 
-def _lessons(count: int, rng: random.Random, mistakes: int) -> Iterator[tuple[EditCase, list[Scene], View]]:
-    """Cases whose source the verifier can read, with the right and ``mistakes`` wrong results."""
-    stream = train_edits(rng)
+def _lessons(
+    stream: Iterator[EditCase], count: int, rng: random.Random, mistakes: int
+) -> Iterator[tuple[EditCase, list[Scene], View]]:
+    """Cases whose source the verifier can read, with the right and up to ``mistakes`` wrong results."""
     while count:
         cases = list(islice(stream, count))
         drawn = [(case, [case.target, *_mistakes(case, mistakes, rng)], look(render(case.source))) for case in cases]

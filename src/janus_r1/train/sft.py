@@ -22,7 +22,7 @@ from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.edit_plan import EditCounts, EditPlan, plan
 from janus_r1.data.examples import Examples
 from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.layout import Row, row_length
 from janus_r1.model.loading import load, save
 from janus_r1.train.ahead import Ahead
@@ -33,6 +33,7 @@ from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
 from janus_r1.train.processes import sharded, this_process
 from janus_r1.train.replica import Replica
+from janus_r1.world.edit_cases import FAMILIES, Family
 
 
 @dataclass
@@ -58,6 +59,8 @@ class SftRecipe:
     edits: str = "shapes"
     """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
     made (edit_mix: [1, 0, 0])."""
+    edit_families: list[Family] = field(default_factory=lambda: list(FAMILIES))
+    """Families of the world's edits, each as often as it is named: what a model is worst at can come more often."""
     own_edits: OwnEditsRecipe = field(default_factory=OwnEditsRecipe)
     """Drafts of its own that the model judges and redraws among the edit rows."""
     own_drafts: str | list[str] = ""
@@ -157,7 +160,16 @@ class SftStage(Stage):
         shares = [*recipe.edit_mix, 0.0][:4]
         share = sum(recipe.mix[3:])
         draw, judge, redraw, compare = (round(share * part * recipe.rows) for part in shares)
-        counts = EditCounts(draw, redraw, judge, compare, redraw_rounds, judge_rounds, recipe.caption_dropout)
+        counts = EditCounts(
+            draw,
+            redraw,
+            judge,
+            compare,
+            redraw_rounds,
+            judge_rounds,
+            recipe.caption_dropout,
+            tuple(recipe.edit_families),
+        )
         wanted = counts if isinstance(self.edits, WorldEdits) else EditCounts(0)
         return Begun(images, verdicts, counts, rng), partial(plan, wanted, rng)
 
@@ -216,6 +228,7 @@ def check(recipe: SftRecipe) -> None:
         )
     if sum(recipe.mix[3:]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
         raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
+    require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
     if recipe.own_edits.drafts and recipe.edits != "shapes":
         raise UserError(f"the world's verifier cannot check edits of {recipe.edits}: set own_edits.drafts to 0")
 

@@ -12,10 +12,11 @@ A case is a scene, an instruction and the edited scene. The splits are frozen by
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import cycle, islice
+from typing import Literal, get_args
 
 from janus_r1.world.edits import (
     KINDS,
@@ -45,7 +46,8 @@ from janus_r1.world.scene import (
     sample_scene,
 )
 
-FAMILIES = (*KINDS, "two_step")
+Family = Literal["recolour", "replace", "remove", "add", "move", "two_step"]
+FAMILIES: tuple[Family, ...] = get_args(Family)  # the kinds of edits, and two of them in a row
 EDIT_COUNTS = {"test": 300, "held_out": 100, "validation": 300}  # shared evenly by the families, in turn
 TRIES = 30  # most proposals for a scene will do; of those with a held-out pair, which are sought longer, one in ten
 HELD_OUT_TRIES = 200
@@ -223,10 +225,10 @@ def edit_split(name: str) -> tuple[EditCase, ...]:
     return tuple(cases.values())
 
 
-def train_edits(rng: random.Random) -> Iterator[EditCase]:
-    """Endless training cases, the families equally often."""
+def train_edits(rng: random.Random, families: Sequence[Family] = FAMILIES) -> Iterator[EditCase]:
+    """Endless training cases, the ``families`` equally often; one that is named twice comes twice as often."""
     while True:
-        case = sample_case(rng, rng.choice(FAMILIES))
+        case = sample_case(rng, rng.choice(families))
         if meaning(case) not in _reserved():
             yield case
 

@@ -14,7 +14,7 @@ from janus_r1.data.edit_pairs import PairReader, read_pairs
 from janus_r1.errors import UserError
 from janus_r1.images import read_image
 from janus_r1.train.rl.prompts import PromptSource
-from janus_r1.world.edit_cases import EditCase, train_edits
+from janus_r1.world.edit_cases import FAMILIES, EditCase, Family, train_edits
 from janus_r1.world.render import render
 
 TaskName = Literal["draw", "edit", "both"]
@@ -40,8 +40,15 @@ class Tasks(Protocol):
     def step(self, count: int, seed: int, step: int) -> Sequence[Task]: ...
 
 
-def tasks(name: TaskName, prompts: str, edits: str, held_out: int, edit_share: float = 0.5) -> Tasks:
-    """``edit_share`` of them are edits where the task is both.
+def tasks(
+    name: TaskName,
+    prompts: str,
+    edits: str,
+    held_out: int,
+    edit_share: float = 0.5,
+    families: Sequence[Family] = FAMILIES,
+) -> Tasks:
+    """``edit_share`` of them are edits where the task is both; the world's are of ``families``, each as often as named.
 
     Raises:
         UserError: where a file is missing, broken or too short.
@@ -49,9 +56,9 @@ def tasks(name: TaskName, prompts: str, edits: str, held_out: int, edit_share: f
     if name == "draw":
         return PromptSource(prompts, held_out)
     if name == "edit":
-        return EditSource(edits, held_out)
+        return EditSource(edits, held_out, families)
     kept = int(held_out * edit_share)
-    return Both(PromptSource(prompts, held_out - kept), EditSource(edits, kept), edit_share)
+    return Both(PromptSource(prompts, held_out - kept), EditSource(edits, kept, families), edit_share)
 
 
 class EditSource:
@@ -61,8 +68,9 @@ class EditSource:
     results that it names are not used.
     """
 
-    def __init__(self, source: str, held_out: int) -> None:
-        self.reader, self.held_out = None, _of_world(held_out, "evaluation")
+    def __init__(self, source: str, held_out: int, families: Sequence[Family] = FAMILIES) -> None:
+        self.families = families
+        self.reader, self.held_out = None, _of_world(held_out, "evaluation", FAMILIES)
         if source != "shapes":
             pairs = read_pairs(source, targets=False)
             if len(pairs) <= held_out:
@@ -73,7 +81,7 @@ class EditSource:
     def step(self, count: int, seed: int, step: int) -> list[EditTask]:
         """``count`` edits, drawn anew at every step."""
         if self.reader is None:
-            return _of_world(count, f"{seed} {step}")
+            return _of_world(count, f"{seed} {step}", self.families)
         rng = random.Random(f"{seed} {step}")
         picked = [self.reader.pick(rng) for _ in range(count)]
         return [EditTask(pair.instruction, source) for pair, source, _ in picked]
@@ -97,8 +105,8 @@ class Both:
         return mixed
 
 
-def _of_world(count: int, seed: str) -> list[EditTask]:
-    return [_task(case) for case in islice(train_edits(random.Random(seed)), count)]
+def _of_world(count: int, seed: str, families: Sequence[Family]) -> list[EditTask]:
+    return [_task(case) for case in islice(train_edits(random.Random(seed), families), count)]
 
 
 def _task(case: EditCase) -> EditTask:

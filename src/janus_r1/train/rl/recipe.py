@@ -14,6 +14,7 @@ from janus_r1.train.processes import this_process
 from janus_r1.train.rl.edit_prompts import TaskName
 from janus_r1.train.rl.policy import PolicyName
 from janus_r1.train.rl.stability import StabilityRecipe
+from janus_r1.world.edit_cases import FAMILIES, Family
 
 
 @dataclass
@@ -32,6 +33,8 @@ class RlRecipe:
     """Share of edits where the task is both."""
     edits: str = "shapes"
     """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
+    edit_families: list[Family] = field(default_factory=lambda: list(FAMILIES))
+    """Families of the world's edits, each as often as it is named: what a model is worst at can come more often."""
     rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
     """What scores a draft in [0, 1]; several are averaged by weight."""
     prompts_per_step: int = 16
@@ -115,6 +118,7 @@ def check(recipe: RlRecipe) -> None:
     require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
     require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
     require(0 < recipe.edit_share < 1, "edit_share must be between 0 and 1; for all or none of them there is task")
+    require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
     require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
     share = recipe.prompts_per_step // processes
     require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")

@@ -63,7 +63,9 @@ class RlStage(Stage):
         self.recipe = recipe
         self.process = this_process()
         self.rewards = build_rewards(recipe.rewards, str(self.process.device))
-        self.prompts = tasks(recipe.task, recipe.prompts, recipe.edits, recipe.eval_prompts, recipe.edit_share)
+        self.prompts = tasks(
+            recipe.task, recipe.prompts, recipe.edits, recipe.eval_prompts, recipe.edit_share, recipe.edit_families
+        )
         self.janus = self._load(recipe.lora.base_dtype if recipe.lora.rank else "float32", recipe.recompute)
         self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
         self.module = self._policy(self.janus)

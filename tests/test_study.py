@@ -67,7 +67,8 @@ def edits(first: float, final: float, **run) -> dict:
     made = result(first, final, benchmark="edit", cases=300, **run)
     del made["run"]["prompts"], made["introspection"]["rounds_used"]
     for report in made["rounds"].values():
-        report |= {"both": report.pop("overall"), "following": figure(0.9), "preserving": figure(0.8)}
+        report |= {"both": report.pop("overall"), "preserving": figure(0.8)}
+        report["following"] = figure(report["both"]["mean"] + 0.05)
     return made
 
 
@@ -127,9 +128,10 @@ def test_a_study_of_one_round_shows_no_introspection(tmp_path, capsys):
 def test_a_study_of_edits(tmp_path, capsys):
     paths = write(tmp_path / "edits", sft_0=edits(0.5, 0.6), rl_0=edits(0.7, 0.9))
     shown = row(over_seeds(read_study(paths)), "rl")
-    assert [shown[name] for name in ("first edit", "after introspection", "following")] == ["0.700", "0.900", "0.900"]
-    main([*paths, "--baseline", "sft"])
+    assert [shown[name] for name in ("first edit", "after introspection", "following")] == ["0.700", "0.900", "0.750"]
+    main([*paths, "--baseline", "sft", "--baseline", "rl"])
     page = capsys.readouterr().out
+    assert "Minus sft, paired" in page and "Minus rl, paired" in page
     assert "300 cases (test)" in page and "Intervals over cases" in page and "prompts" not in page
     with pytest.raises(UserError, match="measured with other benchmark"):
         read_study([*paths, *write(tmp_path, a_0=result(0.5, 0.6))])

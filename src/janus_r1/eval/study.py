@@ -37,10 +37,10 @@ MEASURES: dict[str, dict[str, Measure]] = {
     },
     "edit": {
         "first edit": lambda result: result["rounds"][_limits(result)[0]]["both"],
+        "following": lambda result: result["rounds"][_limits(result)[0]]["following"],
+        "preserving": lambda result: result["rounds"][_limits(result)[0]]["preserving"],
         "after introspection": lambda result: result["rounds"][_limits(result)[-1]]["both"],
         **GAIN,
-        "following": lambda result: result["rounds"][_limits(result)[-1]]["following"],
-        "preserving": lambda result: result["rounds"][_limits(result)[-1]]["preserving"],
         **JUDGING,
     },
 }
@@ -169,18 +169,18 @@ def _over_seeds(values: Sequence[float], digits: int = 3) -> str:
 # ------------------------------------------------------------------------------------------ report
 
 
-def report(study: Sequence[Variant], title: str, baseline: str | None = None) -> str:
-    """The study as a Markdown page.
+def report(study: Sequence[Variant], title: str, baselines: Sequence[str] = ()) -> str:
+    """The study as a Markdown page, with differences to each of the ``baselines``.
 
     Raises:
-        UserError: if there is no variant ``baseline``.
+        UserError: if a baseline is none of the variants.
     """
     grids = [over_seeds(study), over_prompts(study)]
-    if baseline is not None:
-        names = [variant.name for variant in study]
-        if baseline not in names:
-            raise UserError(f"no results of the baseline {baseline}: there are {', '.join(names)}")
-        grids.append(against(study[names.index(baseline)], study))
+    named = {variant.name: variant for variant in study}
+    for baseline in baselines:
+        if baseline not in named:
+            raise UserError(f"no results of the baseline {baseline}: there are {', '.join(named)}")
+        grids.append(against(named[baseline], study))
     return "\n\n".join([f"# {title}", _preamble(study), *map(markdown, grids)]) + "\n"
 
 
@@ -195,6 +195,7 @@ def _preamble(study: Sequence[Variant]) -> str:
         f"After introspection is after up to {limits[-1]} rounds; fixed and broken are shares of all chains."
         if len(limits) > 1
         else "",
+        "Following and preserving are those of first edits." if items == "cases" else "",
         "The accuracy of verdicts is the mean of those on right and on wrong first ones.",
         f"Brackets are 95 % intervals: over seeds Student's ({quantiles}), which may reach beyond 0 or 1;"
         if quantiles
@@ -208,7 +209,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the page of the files that are named."""
     parser = argparse.ArgumentParser(prog="python -m janus_r1.eval.study", description=str(__doc__).splitlines()[0])
     parser.add_argument("paths", nargs="+", metavar="VARIANT-SEED.json")
-    parser.add_argument("--baseline", metavar="VARIANT", help="also show differences to this variant, paired by seed")
+    parser.add_argument(
+        "--baseline",
+        metavar="VARIANT",
+        action="append",
+        default=[],
+        help="also show differences to this variant, paired by seed; may be given several times",
+    )
     parser.add_argument("--title", help="of the page; the files' folder by default")
     print_page(parser, argv, lambda args: report(read_study(args.paths), args.title or _title(args), args.baseline))
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# SFT_STEPS=1000 STEPS=60 SEEDS="0 1 2" recipes/tiny/edits.sh
-# What reinforcement learning makes of an editor, by how its reward weighs following the instruction against preserving
-# the rest and by its rounds; and what an editor owes to where it begins (base or R1). Every model is measured with and
-# without introspection. Runs are shorter than the recipes'.
+# SFT_STEPS=800 STEPS=60 SEEDS="0 1 2" recipes/tiny/edits.sh
+# What an editor owes to where it begins (base or R1), to reinforcement learning, and to how its reward weighs following
+# the instruction against preserving the rest: of young editors and of one that is well taught and redraws. Every model
+# is measured with and without introspection. Runs are shorter than the recipes'.
 # Writes results/edits/*.json and docs/edits.md; run it again after an interruption and it goes on.
 STUDY=edits ROUNDS=1,3
 . "$(dirname "$0")/study.sh"
-SFT_STEPS="${SFT_STEPS:-1000}"
+SFT_STEPS="${SFT_STEPS:-800}"
 base="${BASE:-runs/tiny/binding/model}"
 editor="${EDITOR_MODEL:-runs/tiny/united/model}" # what reinforcement learning of united_rl.yaml starts from
 
@@ -18,22 +18,27 @@ measure() { # variant seed model
 sft() { # variant options...
   # shellcheck disable=SC2086
   ! chosen "$1" || [ -e "$runs/$1-$seed/model" ] || janus-r1 train sft --config recipes/tiny/editing.yaml --resume \
-    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.threads "$THREADS" $TRAIN "${@:2}"
+    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.cooldown 0.5 --run.threads "$THREADS" $TRAIN "${@:2}"
   measure "$1" "$seed" "$runs/$1-$seed/model"
 }
 rl() { # variant model options...
-  trial "$1" "$seed" rl --config recipes/tiny/united_rl.yaml --eval_every 0 --task edit --rounds 1 --model "$2" "${@:3}"
+  trial "$1" "$seed" rl --config recipes/tiny/united_rl.yaml --eval_every 0 --task edit --rounds 1 --judge_threshold 0.99 --model "$2" "${@:3}"
 }
 
+paper="[{kind: world}]" # 0.5 x following + 1 x preserving; united_rl.yaml has both at once
+official="[{kind: world, follow_weight: 1, preserve_weight: 0.25}]"
+
 for seed in $SEEDS; do
-  measure before "$seed" "$editor"
-  rl rl-joint "$editor"
-  rl rl-paper-weights "$editor" --rewards "[{kind: world}]"
-  rl rl-official-weights "$editor" --rewards "[{kind: world, follow_weight: 1, preserve_weight: 0.25}]"
-  rl rl-two-rounds "$editor" --rounds 2
-  sft sft-from-r1
-  sft sft-from-base --model "$base" --candidates runs/tiny/candidates --own_drafts runs/tiny/candidates
-  rl rl-from-r1 "$runs/sft-from-r1-$seed/model"
+  sft sft-from-base --model "$base"
   rl rl-from-base "$runs/sft-from-base-$seed/model"
+  sft sft-from-r1
+  rl rl-from-r1 "$runs/sft-from-r1-$seed/model"
+  rl rl-from-r1-paper-weights "$runs/sft-from-r1-$seed/model" --rewards "$paper"
+  rl rl-from-r1-official-weights "$runs/sft-from-r1-$seed/model" --rewards "$official"
+  measure editor "$seed" "$editor"
+  rl rl-editor "$editor"
+  rl rl-editor-paper-weights "$editor" --rewards "$paper"
+  rl rl-editor-official-weights "$editor" --rewards "$official"
+  rl rl-editor-two-rounds "$editor" --rounds 2
 done
-report --title "Editing" --baseline before
+report --title "Editing" --baseline sft-from-base --baseline rl-from-base --baseline rl-from-r1 --baseline editor

@@ -70,8 +70,8 @@ def recipe_of(call: list[str]) -> RlRecipe | SftRecipe:
     return load_recipe(RlRecipe if call[1] == "rl" else SftRecipe, args.config, rest)
 
 
-def changed(recipe: RlRecipe, plain: RlRecipe) -> set[str]:
-    names = {field.name for field in fields(RlRecipe)} - {"run", "eval_every", "keep_candidates"}
+def changed(recipe: RlRecipe | SftRecipe, plain: RlRecipe | SftRecipe) -> set[str]:
+    names = {field.name for field in fields(plain)} - {"run", "eval_every", "keep_candidates"}
     return {name for name in names if getattr(recipe, name) != getattr(plain, name)}
 
 
@@ -149,25 +149,29 @@ def test_editing_begins_twice_and_changes_one_key_each(root, monkeypatch):
     assert study(root, "edits", BASE="base/model", EDITOR_MODEL="editor/model", SFT_STEPS="5") == 0
     trained = {Path((r := recipe_of(call)).run.out).name: r for call in calls(root, "train")}
     learnt = {name: r for name, r in trained.items() if isinstance(r, RlRecipe)}
-    plain = learnt["rl-joint-1"]
+    plain = learnt["rl-editor-1"]
     assert (plain.task, plain.rounds, plain.model) == ("edit", 1, "editor/model")
+    assert plain.judge_threshold == 0.99  # or verdicts were paid for praising copies where one check is worth 0.67
     keys = {name: changed(recipe, plain) for name, recipe in learnt.items() if name.endswith("-1")}
     assert keys == {
-        "rl-joint-1": set(),
-        "rl-paper-weights-1": {"rewards"},
-        "rl-official-weights-1": {"rewards"},
-        "rl-two-rounds-1": {"rounds"},
+        "rl-editor-1": set(),
+        "rl-editor-paper-weights-1": {"rewards"},
+        "rl-editor-official-weights-1": {"rewards"},
         "rl-from-r1-1": {"model"},
+        "rl-from-r1-paper-weights-1": {"model", "rewards"},
+        "rl-from-r1-official-weights-1": {"model", "rewards"},
         "rl-from-base-1": {"model"},
     }
     for recipe in learnt.values():
         check(recipe)
     weights = {name: (r.rewards[0].follow_weight, r.rewards[0].preserve_weight) for name, r in learnt.items()}
-    assert weights["rl-paper-weights-1"] == (0.5, 1.0) and weights["rl-official-weights-1"] == (1.0, 0.25)
+    for start in ("from-r1", "editor"):
+        assert weights[f"rl-{start}-paper-weights-1"] == (0.5, 1.0)
+        assert weights[f"rl-{start}-official-weights-1"] == (1.0, 0.25)
     assert learnt["rl-from-base-1"].model == "runs/tiny/edits/sft-from-base-1/model"
     ours, theirs = (trained[f"sft-from-{name}-0"] for name in ("r1", "base"))
-    assert (ours.run.steps, theirs.model, theirs.candidates) == (5, "base/model", ["runs/tiny/candidates"])
-    assert {call[1] for call in calls(root, "eval")} == {"edit"} and len(calls(root, "eval")) == 18
+    assert changed(ours, theirs) == {"model"} and (ours.run.steps, theirs.model) == (5, "base/model")
+    assert {call[1] for call in calls(root, "eval")} == {"edit"} and len(calls(root, "eval")) == 20
     assert Path("docs/edits.md").read_text() == "a page\n"
 
 

@@ -39,6 +39,5 @@ for seed in $SEEDS; do
   rl rl-editor "$editor"
   rl rl-editor-paper-weights "$editor" --rewards "$paper"
   rl rl-editor-official-weights "$editor" --rewards "$official"
-  rl rl-editor-two-rounds "$editor" --rounds 2
 done
 report --title "Editing" --baseline sft-from-base --baseline rl-from-base --baseline rl-from-r1 --baseline editor

@@ -18,11 +18,14 @@ measure() { # variant seed model
 sft() { # variant options...
   # shellcheck disable=SC2086
   ! chosen "$1" || [ -e "$runs/$1-$seed/model" ] || janus-r1 train sft --config recipes/tiny/editing.yaml --resume \
-    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.cooldown 0.5 --run.threads "$THREADS" $TRAIN "${@:2}"
+    --run.out "$runs/$1-$seed" --run.seed "$seed" --run.steps "$SFT_STEPS" --run.cooldown 0.5 \
+    --run.threads "$THREADS" $TRAIN "${@:2}"
   measure "$1" "$seed" "$runs/$1-$seed/model"
 }
 rl() { # variant model options...
-  trial "$1" "$seed" rl --config recipes/tiny/united_rl.yaml --eval_every 0 --task edit --rounds 1 --judge_threshold 0.99 --model "$2" "${@:3}"
+  # a draft counts as right when both checks hold, also where a mere copy earns 0.67
+  trial "$1" "$seed" rl --config recipes/tiny/united_rl.yaml --eval_every 0 --task edit --rounds 1 \
+    --judge_threshold 0.99 --model "$2" "${@:3}"
 }
 
 paper="[{kind: world}]" # 0.5 x following + 1 x preserving; united_rl.yaml has both at once

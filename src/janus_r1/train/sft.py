@@ -160,16 +160,8 @@ class SftStage(Stage):
         shares = [*recipe.edit_mix, 0.0][:4]
         share = sum(recipe.mix[3:])
         draw, judge, redraw, compare = (round(share * part * recipe.rows) for part in shares)
-        counts = EditCounts(
-            draw,
-            redraw,
-            judge,
-            compare,
-            redraw_rounds,
-            judge_rounds,
-            recipe.caption_dropout,
-            tuple(recipe.edit_families),
-        )
+        families = tuple(recipe.edit_families)
+        counts = EditCounts(draw, redraw, judge, compare, redraw_rounds, judge_rounds, recipe.caption_dropout, families)
         wanted = counts if isinstance(self.edits, WorldEdits) else EditCounts(0)
         return Begun(images, verdicts, counts, rng), partial(plan, wanted, rng)
 

@@ -24,6 +24,7 @@ from janus_r1.world.edits import (
     SIDES,
     CannotEdit,
     Edit,
+    Kind,
     apply_all,
     locate,
     meant,
@@ -46,8 +47,8 @@ from janus_r1.world.scene import (
     sample_scene,
 )
 
-Family = Literal["recolour", "replace", "remove", "add", "move", "two_step"]
-FAMILIES: tuple[Family, ...] = get_args(Family)  # the kinds of edits, and two of them in a row
+Family = Literal[Kind, "two_step"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 EDIT_COUNTS = {"test": 300, "held_out": 100, "validation": 300}  # shared evenly by the families, in turn
 TRIES = 30  # most proposals for a scene will do; of those with a held-out pair, which are sought longer, one in ten
 HELD_OUT_TRIES = 200

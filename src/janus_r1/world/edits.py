@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -28,7 +28,8 @@ from janus_r1.world.scene import (
 )
 from janus_r1.world.verify import name
 
-KINDS = ("recolour", "replace", "remove", "add", "move")
+Kind = Literal["recolour", "replace", "remove", "add", "move"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SIDES = ("left", "right", "top", "bottom")
 MAX_OBJECTS = 4
 SIDE_MARGIN = 8.0  # a centre this far from the middle, in pixels, is on that side of the picture

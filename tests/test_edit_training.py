@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from PIL import Image
 from janus_r1.chain import Settings
 from janus_r1.data.edit_plan import COMPARED
 from janus_r1.data.own_edits import OwnEditsRecipe
+from janus_r1.data.seeing import CHECKED, Seeing, SeeingRecipe
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn
+from janus_r1.layout import Drawn, Text
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets
 from janus_r1.train.pretrain import PretrainRecipe, PretrainStage, tokenizer_corpus
@@ -58,12 +60,37 @@ def test_sft_on_edits_alone_needs_no_candidates(tiny_folder, tmp_path):
     recipe = dataclasses.replace(recipe, mix=[0.0, 0.0, 0.0, 1.0], edit_mix=[0.5, 0.25, 0.25])
     assert len(SftStage(recipe).batches(1)[0][1]) == 2
     stage = SftStage(dataclasses.replace(recipe, edit_mix=[0.5, 0.125, 0.25, 0.125]))
-    ((images, verdicts),) = stage.batches(1)
+    (batch,) = stage.batches(1)
+    images, verdicts, _ = batch
     assert len(images) == 6 and len(verdicts) == 2
     assert COMPARED in {len(targets([row]).text_ids) for row in verdicts}
     assert targets([*images]).image_ids.shape == (6 * stage.janus.image_tokens,)
-    loss, figures = stage.loss(stage.module, (images, verdicts), 1)
+    loss, figures = stage.loss(stage.module, batch, 1)
     assert torch.isfinite(loss) and set(figures) == {"image_loss", "verdict_loss"}
+
+
+def test_sft_rehearses_seeing_beside_the_rest_and_leaves_the_rest_alone(tiny_folder, tmp_path):
+    recipe = SftRecipe(run=options(tmp_path), model=str(tiny_folder), rows=8, mix=[0, 0, 0, 1], edit_mix=[0.5, 0.5, 0])
+    (plain,) = SftStage(recipe).batches(0)
+    assert not plain.seen
+    stage = SftStage(dataclasses.replace(recipe, mix=[0, 0, 0, 1, 0.75], micro_batch=7))
+    batches = stage.batches(0)
+    assert [len(rows) for rows in batches[0]] == [2, 2, 3] and len(batches) == 2
+    assert [sum(len(rows) for rows in kind) for kind in zip(*batches, strict=True)] == [4, 4, 6]
+    figures = [stage.loss(stage.module, batch, 0)[1] for batch in batches]
+    assert all(f["seeing_loss"] > 0 for f in figures)
+    assert stage.batches(1)[0].seen != batches[0].seen, "every step sees fresh scenes"
+
+
+def test_rows_of_seeing_are_of_the_kinds_asked_for(tiny):
+    def answers(**shares) -> list[list[str]]:
+        rows = Seeing(tiny.layout, SeeingRecipe(**shares)).rows(12, random.Random(0))
+        return [[tiny.tokenizer.decode(s.ids) for s in row if isinstance(s, Text) and s.learn] for row in rows]
+
+    assert all(len(row) == CHECKED for row in answers(judge=0.0, checklist=1.0))
+    verdicts = answers(judge=1.0)
+    assert {row[0].split(",")[0] for row in verdicts} == {"Yes", "No"}
+    assert all(" on a " in row[0] for row in answers(judge=0.0, checklist=0.0, describe=1.0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -82,7 +109,7 @@ def test_own_edits_are_drawn_with_the_weights_of_the_step(tmp_path, tiny_folder,
 
 
 def drawn(batches) -> list[list[tuple[int, ...]]]:
-    return [[s.ids for s in row if isinstance(s, Drawn)] for images, _ in batches for row in images]
+    return [[s.ids for s in row if isinstance(s, Drawn)] for batch in batches for row in batch.images]
 
 
 def test_own_edits_need_a_verifier(tmp_path):
@@ -94,7 +121,13 @@ def test_own_edits_need_a_verifier(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mix": [1.0, 1.0]}, {"mix": [0.0] * 4}, {"edit_mix": [1.0]}, {"mix": [0, 0, 0, 1], "edits": "pairs.jsonl"}],
+    [
+        {"mix": [1.0, 1.0]},
+        {"mix": [0.2] * 6},
+        {"mix": [0.0] * 4},
+        {"edit_mix": [1.0]},
+        {"mix": [0, 0, 0, 1], "edits": "pairs.jsonl"},
+    ],
     ids=str,
 )
 def test_shares_that_cannot_be_meant_are_refused(tmp_path, changes):

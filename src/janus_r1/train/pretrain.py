@@ -16,8 +16,9 @@ import torch
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from janus_r1.data.edit_examples import WorldEdits
+from janus_r1.data.seeing import Seeing, SeeingRecipe
 from janus_r1.errors import UserError
-from janus_r1.layout import EDIT_REQUEST, REGENERATE, SELF_CHECK, Row, Seen
+from janus_r1.layout import EDIT_REQUEST, REGENERATE, SELF_CHECK, Row
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model, tiny_config
@@ -29,16 +30,12 @@ from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
 from janus_r1.world.edit_cases import train_edits
 from janus_r1.world.mistakes import side_effects
-from janus_r1.world.prompts import Prompt, near_miss, train_prompts
-from janus_r1.world.questions import ask, checklist
+from janus_r1.world.prompts import Prompt, train_prompts
+from janus_r1.world.questions import ask
 from janus_r1.world.render import render
 from janus_r1.world.scene import Scene, sample_scene
-from janus_r1.world.verify import verify, verify_scene
+from janus_r1.world.verify import verify
 from janus_r1.world.verify_edit import verify_edit
-
-WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
-CHECKED = 7  # items a checklist
-VERDICT_WEIGHT = 10.0  # tokens that a verdict counts for beside descriptions of about 20
 
 
 @dataclass
@@ -57,17 +54,10 @@ class PretrainRecipe:
     edit_rows: int = 0
     """Rows a step from a source image and an instruction to the edited image. The text tokenizer of a model
     from nothing then learns the words of edits, too."""
-    judge: float = 0.5
-    """Share of ``see_rows`` laid out as self-evaluation of a picture that may be right or wrong."""
-    checklist: float = 0.3
-    """Share of ``see_rows`` that ask of several words whether they are there."""
-    easy: float = 0.5
-    """Share of these about one object, and share of wrong pictures that are of another prompt altogether;
-    the rest miss one fact. Comparing is learnt on easy cases first (docs/log.md)."""
+    seeing: SeeingRecipe = field(default_factory=SeeingRecipe)
+    """What ``see_rows`` are made of."""
     text_weight: float = 0.3
     """Weight of the text loss beside the image loss."""
-    describe: float = 0.4
-    """Share of question rows that ask for a description, which names every object."""
     train_vision: bool = True
     """Also train the understanding encoder and its aligner; not after ``train vision`` has taught them."""
     caption_dropout: float = 0.1
@@ -138,7 +128,8 @@ class PretrainStage(Stage):
 
     def batches(self, step: int) -> list[list[Row]]:
         rng = random.Random(self.recipe.run.seed_of(step))
-        rows = [*share(self._draw_rows(rng)), *share(self._see_rows(rng))]
+        seen = Seeing(self.janus.layout, self.recipe.seeing).rows
+        rows = [*share(self._draw_rows(rng)), *share(seen(self.recipe.see_rows, rng))]
         edits = WorldEdits(self.janus).draw(self.recipe.edit_rows, rng, self.recipe.caption_dropout)
         return [[*rows, *share(edits)]]
 
@@ -150,34 +141,6 @@ class PretrainStage(Stage):
         return [
             self.janus.layout.draw(p.text, tuple(i), drop) for p, i, drop in zip(prompts, ids, dropped, strict=True)
         ]
-
-    def _see_rows(self, rng: random.Random) -> list[Row]:
-        """Verdicts, checklists, and questions with one answer."""
-        recipe, layout = self.recipe, self.janus.layout
-        rows = []
-        for prompt, scene in zip(*_scenes(recipe.see_rows, rng), strict=True):
-            kind = rng.random()
-            if kind < recipe.judge:
-                rows.append(self._judge_row(prompt, rng))
-            elif kind < recipe.judge + recipe.checklist:
-                rows.append(layout.checklist(render(scene), "Which are there?", checklist(scene, CHECKED, rng)))
-            else:
-                question, answer = ask(scene, prompt, rng, recipe.describe)
-                rows.append(layout.question(render(scene), question, answer))
-        return rows
-
-    def _judge_row(self, prompt: Prompt, rng: random.Random) -> Row:
-        """Half the pictures are made to be right."""
-        easy = self.recipe.easy
-        if rng.random() < easy:
-            prompt = next(p for p in train_prompts(rng) if p.family in ("single_object", "colors"))
-        wanted = prompt.description
-        if rng.random() < 0.5:
-            other = next(p for p in train_prompts(rng) if p.family == prompt.family)
-            wanted = other.description if rng.random() < easy else near_miss(prompt, rng)
-        scene = sample_scene(wanted, rng)
-        seen, verdict = Seen(render(scene), self.janus.image_tokens), verify_scene(scene, prompt.description).verdict
-        return self.janus.layout.judge(prompt.text, [], seen, verdict, WORD_WEIGHT, VERDICT_WEIGHT)
 
     def loss(self, module, batch: list[Row], step: int):
         image, text = module(batch)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from janus_r1.data.edit_examples import FileEdits, WorldEdits
 from janus_r1.data.edit_plan import EditCounts, EditPlan, plan
 from janus_r1.data.examples import Examples
 from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
+from janus_r1.data.seeing import Seeing, SeeingRecipe
 from janus_r1.errors import UserError, require
 from janus_r1.layout import Row, row_length
 from janus_r1.model.loading import load, save
@@ -51,8 +52,11 @@ class SftRecipe:
     """Rows that go through the model together in a process, alike in length; sets the memory. 0: all of a step.
     Where short and long rows meet (mix), a few parts a step are also faster: less is padded."""
     mix: list[float] = field(default_factory=lambda: [0.2, 0.3, 0.5])
-    """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), and a fourth of edit. Without the first three
-    no candidates are needed."""
+    """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), a fourth of edit, and a fifth of seeing. Without the
+    first three no candidates are needed."""
+    seeing: SeeingRecipe = field(default_factory=SeeingRecipe)
+    """What the rows of seeing are made of: rendered pictures of the world, as in pretraining, so that what judging
+    needs is not unlearnt. Their loss stands beside that of the verdicts, with the same weight."""
     edit_mix: list[float] = field(default_factory=lambda: [0.5, 0.25, 0.25])
     """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one; perhaps a fourth that
     compares a result with its source, statement by statement, which judging needs."""
@@ -91,12 +95,20 @@ class SftRecipe:
         self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
 
 
+class Batch(NamedTuple):
+    images: Sequence[Row]
+    """Of draw and redraw."""
+    verdicts: Sequence[Row]
+    seen: Sequence[Row] = ()
+
+
 @dataclass(frozen=True)
 class Begun:
     """A step's rows of candidates, and what its edits follow from."""
 
     images: list[Row]
     verdicts: list[Row]
+    seen: list[Row]
     counts: EditCounts
     rng: random.Random
 
@@ -124,7 +136,7 @@ class SftStage(Stage):
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
 
     def _edits(self) -> WorldEdits | FileEdits | None:
-        if not sum(self.recipe.mix[3:]):
+        if not sum(self.recipe.mix[3:4]):
             return None
         if self.recipe.edits == "shapes":
             half = self.recipe.run.precision == "bf16"
@@ -138,8 +150,8 @@ class SftStage(Stage):
             return None
         return OwnEdits(own, Replica(self.janus, self.recipe.model, own.dtype).refresh)
 
-    def batches(self, step: int) -> list[tuple[Sequence[Row], Sequence[Row]]]:
-        """Image rows (draw and redraw) and judge rows; a step's rows share their number of rounds."""
+    def batches(self, step: int) -> list[Batch]:
+        """A step's rows share their number of rounds."""
         begun, made = self.ahead(step)
         images, verdicts = [*begun.images], [*begun.verdicts]
         if isinstance(self.edits, FileEdits):
@@ -148,7 +160,7 @@ class SftStage(Stage):
             counts, seed = begun.counts, self.recipe.run.seed_of(step)
             edited, judged = self.edits.rows(made, counts.redraw_rounds, counts.judge_rounds, seed)
             images, verdicts = [*images, *edited], [*verdicts, *judged]
-        return self._micro_batches(images, verdicts)
+        return self._micro_batches(images, verdicts, begun.seen)
 
     def _begin(self, step: int) -> tuple[Begun, Callable[[], EditPlan]]:
         """A step as far as its candidates go, and the planning of its edits, which may happen in another process."""
@@ -157,13 +169,14 @@ class SftStage(Stage):
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)
+        seen = Seeing(self.janus.layout, recipe.seeing).rows(round(sum(recipe.mix[4:]) * recipe.rows), rng)
         shares = [*recipe.edit_mix, 0.0][:4]
-        share = sum(recipe.mix[3:])
+        share = sum(recipe.mix[3:4])
         draw, judge, redraw, compare = (round(share * part * recipe.rows) for part in shares)
         families = tuple(recipe.edit_families)
         counts = EditCounts(draw, redraw, judge, compare, redraw_rounds, judge_rounds, recipe.caption_dropout, families)
         wanted = counts if isinstance(self.edits, WorldEdits) else EditCounts(0)
-        return Begun(images, verdicts, counts, rng), partial(plan, wanted, rng)
+        return Begun(images, verdicts, seen, counts, rng), partial(plan, wanted, rng)
 
     def _drawing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
         recipe, examples = self.recipe, self.examples
@@ -174,25 +187,25 @@ class SftStage(Stage):
         images += [examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         return images, [examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
 
-    def _micro_batches(self, images: list[Row], verdicts: list[Row]) -> list[tuple[Sequence[Row], Sequence[Row]]]:
+    def _micro_batches(self, *kinds: list[Row]) -> list[Batch]:
         """This process's share of a step's rows; as many as in the other processes, with rows of every kind."""
         if self.recipe.micro_batch:
-            own = [len(rows) / this_process().num_processes for rows in (images, verdicts) if rows]
+            own = [len(rows) / this_process().num_processes for rows in kinds if rows]
             self.parts = max(1, min(math.ceil(sum(own) / self.recipe.micro_batch), *map(int, own)))
-        return list(zip(_alike(share(images), self.parts), _alike(share(verdicts), self.parts), strict=True))
+        return [Batch(*rows) for rows in zip(*(_alike(share(rows), self.parts) for rows in kinds), strict=True)]
 
-    def loss(self, module, batch: tuple[Sequence[Row], Sequence[Row]], step: int):
-        images, verdicts = batch
+    def loss(self, module, batch: Batch, step: int):
         total = torch.zeros((), device=self.janus.device)
         figures = {}
-        if images:
-            image = module(images)[0] / self.parts
+        if batch.images:
+            image = module(batch.images)[0] / self.parts
             total = total + image
             figures["image_loss"] = image.detach()
-        if verdicts:
-            text = module(verdicts)[1] / self.parts
-            total = total + self.recipe.text_weight * text
-            figures["verdict_loss"] = text.detach()
+        for name, rows in (("verdict_loss", batch.verdicts), ("seeing_loss", batch.seen)):
+            if rows:
+                text = module(rows)[1] / self.parts
+                total = total + self.recipe.text_weight * text
+                figures[name] = text.detach()
         return total, figures
 
     def preview(self, step: int) -> np.ndarray:
@@ -212,13 +225,13 @@ def _alike(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
 def check(recipe: SftRecipe) -> None:
     """Raises UserError for shares that cannot be meant, before anything is loaded."""
     shares = [*recipe.mix, *recipe.edit_mix]
-    numbers = {len(recipe.mix), len(recipe.edit_mix)}
-    if not numbers <= {3, 4} or min(shares) < 0 or not sum(recipe.mix):
+    lengths_fit = 3 <= len(recipe.mix) <= 5 and 3 <= len(recipe.edit_mix) <= 4
+    if not lengths_fit or min(shares) < 0 or not sum(recipe.mix):
         raise UserError(
-            "mix holds the shares of draw, judge, redraw and perhaps edit; edit_mix of draw, judge, redraw and perhaps "
-            "compare"
+            "mix holds the shares of draw, judge, redraw and perhaps edit and see; edit_mix of draw, judge, redraw and "
+            "perhaps compare"
         )
-    if sum(recipe.mix[3:]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
+    if sum(recipe.mix[3:4]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
         raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
     require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
     if recipe.own_edits.drafts and recipe.edits != "shapes":

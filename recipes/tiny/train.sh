@@ -6,6 +6,9 @@
 train() { # stage, and its recipe where that has another name
   janus-r1 train "$1" --config "recipes/tiny/${2:-$1}.yaml" --resume
 }
+mean() { # stage, and those whose weights it averages
+  [ -e "runs/tiny/$1/model" ] || janus-r1 average "runs/tiny/$1/model" $(printf 'runs/tiny/%s/model ' "${@:2}")
+}
 build() {
   janus-r1 data build --config "recipes/tiny/$1.yaml" --resume
 }
@@ -33,8 +36,13 @@ train sft united
 train rl united_rl
 build united_drafts
 train sft united_verdicts
-united=runs/tiny/united_mean/model # what the three last trainings left, averaged
-[ -e "$united" ] || janus-r1 average "$united" runs/tiny/{united_verdicts,united_rl,edit_rl_again}/model
+mean united_mean united_verdicts united_rl edit_rl_again
+build base_drafts
+build dense
+train sft all_tasks
+train rl all_rl
+mean all_mean all_rl all_rl united_mean
+train sft all_seeing
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"

@@ -21,7 +21,9 @@ measure tiny-base test --no-controls
 for split in test held_out; do
   measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done
-for stage in editing edit_verdicts edits_again edit_rl_again united_rl united_verdicts; do # before it, where train.sh has run
+stages=(editing edit_verdicts edits_again edit_rl_again united_rl united_verdicts united_mean)
+stages+=(all_tasks all_rl all_mean all_seeing all_judging)
+for stage in "${stages[@]}"; do # before it, where train.sh has run
   [ ! -e "runs/tiny/$stage/model" ] || measure_edits "$stage" test "runs/tiny/$stage/model" --no-baselines
 done
 for model in base sft r1 r1-edit; do # as judges of the same drafts

@@ -43,10 +43,13 @@ train sft all_tasks
 train rl all_rl
 mean all_mean all_rl all_rl united_mean
 train sft all_seeing
+mean all_seeing_mean all_seeing all_seeing all_mean
+train sft all_judging
+mean all_judging_mean all_judging all_judging all_seeing_mean
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"
-  for stage in base=binding sft=verdicts r1=rl r1-edit=united_mean; do # and its last part
+  for stage in base=binding sft=verdicts r1=rl r1-edit=all_judging_mean; do # and its last part
     rm -rf "$embedded/tiny-${stage%=*}"
     cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done

@@ -45,7 +45,7 @@ mean all_mean all_rl all_rl united_mean
 train sft all_seeing
 mean all_seeing_mean all_seeing all_seeing all_mean
 train sft all_judging
-mean all_judging_mean all_judging all_judging all_seeing_mean
+mean all_judging_mean all_judging all_judging all_mean
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"

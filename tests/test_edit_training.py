@@ -69,7 +69,7 @@ def test_sft_on_edits_alone_needs_no_candidates(tiny_folder, tmp_path):
     assert torch.isfinite(loss) and set(figures) == {"image_loss", "verdict_loss"}
 
 
-def test_sft_rehearses_seeing_beside_the_rest_and_leaves_the_rest_alone(tiny_folder, tmp_path):
+def test_sft_rehearses_seeing_beside_the_rest(tiny_folder, tmp_path):
     recipe = SftRecipe(run=options(tmp_path), model=str(tiny_folder), rows=8, mix=[0, 0, 0, 1], edit_mix=[0.5, 0.5, 0])
     (plain,) = SftStage(recipe).batches(0)
     assert not plain.seen

@@ -6,7 +6,7 @@
 train() { # stage, and its recipe where that has another name
   janus-r1 train "$1" --config "recipes/tiny/${2:-$1}.yaml" --resume
 }
-mean() { # stage, and those whose weights it averages
+mean() { # stage, and those whose weights it averages; one named twice counts twice
   [ -e "runs/tiny/$1/model" ] || janus-r1 average "runs/tiny/$1/model" $(printf 'runs/tiny/%s/model ' "${@:2}")
 }
 build() {

@@ -99,7 +99,7 @@ class Batch(NamedTuple):
     images: Sequence[Row]
     """Of draw and redraw."""
     verdicts: Sequence[Row]
-    seen: Sequence[Row] = ()
+    seen: Sequence[Row]
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,18 @@ def test_own_drafts_come_before_the_worlds(tiny, lossless):
     assert [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows[4:]] == ["Yes", "No"] * 2
 
 
+def test_paired_verdicts_are_on_both_results_of_an_edit(tiny, lossless):
+    """Of four edits those two that went wrong, once right and once wrong each."""
+    own = Drafting(lossless)
+    rows = rows_of(WorldEdits(lossless, own=own, paired=True), EditCounts(0, judge=4), 5)
+    asked = [instruction(tiny, row) for row in rows]
+    assert asked[0] == asked[1] != asked[2] == asked[3]
+    seen = [[s.pixels for s in row if isinstance(s, Seen)][-1] for row in rows]
+    assert [image.any() for image in seen] == [True, False, True, False]
+    assert all((image == lossless.images[ids]).all() for image, ids in zip(seen[::2], own.right, strict=True))
+    assert [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows] == ["Yes", "No"] * 2
+
+
 def test_own_drafts_are_what_editing_draws(tiny):
     """Greedily, with and without guidance: the first drafts of chains."""
     texts = ["remove the red ring", "make it blue", "add a star"]

@@ -52,10 +52,16 @@ class WorldEdits:
     """Rows of fresh training cases; everything random comes from the generator passed in."""
 
     def __init__(
-        self, model: Janus, word_weight: float | None = None, half: bool = False, own: OwnEdits | None = None
+        self,
+        model: Janus,
+        word_weight: float | None = None,
+        half: bool = False,
+        own: OwnEdits | None = None,
+        paired: bool = False,
     ) -> None:
-        """``half`` decodes results in bfloat16."""
-        self.model, self.layout, self.word_weight, self.half, self.own = model, model.layout, word_weight, half, own
+        """``half`` decodes results in bfloat16; ``paired`` judges a right and a wrong result of the same edits."""
+        self.model, self.layout, self.word_weight, self.half = model, model.layout, word_weight, half
+        self.own, self.paired = own, paired
 
     def rows(self, made: EditPlan, redraw_rounds: int, judge_rounds: int, seed: int) -> tuple[list[Row], list[Row]]:
         """Image rows (made and redrawn) and verdict rows (judged and compared) of a plan.
@@ -91,15 +97,16 @@ class WorldEdits:
         return rows
 
     def _judged(self, lessons: Sequence[Lesson], wrong_rounds: int) -> list[Row]:
-        """The verdict on one result of each, after up to ``wrong_rounds`` rejected ones; every other one is wrong.
+        """As many verdicts as lessons, every other one on a wrong result, after up to ``wrong_rounds`` rejected ones.
 
-        The lessons in which the model itself went wrong are those of wrong results, as far as they reach.
+        The lessons in which the model itself went wrong are those of wrong results, as far as they reach; those of
+        right ones are the rest or, where they are paired, the same.
         """
         ranked = sorted(lessons, key=lambda lesson: -lesson.own_wrong)
         half = len(ranked) // 2
         rows = []
         for index in range(len(ranked)):
-            lesson = ranked[index // 2 if index % 2 else half + index // 2]
+            lesson = ranked[index // 2 if index % 2 or self.paired else half + index // 2]
             first, *others = lesson.wrong or (lesson.right,)
             judged, earlier = (first, others) if index % 2 else (lesson.right, lesson.wrong)
             rows.append(self._judge_row(lesson, earlier[:wrong_rounds], judged))

@@ -25,6 +25,9 @@ class OwnEditsRecipe:
     drafts: int = 0
     """Of every edit that is judged or redrawn. A right one is then accepted in the place of the rendered result, a
     wrong one rejected before the world's mistakes."""
+    paired: bool = False
+    """Judge a right and a wrong result of the same edits. Else right ones are of edits that went well and wrong ones of
+    edits that did not, and a model can learn to reject what is hard instead of what is wrong."""
     guidance: float = 1.5
     temperature: float = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -94,6 +94,33 @@ class SftRecipe:
         """One folder is a list of one, so that a run may be resumed by a recipe or by the command line."""
         self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
 
+    @property
+    def shares(self) -> Shares:
+        return Shares(*self.mix)
+
+    @property
+    def edit_shares(self) -> EditShares:
+        return EditShares(*self.edit_mix)
+
+
+class Shares(NamedTuple):
+    """``mix`` by name."""
+
+    draw: float
+    judge: float
+    redraw: float
+    edit: float = 0.0
+    see: float = 0.0
+
+
+class EditShares(NamedTuple):
+    """``edit_mix`` by name."""
+
+    draw: float
+    judge: float
+    redraw: float
+    compare: float = 0.0
+
 
 class Batch(NamedTuple):
     images: Sequence[Row]
@@ -124,7 +151,7 @@ class SftStage(Stage):
         half = sharded() and recipe.run.precision == "bf16"
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
         self.examples: Examples | None = None
-        if any(recipe.mix[:3]):
+        if any(recipe.shares[:3]):
             own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
             candidates = CandidateSet(*recipe.candidates)
             self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, own_drafts)
@@ -136,11 +163,11 @@ class SftStage(Stage):
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
 
     def _edits(self) -> WorldEdits | FileEdits | None:
-        if not sum(self.recipe.mix[3:4]):
+        if not self.recipe.shares.edit:
             return None
         if self.recipe.edits == "shapes":
-            half = self.recipe.run.precision == "bf16"
-            return WorldEdits(self.replica.model, self.recipe.word_weight, half, self._own_edits())
+            half, paired = self.recipe.run.precision == "bf16", self.recipe.own_edits.paired
+            return WorldEdits(self.replica.model, self.recipe.word_weight, half, self._own_edits(), paired)
         return FileEdits(self.replica.model, self.recipe.edits)
 
     def _own_edits(self) -> OwnEdits | None:
@@ -169,10 +196,8 @@ class SftStage(Stage):
         redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
         judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
         images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)
-        seen = Seeing(self.janus.layout, recipe.seeing).rows(round(sum(recipe.mix[4:]) * recipe.rows), rng)
-        shares = [*recipe.edit_mix, 0.0][:4]
-        share = sum(recipe.mix[3:4])
-        draw, judge, redraw, compare = (round(share * part * recipe.rows) for part in shares)
+        seen = Seeing(self.janus.layout, recipe.seeing).rows(round(recipe.shares.see * recipe.rows), rng)
+        draw, judge, redraw, compare = (round(recipe.shares.edit * part * recipe.rows) for part in recipe.edit_shares)
         families = tuple(recipe.edit_families)
         counts = EditCounts(draw, redraw, judge, compare, redraw_rounds, judge_rounds, recipe.caption_dropout, families)
         wanted = counts if isinstance(self.edits, WorldEdits) else EditCounts(0)
@@ -182,7 +207,7 @@ class SftStage(Stage):
         recipe, examples = self.recipe, self.examples
         if examples is None:
             return [], []
-        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.mix[:3])
+        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.shares[:3])
         images = [examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
         images += [examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
         return images, [examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
@@ -231,7 +256,7 @@ def check(recipe: SftRecipe) -> None:
             "mix holds the shares of draw, judge, redraw and perhaps edit and see; edit_mix of draw, judge, redraw and "
             "perhaps compare"
         )
-    if sum(recipe.mix[3:4]) and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
+    if recipe.shares.edit and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
         raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
     require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
     if recipe.own_edits.drafts and recipe.edits != "shapes":

@@ -59,7 +59,8 @@ class SftRecipe:
     needs is not unlearnt. Their loss stands beside that of the verdicts, with the same weight."""
     edit_mix: list[float] = field(default_factory=lambda: [0.5, 0.25, 0.25])
     """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one; perhaps a fourth that
-    compares a result with its source, statement by statement, which judging needs."""
+    compares a result with its source, statement by statement, which judging needs. Each statement weighs as much as a
+    whole verdict: where verdicts are to be learnt, too, let the fourth be small."""
     edits: str = "shapes"
     """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
     made (edit_mix: [1, 0, 0])."""

@@ -174,11 +174,12 @@ def test_a_blurred_source_does_not_stop_the_lessons(tiny):
 class Drafting:
     """A stand-in for the model's own drafts: of every other edit a right one and a black one."""
 
-    def __init__(self, lossless) -> None:
-        self.lossless, self.right = lossless, []
+    def __init__(self, lossless, always=False, order=1) -> None:
+        self.lossless, self.always, self.order, self.right = lossless, always, order, []
 
     def draw(self, asked, seed):
-        return [self._drafts(*pair) if index % 2 else [] for index, pair in enumerate(asked)]
+        drawn = [self._drafts(*pair) if self.always or index % 2 else [] for index, pair in enumerate(asked)]
+        return [drafts[:: self.order] for drafts in drawn]
 
     def _drafts(self, text, source):
         edits = parse_instruction(text)
@@ -201,16 +202,21 @@ def test_own_drafts_come_before_the_worlds(tiny, lossless):
     assert [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows[4:]] == ["Yes", "No"] * 2
 
 
-def test_paired_verdicts_are_on_both_results_of_an_edit(tiny, lossless):
-    """Of four edits those two that went wrong, once right and once wrong each."""
-    own = Drafting(lossless)
-    rows = rows_of(WorldEdits(lossless, own=own, paired=True), EditCounts(0, judge=4), 5)
-    asked = [instruction(tiny, row) for row in rows]
-    assert asked[0] == asked[1] != asked[2] == asked[3]
-    seen = [[s.pixels for s in row if isinstance(s, Seen)][-1] for row in rows]
-    assert [image.any() for image in seen] == [True, False, True, False]
-    assert all((image == lossless.images[ids]).all() for image, ids in zip(seen[::2], own.right, strict=True))
-    assert [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows] == ["Yes", "No"] * 2
+def test_own_drafts_are_judged_as_they_come(tiny, lossless):
+    """Every first draft, right or wrong, whatever else there is; other wrong ones may stand before it."""
+    own = Drafting(lossless, always=True)
+    rows = rows_of(WorldEdits(lossless, own=own, as_drawn=True), EditCounts(0, judge=6, judge_rounds=1), 5)
+    for row, right in zip(rows, own.right, strict=True):
+        *earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
+        assert (last == lossless.images[right]).all() and not any(image.any() for image in earlier)
+        assert tiny.tokenizer.decode(targets([row]).text_ids[:1]) == "Yes"
+    own = Drafting(lossless, always=True, order=-1)
+    for row in rows_of(WorldEdits(lossless, own=own, as_drawn=True), EditCounts(0, judge=6, judge_rounds=1), 5):
+        *earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
+        assert not last.any() and all(image.any() for image in earlier), "a draft does not stand before itself"
+        assert tiny.tokenizer.decode(targets([row]).text_ids[:1]) == "No"
+    with pytest.raises(UserError, match="as_drawn"):
+        OwnEditsRecipe(drafts=0, as_drawn=True)
 
 
 def test_own_drafts_are_what_editing_draws(tiny):

@@ -46,6 +46,10 @@ train sft all_seeing
 mean all_seeing_mean all_seeing all_seeing all_mean
 train sft all_judging
 mean all_judging_mean all_judging all_judging all_mean
+train sft edit_trust
+train rl trust_rl
+mean trust_mean trust_rl trust_rl all_mean
+train sft trust
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"

@@ -44,8 +44,12 @@ class Lesson:
     """The model's own where it drew a right one, else the rendered target."""
     wrong: tuple[Result, ...]
     """The model's own first, then the world's mistakes."""
-    own_wrong: int = 0
-    """How many of ``wrong`` the model drew."""
+    own: tuple[Result, ...] = ()
+    """All that the model drew."""
+
+    @property
+    def own_wrong(self) -> int:
+        return sum(not draft.correct for draft in self.own)
 
 
 class WorldEdits:
@@ -57,11 +61,11 @@ class WorldEdits:
         word_weight: float | None = None,
         half: bool = False,
         own: OwnEdits | None = None,
-        paired: bool = False,
+        as_drawn: bool = False,
     ) -> None:
-        """``half`` decodes results in bfloat16; ``paired`` judges a right and a wrong result of the same edits."""
+        """``half`` decodes results in bfloat16; ``as_drawn`` judges the model's own drafts as they come."""
         self.model, self.layout, self.word_weight, self.half = model, model.layout, word_weight, half
-        self.own, self.paired = own, paired
+        self.own, self.as_drawn = own, as_drawn
 
     def rows(self, made: EditPlan, redraw_rounds: int, judge_rounds: int, seed: int) -> tuple[list[Row], list[Row]]:
         """Image rows (made and redrawn) and verdict rows (judged and compared) of a plan.
@@ -97,20 +101,26 @@ class WorldEdits:
         return rows
 
     def _judged(self, lessons: Sequence[Lesson], wrong_rounds: int) -> list[Row]:
-        """As many verdicts as lessons, every other one on a wrong result, after up to ``wrong_rounds`` rejected ones.
+        """The verdict on one result of each, after up to ``wrong_rounds`` rejected ones; every other one is wrong.
 
-        The lessons in which the model itself went wrong are those of wrong results, as far as they reach; those of
-        right ones are the rest or, where they are paired, the same.
+        The lessons in which the model itself went wrong are those of wrong results, as far as they reach.
         """
+        if self.as_drawn:
+            return [self._judged_as_drawn(lesson, wrong_rounds) for lesson in lessons]
         ranked = sorted(lessons, key=lambda lesson: -lesson.own_wrong)
         half = len(ranked) // 2
         rows = []
         for index in range(len(ranked)):
-            lesson = ranked[index // 2 if index % 2 or self.paired else half + index // 2]
+            lesson = ranked[index // 2 if index % 2 else half + index // 2]
             first, *others = lesson.wrong or (lesson.right,)
             judged, earlier = (first, others) if index % 2 else (lesson.right, lesson.wrong)
             rows.append(self._judge_row(lesson, earlier[:wrong_rounds], judged))
         return rows
+
+    def _judged_as_drawn(self, lesson: Lesson, wrong_rounds: int) -> Row:
+        first = lesson.own[0]
+        earlier = [result for result in lesson.wrong if result is not first]
+        return self._judge_row(lesson, earlier[:wrong_rounds], first)
 
     def _judge_row(self, lesson: Lesson, earlier: Sequence[Result], judged: Result) -> Row:
         before = [(self._seen(result.pixels), result.verdict) for result in earlier]
@@ -142,7 +152,7 @@ class WorldEdits:
             right = next((draft for draft in drafts if draft.correct), target)
             faults = [draft for draft in drafts if not draft.correct]
             wrong = (*faults, *(mistake for mistake in mistakes if not mistake.correct))
-            yield Lesson(instruction, source, right, wrong, len(faults))
+            yield Lesson(instruction, source, right, wrong, tuple(drafts))
 
     def _checked(self, sketches: Sequence[Sketch], ids: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[Result]]:
         """What the tokenizer makes of each sketch's results, and the verifier of that."""

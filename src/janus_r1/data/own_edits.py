@@ -25,9 +25,9 @@ class OwnEditsRecipe:
     drafts: int = 0
     """Of every edit that is judged or redrawn. A right one is then accepted in the place of the rendered result, a
     wrong one rejected before the world's mistakes."""
-    paired: bool = False
-    """Judge a right and a wrong result of the same edits. Else right ones are of edits that went well and wrong ones of
-    edits that did not, and a model can learn to reject what is hard instead of what is wrong."""
+    as_drawn: bool = False
+    """Judge the first draft of every edit, right or wrong as it comes. Else every other verdict is on a wrong result,
+    and a model that is mostly right learns to say No too often."""
     guidance: float = 1.5
     temperature: float = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -36,6 +36,7 @@ class OwnEditsRecipe:
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
         require(self.drafts >= 0, "own_edits.drafts must not be negative (0 draws none)")
+        require(self.drafts > 0 or not self.as_drawn, "own_edits.as_drawn judges drafts: set own_edits.drafts to 1")
         require(self.guidance >= 1, "own_edits.guidance must be at least 1 (1 turns it off)")
         require(self.temperature >= 0, "own_edits.temperature must not be negative")
 

@@ -22,7 +22,7 @@ for split in test held_out; do
   measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done
 stages=(editing edit_verdicts edits_again edit_rl_again united_rl united_verdicts united_mean)
-stages+=(all_tasks all_rl all_mean all_seeing all_judging)
+stages+=(all_tasks all_rl all_mean all_seeing all_judging all_judging_mean trust)
 for stage in "${stages[@]}"; do # before it, where train.sh has run
   [ ! -e "runs/tiny/$stage/model" ] || measure_edits "$stage" test "runs/tiny/$stage/model" --no-baselines
 done

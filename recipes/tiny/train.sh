@@ -48,12 +48,13 @@ train sft all_judging
 mean all_judging_mean all_judging all_judging all_mean
 train sft edit_trust
 train rl trust_rl
-mean trust_mean trust_rl trust_rl all_mean
+mean trust_rl_mean trust_rl trust_rl all_mean
 train sft trust
+mean trust_mean trust trust_rl_mean
 if [ "${EMBED:-0}" = 1 ]; then
   embedded=src/janus_r1/model/embedded
   mkdir -p "$embedded"
-  for stage in base=binding sft=verdicts r1=rl r1-edit=all_judging_mean; do # and its last part
+  for stage in base=binding sft=verdicts r1=rl r1-edit=trust_mean; do # and its last part
     rm -rf "$embedded/tiny-${stage%=*}"
     cp -r "runs/tiny/${stage#*=}/model" "$embedded/tiny-${stage%=*}"
   done

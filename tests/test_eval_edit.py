@@ -72,6 +72,24 @@ def test_likeness_leaves_out_edits_whose_place_is_open():
     assert result["rounds"]["2"]["psnr"]["n"] == 2 * len(placed)
 
 
+def test_edits_of_one_step_have_a_figure_of_their_own():
+    two = {case.instruction.text for case in CASES if case.instruction.family == "two_step"}
+
+    class Halting(Scripted):
+        """Two steps are too many for it."""
+
+        def edit(self, sources, instructions, settings):
+            chains = super().edit(sources, instructions, settings)
+            return [
+                replace(chain, rounds=(chain.rounds[0], draft(source, 0.9))) if chain.prompt in two else chain
+                for chain, source in zip(chains, sources, strict=True)
+            ]
+
+    result = evaluate_edit(Halting(), OPTIONS)
+    assert means(result["rounds"]["2"]["one_step"]) == (1, 1, 1) and result["both"]["mean"] == pytest.approx(5 / 6)
+    assert result["rounds"]["2"]["one_step"]["both"]["n"] == 20 and "| one step" in markdown(result)
+
+
 def test_the_final_draft_may_be_the_best_one():
     class Unsure(Scripted):
         first, second = 0.45, 0.3

@@ -20,7 +20,7 @@ import numpy as np
 from janus_r1.chain import Chain, Round, Settings
 from janus_r1.eval.checks import EDIT_SPLITS, check_chains, check_counts, check_families, check_rounds, check_split
 from janus_r1.eval.similarity import edited_region, psnr, ssim
-from janus_r1.eval.statistics import Bounds, Figure, Rows, figure, judge_figures
+from janus_r1.eval.statistics import Bounds, Figure, Rows, figure, judge_figures, mean_of
 from janus_r1.world.edit_cases import EditCase, describe_target, edit_split
 from janus_r1.world.render import render
 from janus_r1.world.verify_edit import EditVerification, View, check_edit, look
@@ -173,12 +173,14 @@ def _holds(found: EditVerification) -> dict[str, float]:
 
 
 def _report(rows: Rows, found: Sequence[EditVerification]) -> dict[str, Any]:
-    """The three checks, over all and by edit type."""
+    """The three checks, over all, over edits of one step, and by edit type."""
     held = [_holds(one) for one in found]
     values = {check: np.array([one[check] for one in held]) for check in CHECKS}
     families = {check: rows.by_family(values[check]) for check in CHECKS}
+    single = [name for name in families["both"] if name != "two_step"]
     return {
         **{check: rows.overall(values[check]) for check in CHECKS},
+        "one_step": {check: mean_of(families[check][name] for name in single) for check in CHECKS} if single else None,
         "families": {name: {check: families[check][name] for check in CHECKS} for name in families["both"]},
     }
 

@@ -48,8 +48,9 @@ def _arm(title: str, report: dict[str, Any]) -> list[str]:
 
 def _types(result: dict[str, Any]) -> Grid:
     """By edit type, after the most rounds."""
-    families = list(result["rounds"].values())[-1]["families"]
-    body = [[name, *(show(report[check]) for check in CHECKS)] for name, report in families.items()]
+    last = list(result["rounds"].values())[-1]
+    parts = {**last["families"], "one step (mean of types)": last.get("one_step")}
+    body = [[name, *(show(report[check]) for check in CHECKS)] for name, report in parts.items() if report]
     return Grid("By edit type, after the most rounds", [["", *CHECKS], *body])
 
 

@@ -174,11 +174,12 @@ def test_a_blurred_source_does_not_stop_the_lessons(tiny):
 class Drafting:
     """A stand-in for the model's own drafts: of every other edit a right one and a black one."""
 
-    def __init__(self, lossless, always=False, order=1) -> None:
-        self.lossless, self.always, self.order, self.right = lossless, always, order, []
+    def __init__(self, lossless, as_drawn=False, order=1) -> None:
+        """``as_drawn`` draws of every edit, to be judged as they come; ``order`` -1 the black one first."""
+        self.lossless, self.as_drawn, self.order, self.right = lossless, as_drawn, order, []
 
     def draw(self, asked, seed):
-        drawn = [self._drafts(*pair) if self.always or index % 2 else [] for index, pair in enumerate(asked)]
+        drawn = [self._drafts(*pair) if self.as_drawn or index % 2 else [] for index, pair in enumerate(asked)]
         return [drafts[:: self.order] for drafts in drawn]
 
     def _drafts(self, text, source):
@@ -204,16 +205,16 @@ def test_own_drafts_come_before_the_worlds(tiny, lossless):
 
 def test_own_drafts_are_judged_as_they_come(tiny, lossless):
     """Every first draft, right or wrong, whatever else there is; other wrong ones may stand before it."""
-    own = Drafting(lossless, always=True)
-    rows = rows_of(WorldEdits(lossless, own=own, as_drawn=True), EditCounts(0, judge=6, judge_rounds=1), 5)
+    own = Drafting(lossless, as_drawn=True)
+    rows = rows_of(WorldEdits(lossless, own=own), EditCounts(0, judge=6, judge_rounds=1), 5)
     for row, right in zip(rows, own.right, strict=True):
-        *earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
-        assert (last == lossless.images[right]).all() and not any(image.any() for image in earlier)
+        earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
+        assert (last == lossless.images[right]).all() and not earlier.any()
         assert tiny.tokenizer.decode(targets([row]).text_ids[:1]) == "Yes"
-    own = Drafting(lossless, always=True, order=-1)
-    for row in rows_of(WorldEdits(lossless, own=own, as_drawn=True), EditCounts(0, judge=6, judge_rounds=1), 5):
-        *earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
-        assert not last.any() and all(image.any() for image in earlier), "a draft does not stand before itself"
+    own = Drafting(lossless, as_drawn=True, order=-1)
+    for row in rows_of(WorldEdits(lossless, own=own), EditCounts(0, judge=6, judge_rounds=1), 5):
+        earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
+        assert not last.any() and earlier.any(), "a draft does not stand before itself"
         assert tiny.tokenizer.decode(targets([row]).text_ids[:1]) == "No"
     with pytest.raises(UserError, match="as_drawn"):
         OwnEditsRecipe(drafts=0, as_drawn=True)

@@ -56,16 +56,10 @@ class WorldEdits:
     """Rows of fresh training cases; everything random comes from the generator passed in."""
 
     def __init__(
-        self,
-        model: Janus,
-        word_weight: float | None = None,
-        half: bool = False,
-        own: OwnEdits | None = None,
-        as_drawn: bool = False,
+        self, model: Janus, word_weight: float | None = None, half: bool = False, own: OwnEdits | None = None
     ) -> None:
-        """``half`` decodes results in bfloat16; ``as_drawn`` judges the model's own drafts as they come."""
-        self.model, self.layout, self.word_weight, self.half = model, model.layout, word_weight, half
-        self.own, self.as_drawn = own, as_drawn
+        """``half`` decodes results in bfloat16."""
+        self.model, self.layout, self.word_weight, self.half, self.own = model, model.layout, word_weight, half, own
 
     def rows(self, made: EditPlan, redraw_rounds: int, judge_rounds: int, seed: int) -> tuple[list[Row], list[Row]]:
         """Image rows (made and redrawn) and verdict rows (judged and compared) of a plan.
@@ -76,7 +70,8 @@ class WorldEdits:
         lessons = list(self._lessons([*made.redraw, *made.judge], seed))  # drawn together
         redrawn, judged = lessons[: len(made.redraw)], lessons[len(made.redraw) :]
         images = [*self._drawn(made.draw), *self._redrawn(made.redraw, redrawn, redraw_rounds)]
-        return images, [*self._judged(judged, judge_rounds), *self._compared(made.compare)]
+        verdicts = self._judged_as_drawn if self.own and self.own.as_drawn else self._judged
+        return images, [*verdicts(judged, judge_rounds), *self._compared(made.compare)]
 
     def draw(self, count: int, rng: random.Random, dropout: float) -> list[Row]:
         """A source and an instruction to the edited picture; loss on its ids."""
@@ -105,8 +100,6 @@ class WorldEdits:
 
         The lessons in which the model itself went wrong are those of wrong results, as far as they reach.
         """
-        if self.as_drawn:
-            return [self._judged_as_drawn(lesson, wrong_rounds) for lesson in lessons]
         ranked = sorted(lessons, key=lambda lesson: -lesson.own_wrong)
         half = len(ranked) // 2
         rows = []
@@ -117,10 +110,14 @@ class WorldEdits:
             rows.append(self._judge_row(lesson, earlier[:wrong_rounds], judged))
         return rows
 
-    def _judged_as_drawn(self, lesson: Lesson, wrong_rounds: int) -> Row:
-        first = lesson.own[0]
-        earlier = [result for result in lesson.wrong if result is not first]
-        return self._judge_row(lesson, earlier[:wrong_rounds], first)
+    def _judged_as_drawn(self, lessons: Sequence[Lesson], wrong_rounds: int) -> list[Row]:
+        """The verdict on the model's first draft of each, after up to ``wrong_rounds`` other rejected results."""
+        rows = []
+        for lesson in lessons:
+            first = lesson.own[0]
+            earlier = [result for result in lesson.wrong if result is not first]
+            rows.append(self._judge_row(lesson, earlier[:wrong_rounds], first))
+        return rows
 
     def _judge_row(self, lesson: Lesson, earlier: Sequence[Result], judged: Result) -> Row:
         before = [(self._seen(result.pixels), result.verdict) for result in earlier]

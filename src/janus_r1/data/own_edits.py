@@ -45,7 +45,7 @@ class OwnEdits:
     """Draws them with the model that ``current`` returns at that moment."""
 
     def __init__(self, recipe: OwnEditsRecipe, current: Callable[[], Janus]) -> None:
-        self.recipe, self.current = recipe, current
+        self.recipe, self.current, self.as_drawn = recipe, current, recipe.as_drawn
 
     def draw(self, asked: Sequence[tuple[str, Source]], seed: int) -> list[list[tuple[int, ...]]]:
         """VQ ids of the drafts of every instruction and source; random numbers follow from ``seed``."""

@@ -11,7 +11,7 @@ where a new or moved object may stand anywhere, no region is the edited one.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from janus_r1.eval.checks import EDIT_SPLITS, check_chains, check_counts, check_
 from janus_r1.eval.similarity import edited_region, psnr, ssim
 from janus_r1.eval.statistics import Bounds, Figure, Rows, figure, judge_figures, mean_of
 from janus_r1.world.edit_cases import EditCase, describe_target, edit_split
+from janus_r1.world.edits import KINDS
 from janus_r1.world.render import render
 from janus_r1.world.verify_edit import EditVerification, View, check_edit, look
 
@@ -175,14 +176,19 @@ def _holds(found: EditVerification) -> dict[str, float]:
 def _report(rows: Rows, found: Sequence[EditVerification]) -> dict[str, Any]:
     """The three checks, over all, over edits of one step, and by edit type."""
     held = [_holds(one) for one in found]
-    values = {check: np.array([one[check] for one in held]) for check in CHECKS}
-    families = {check: rows.by_family(values[check]) for check in CHECKS}
-    single = [name for name in families["both"] if name != "two_step"]
+    by_check = {check: rows.by_family(np.array([one[check] for one in held])) for check in CHECKS}
+    families = {name: {check: by_check[check][name] for check in CHECKS} for name in by_check["both"]}
     return {
-        **{check: rows.overall(values[check]) for check in CHECKS},
-        "one_step": {check: mean_of(families[check][name] for name in single) for check in CHECKS} if single else None,
-        "families": {name: {check: families[check][name] for check in CHECKS} for name in families["both"]},
+        **_means(families.values()),
+        "one_step": _means(figures for name, figures in families.items() if name in KINDS),
+        "families": families,
     }
+
+
+def _means(families: Iterable[dict[str, Figure]]) -> dict[str, Figure]:
+    """The three checks, every family counting the same."""
+    parts = list(families)
+    return {check: mean_of(part[check] for part in parts) for check in CHECKS}
 
 
 def _likeness(rows: Rows, cases: Sequence[Pictured], images: Sequence[np.ndarray]) -> dict[str, Figure | None]:

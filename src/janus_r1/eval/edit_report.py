@@ -49,8 +49,10 @@ def _arm(title: str, report: dict[str, Any]) -> list[str]:
 def _types(result: dict[str, Any]) -> Grid:
     """By edit type, after the most rounds."""
     last = list(result["rounds"].values())[-1]
-    parts = {**last["families"], "one step (mean of types)": last.get("one_step")}
-    body = [[name, *(show(report[check]) for check in CHECKS)] for name, report in parts.items() if report]
+    parts = dict(last["families"])
+    if "one_step" in last:  # older results lack it
+        parts["one step (mean of types)"] = last["one_step"]
+    body = [[name, *(show(report[check]) for check in CHECKS)] for name, report in parts.items()]
     return Grid("By edit type, after the most rounds", [["", *CHECKS], *body])
 
 

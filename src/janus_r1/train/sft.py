@@ -167,8 +167,8 @@ class SftStage(Stage):
         if not self.recipe.shares.edit:
             return None
         if self.recipe.edits == "shapes":
-            half, as_drawn = self.recipe.run.precision == "bf16", self.recipe.own_edits.as_drawn
-            return WorldEdits(self.replica.model, self.recipe.word_weight, half, self._own_edits(), as_drawn)
+            half = self.recipe.run.precision == "bf16"
+            return WorldEdits(self.replica.model, self.recipe.word_weight, half, self._own_edits())
         return FileEdits(self.replica.model, self.recipe.edits)
 
     def _own_edits(self) -> OwnEdits | None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every committed result of the tiny models: results/*.json and docs/results.md; about a quarter of an hour on two cores.
+# Every committed result of the tiny models: results/*.json and docs/results.md; about a quarter of an hour on two cores, longer where train.sh has run.
 . "$(dirname "$0")/common.sh"
 mkdir -p results
 

@@ -3,8 +3,8 @@
 # With EMBED=1 the results replace the models inside the package.
 . "$(dirname "$0")/common.sh"
 
-train() { # stage, and its recipe where that has another name
-  janus-r1 train "$1" --config "recipes/tiny/${2:-$1}.yaml" --resume
+train() { # stage, its recipe where that has another name, and what differs from it
+  janus-r1 train "$1" --config "recipes/tiny/${2:-$1}.yaml" --resume "${@:3}"
 }
 mean() { # stage, and those whose weights it averages; one named twice counts twice
   [ -e "runs/tiny/$1/model" ] || janus-r1 average "runs/tiny/$1/model" $(printf 'runs/tiny/%s/model ' "${@:2}")
@@ -47,7 +47,7 @@ mean all_seeing_mean all_seeing all_seeing all_mean
 train sft all_judging
 mean all_judging_mean all_judging all_judging all_mean
 train sft edit_trust
-train rl trust_rl
+train rl all_rl --model runs/tiny/edit_trust/model --run.out runs/tiny/trust_rl --run.seed 1
 mean trust_rl_mean trust_rl trust_rl all_mean
 train sft trust
 mean trust_mean trust trust_rl_mean

@@ -172,8 +172,14 @@ def test_generate_writes_sheet_index_and_chains(stand_in, capsys):
     shown = capsys.readouterr().out
     out = Path("outputs/a-red-ring-7")
     assert "the ring is [red], not blue" in shown and "<- final" in shown and "outputs/a-red-ring-7/sheet.png" in shown
-    assert {path.name for path in out.iterdir()} == {"01", "02", "03", "04", "chains.json", "sheet.png"}
-    assert {p.name for p in (out / "01").iterdir()} == {"chain.json", "round_1.png", "round_2.png", "sheet.png"}
+    assert {path.name for path in out.iterdir()} == {"01", "02", "03", "04", "chains.json", "sheet.png", ".janus-r1"}
+    assert {p.name for p in (out / "01").iterdir()} == {
+        "chain.json",
+        "round_1.png",
+        "round_2.png",
+        "sheet.png",
+        ".janus-r1",
+    }
     assert load_chain(out / "03").settings.seed == 7
 
 
@@ -199,7 +205,7 @@ def test_an_existing_folder_is_only_replaced_when_asked_and_ours(stand_in, capsy
     capsys.readouterr()
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("dear")
-    assert "not written by this command" in error_of(capsys, "generate", "a", "--out", "mine", "--overwrite")
+    assert "not written by janus-r1" in error_of(capsys, "generate", "a", "--out", "mine", "--overwrite")
     assert Path("mine/thesis.txt").read_text() == "dear"
 
 
@@ -248,3 +254,12 @@ def test_splits(capsys):
     assert main(["data", "splits"]) == 0
     printed = capsys.readouterr().out
     assert "553 prompts" in printed and "300 edits" in printed
+
+
+@pytest.mark.parametrize("command", ["world", "edit"])
+def test_eval_never_replaces_a_folder(tmp_path, capsys, command):
+    theirs = tmp_path / "results"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("x")
+    assert "is a folder" in error_of(capsys, "eval", command, "--limit", "1", "--samples", "1", "--out", str(theirs))
+    assert (theirs / "thesis.txt").read_text() == "x"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from janus_r1.errors import UserError
-from janus_r1.files import read_json, write_atomically, write_json
+from janus_r1.files import MARKER, check_replaceable, read_json, write_atomically, write_json
 
 
 def folder_with(text: str):
@@ -26,7 +26,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
     (target / "stray.txt").write_text("x")
     write_atomically(target, folder_with("new"))
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert [(p.name, p.read_text()) for p in target.iterdir()] == [("a.txt", "new")]
+    assert {p.name: p.read_text() for p in target.iterdir()} == {"a.txt": "new", MARKER: ""}
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a bug")])
@@ -68,3 +68,46 @@ def test_json_that_is_none_is_one_clear_line(tmp_path):
         read_json(tmp_path / "b.json")
     with pytest.raises(UserError, match="no such file"):
         read_json(tmp_path / "c.json")
+
+
+def test_a_folder_of_the_users_is_never_replaced(tmp_path):
+    theirs = tmp_path / "results"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="is a folder"):
+        write_json(theirs, {})
+    with pytest.raises(UserError, match="not written by janus-r1"):
+        write_atomically(theirs, folder_with("new"))
+    assert [(p.name, p.read_text()) for p in theirs.iterdir()] == [("thesis.txt", "x")]
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+
+
+def test_links_and_pipes_are_never_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "file", "nothing"):
+        (tmp_path / f"to-{name}").symlink_to(tmp_path / name)
+    for name in ("pipe", "to-folder", "to-file", "to-nothing"):
+        for kind in ("file", "folder"):
+            with pytest.raises(UserError, match="link, a device or a pipe"):
+                check_replaceable(tmp_path / name, kind)
+        with pytest.raises(UserError, match="link, a device or a pipe"):
+            write_json(tmp_path / name, {})
+    assert (tmp_path / "file").read_text() == "x" and (tmp_path / "to-folder").is_symlink()
+
+
+def test_a_device_is_never_replaced():
+    with pytest.raises(UserError, match="link, a device or a pipe"):
+        write_json(Path("/dev/null"), {})
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_full_disk_under_torch_is_one_clear_line(tmp_path):
+    def fail(path: Path) -> None:
+        path.mkdir()
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file")
+
+    with pytest.raises(UserError, match="cannot write"):
+        write_atomically(tmp_path / "out", fail)
+    assert not list(tmp_path.iterdir())

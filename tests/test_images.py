@@ -184,3 +184,13 @@ def test_any_size_becomes_the_models(tmp_path):
     assert near(tall[32, 32], RED) and near(tall[32, 0], (127, 127, 127), 0) and near(tall[0, 32], RED)
     small = load_image(saved(tmp_path / "b.png", Image.new("RGB", (8, 8), RED)), 64)
     assert small.shape == (64, 64, 3) and near(small[0, 0], RED) and near(small[63, 63], RED)
+
+
+def test_eps_is_refused_before_ghostscript_could_start(tmp_path, monkeypatch):
+    def started(*args, **options):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n")
+    assert "not an image" in refused(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -72,3 +73,21 @@ def test_a_chain_survives_its_folder(tiny, tmp_path):
     (tmp_path / "chain" / "round_1.png").unlink()
     with pytest.raises(UserError, match="whole chain"):
         load_chain(tmp_path / "chain")
+
+
+def test_code_that_a_folder_brings_is_neither_run_nor_offered(broken, monkeypatch):
+    """transformers would ask whether to run it, and run it on "y"."""
+    (broken / "evil.py").write_text(f"open({str(broken / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    path = broken / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(
+        json.dumps(config | {"auto_map": {"AutoTokenizer": [None, "evil.Evil"]}, "tokenizer_class": "Evil"})
+    )
+
+    def asked(*prompt):
+        raise AssertionError(f"a question was asked: {prompt}")
+
+    monkeypatch.setattr("builtins.input", asked)
+    with contextlib.suppress(UserError):
+        load(str(broken))
+    assert not (broken / "ran").exists()

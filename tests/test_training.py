@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -350,9 +351,7 @@ def test_building_resumes_without_changing_what_exists(parts, tmp_path):
     recipe = BuildRecipe(out=str(tmp_path), model=parts["base"], prompts=8, part=4)
     build(recipe)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    (tmp_path / "part_00001" / "candidates.jsonl").unlink()
-    (tmp_path / "part_00001" / "images.npy").unlink()
-    (tmp_path / "part_00001").rmdir()
+    shutil.rmtree(tmp_path / "part_00001")
     build(recipe, resume=True)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="--resume"):

@@ -214,5 +214,5 @@ def _load_source(folder: Path, item: dict[str, Any]) -> Source:
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         return np.asarray(image.convert("RGB"))

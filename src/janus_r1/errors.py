@@ -11,6 +11,6 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a foreign error says, for a message of one line; its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

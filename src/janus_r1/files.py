@@ -1,36 +1,79 @@
-"""Writing so that nothing is ever half-written: to a temporary name beside the target, then rename."""
+"""The one writer: nothing is ever half-written, and nothing is replaced that this project did not write.
+
+Output goes to a temporary name beside the target, which is then renamed. A folder that is written this way holds an
+empty file :data:`MARKER`; only folders that hold it are ever replaced.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
+
+MARKER = ".janus-r1"
+Kind = Literal["file", "folder"]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a temporary path, then rename to ``path``; works for files and folders.
+def check_replaceable(path: Path, kind: Kind) -> None:
+    """Whether a new ``kind`` may take the place of ``path``: of nothing, of a regular file, or of a folder of ours.
 
     Raises:
-        UserError: when the disk refuses (full, read-only); what was at ``path`` before is untouched.
+        UserError: for a link, a device or a FIFO, a file where a folder is to be or the reverse, and a folder
+            that was not written by this project.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(mode):
+        if kind == "file":
+            raise UserError(f"{path} is a folder: name a file in it, or another one")
+        if not (path / MARKER).is_file() and any(path.iterdir()):
+            raise UserError(f"{path} was not written by janus-r1 (no {MARKER} in it): choose another name")
+    elif not stat.S_ISREG(mode):
+        raise UserError(f"{path} is a link, a device or a pipe, which is never replaced: choose another name")
+    elif kind == "folder":
+        raise UserError(f"{path} is a file: choose another name for the folder")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], kind: Kind = "folder") -> None:
+    """Call ``write`` with a temporary path at which it leaves a file or a folder, then rename it to ``path``.
+
+    Raises:
+        UserError: when ``path`` may not be replaced (:func:`check_replaceable`; ``write`` is not called then), or
+            the disk refuses (full, read-only); what was at ``path`` before is untouched.
     """
     path = Path(path)
+    check_replaceable(path, kind)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        if kind == "folder":
+            (temporary / MARKER).touch()
         _replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         _remove(temporary)
-        why = error.strerror or error
-        raise UserError(f"cannot write {path}: {why}; free some space or choose another --out") from error
-    except BaseException:
-        _remove(temporary)
+        if why := _refusal(error):
+            raise UserError(f"cannot write {path}: {why}; free some space or choose another --out") from error
         raise
+
+
+def _refusal(error: BaseException) -> str | None:
+    """What the disk said, in one line; None for any other error. torch and safetensors wrap what it says."""
+    if isinstance(error, OSError):
+        return error.strerror or first_line(error)
+    wrapped = type(error).__name__ == "SafetensorError" or (
+        isinstance(error, RuntimeError)
+        and any(word in str(error) for word in ("PytorchStreamWriter", "unexpected pos"))
+    )
+    return first_line(error) if wrapped else None
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -54,7 +97,7 @@ def write_text(path: Path, text: str) -> None:
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
-    write_atomically(path, write)
+    write_atomically(path, write, "file")
 
 
 def write_json(path: Path, value: Any) -> None:

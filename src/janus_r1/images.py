@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from janus_r1.errors import UserError
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no other decoder sees a file: EPS would start Ghostscript
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 20_000
 MIN_SIDE = 8
@@ -38,7 +39,7 @@ def read_image(path: str | Path, warn: Callable[[str], None] = lambda text: None
         UserError: if the file is missing, not an image, broken, too large or too small.
     """
     check_image(path)
-    with _one_line(path), Image.open(path) as image:
+    with _one_line(path), Image.open(path, formats=FORMATS) as image:
         frames = getattr(image, "n_frames", 1)
         image.load()
         pixels = np.array(_rgb(ImageOps.exif_transpose(image)))
@@ -55,7 +56,7 @@ def check_image(path: str | Path) -> None:
     """
     if Path(path).is_dir():
         raise UserError(f"{path} is a folder, not an image file")
-    with _one_line(path), Image.open(path) as image:
+    with _one_line(path), Image.open(path, formats=FORMATS) as image:
         width, height = image.size
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels a side"
@@ -118,7 +119,7 @@ def _complaint(path: str | Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"no such image: {path}"
     if isinstance(error, UnidentifiedImageError):
-        return f"{path} is not an image that can be read (PNG, JPEG, WebP, GIF, BMP, TIFF)"
+        return f"{path} is not an image that can be read ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return f"{path} is too large: more than {MAX_PIXELS // 1_000_000} megapixels"
     if isinstance(error, OSError) and error.errno:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from janus_r1.errors import UserError, first_line, require
+from janus_r1.files import check_replaceable
 
 
 def check_texts(texts: Sequence[str], kind: str = "prompt", task: str = "draw") -> None:
@@ -53,9 +54,10 @@ def check_new_folder(path: Path, overwrite: bool, ours: str) -> None:
         UserError: if ``path`` exists and may not be replaced.
     """
     check_writable(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     if not overwrite:
         raise UserError(f"{path} exists already: pass --overwrite to replace it, or choose another --out")
-    if not path.is_dir() or (any(path.iterdir()) and not (path / ours).exists()):
+    check_replaceable(path, "folder")
+    if any(path.iterdir()) and not (path / ours).is_file():
         raise UserError(f"{path} was not written by this command (no {ours} in it): choose another --out")

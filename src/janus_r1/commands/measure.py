@@ -13,7 +13,7 @@ from rich.console import Console
 from janus_r1.chain import Chain, Settings
 from janus_r1.commands.checks import check_writable
 from janus_r1.commands.terminal import answers_only, print_json, say
-from janus_r1.files import write_json
+from janus_r1.files import check_replaceable, write_json
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -26,6 +26,7 @@ def measure(args: argparse.Namespace, evaluate: Callable[[], Result], show: Call
     """Write the result to ``--out``; print it as JSON with ``--json``, else as ``show`` does."""
     if args.out:
         check_writable(Path(args.out))
+        check_replaceable(Path(args.out), "file")
     with answers_only(args.json):
         result = evaluate()
     if args.out:

@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download
 
 from janus_r1.errors import UserError, first_line
 
-PLAIN = ["*.json", "tokenizer*"]
+PLAIN = ["*.json", "tokenizer*.model", "tokenizer.model"]
 
 
 def snapshot(name: str) -> Path:

@@ -76,7 +76,9 @@ def load(
             core = assemble(_config(folder), files, wanted, device, str(weights or name))
         else:
             core = _from_transformers(folder, wanted, device, name)
-        tokenizer = original_tokenizer(folder) if original else AutoTokenizer.from_pretrained(folder)
+        tokenizer = (
+            original_tokenizer(folder) if original else AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        )
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from None
     try:

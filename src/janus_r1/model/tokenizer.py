@@ -73,7 +73,7 @@ def original_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     if not (folder / "tokenizer.json").exists():
         raise ValueError("it has no tokenizer.json")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     vocabulary = tokenizer.get_vocab()
     for role, token in (("bos_token", BOS), ("eos_token", EOS), ("pad_token", PAD)):
         if token in vocabulary and getattr(tokenizer, role) is None:

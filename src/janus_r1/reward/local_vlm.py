@@ -56,8 +56,10 @@ class LocalVlmReward:
             UserError: if it is missing, broken or no image-text-to-text model.
         """
         try:
-            processor = AutoProcessor.from_pretrained(folder)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise UserError(f"cannot load the judge {folder}: {first_line(error)}") from None
         if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):

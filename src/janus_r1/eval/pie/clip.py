@@ -27,7 +27,8 @@ class ClipScore:
             Exception: whatever transformers finds wrong with it.
         """
         model = load_whole(CLIPModel, name)
-        images, tokenizer = CLIPImageProcessorPil.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        images = CLIPImageProcessorPil.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         return cls(model.to(device), images, tokenizer)
 
     def whole(self, pair: Pair) -> float:

@@ -13,7 +13,7 @@ from PIL import Image
 from janus_r1.errors import UserError
 from janus_r1.eval.balance import in_turn
 from janus_r1.files import read_json
-from janus_r1.images import check_image, read_image
+from janus_r1.images import FORMATS, check_image, read_image
 
 MAPPING, IMAGES = "mapping_file.json", "annotation_images"
 SIDE = 512
@@ -118,7 +118,7 @@ def _runs(where: str, mask: Any) -> tuple[int, ...]:
 
 def _check_picture(path: Path) -> None:
     check_image(path)
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
     if (width, height) != (SIDE, SIDE):
         raise UserError(f"{path} is {width} x {height}: PIE-Bench's pictures, and so its masks, are {SIDE} x {SIDE}")

@@ -98,7 +98,7 @@ class Guard:
     def _keep_reference(self) -> None:
         weights = {name: value.contiguous() for name, value in states.weights(self.stage.module).items()}
         if this_process().is_main_process:
-            write_atomically(self.reference, lambda path: save_file(weights, path))
+            write_atomically(self.reference, lambda path: save_file(weights, path), "file")
 
     def state(self) -> dict[str, Any]:
         return {"watch": self.watch.state(), "moved": self.moved, "rollouts": self.rollouts}

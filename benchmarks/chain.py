@@ -40,7 +40,7 @@ from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import DTYPES, load
 from janus_r1.model.presets import PRESETS
-from janus_r1.world.prompts import split
+from janus_r1.worlds.shapes.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "chain.jsonl"
 Schedule = tuple[float, ...]

@@ -52,7 +52,7 @@ from janus_r1.model.janus import Janus
 from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, KV, cache_dtype, load
 from janus_r1.model.memory import step_bytes
 from janus_r1.model.presets import PRESETS, preset_config, random_model
-from janus_r1.world.prompts import split
+from janus_r1.worlds.shapes.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
 

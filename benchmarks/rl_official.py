@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.reward.score import Scorable
+from janus_r1.rewards.score import Scorable
 from janus_r1.train.rl.credit import normalised
 from janus_r1.train.rl.grpo import k3
 from janus_r1.train.rl.stage import RlStage

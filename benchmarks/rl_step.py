@@ -42,8 +42,8 @@ from decode import random_janus
 from janus_r1.environment import environment
 from janus_r1.model.loading import save
 from janus_r1.model.presets import PRESETS
-from janus_r1.reward.ensemble import Ensemble
-from janus_r1.reward.score import Scorable, Score
+from janus_r1.rewards.ensemble import Ensemble
+from janus_r1.rewards.score import Scorable, Score
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.rl.recipe import RlRecipe

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from janus_r1.reward.chat import Chat, Patience
-from janus_r1.reward.endpoint import EndpointReward
-from janus_r1.reward.score import Scorable
+from janus_r1.rewards.chat import Chat, Patience
+from janus_r1.rewards.endpoint import EndpointReward
+from janus_r1.rewards.score import Scorable
 
 QUICK = Patience(tries=3, timeout_s=5, backoff_s=0.001)
 Behaviour = Callable[["Call"], None]

@@ -26,8 +26,8 @@ from janus_r1.train.rl.recipe import RlRecipe
 from janus_r1.train.rl.rollout import roll_out
 from janus_r1.train.rl.stage import RlStage
 from janus_r1.train.sft import SftRecipe, SftStage
-from janus_r1.world.edits import KINDS
-from janus_r1.world.instructions import parse_instruction
+from janus_r1.worlds.shapes.edits import KINDS
+from janus_r1.worlds.shapes.instructions import parse_instruction
 
 # ------------------------------------------------------------------------------------------ stages
 

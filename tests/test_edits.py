@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from janus_r1.world.edit_cases import (
+from janus_r1.worlds.shapes.edit_cases import (
     EDIT_COUNTS,
     FAMILIES,
     EditCase,
@@ -20,10 +20,19 @@ from janus_r1.world.edit_cases import (
     sample_edit,
     train_edits,
 )
-from janus_r1.world.edits import KINDS, MAX_OBJECTS, CannotEdit, Edit, apply, apply_all, locate, stands
-from janus_r1.world.instructions import parse_instruction, write
-from janus_r1.world.questions import describe
-from janus_r1.world.scene import GAP, HELD_OUT, IMAGE_SIZE, Scene, SceneObject, Slot, random_description, sample_scene
+from janus_r1.worlds.shapes.edits import KINDS, MAX_OBJECTS, CannotEdit, Edit, apply, apply_all, locate, stands
+from janus_r1.worlds.shapes.instructions import parse_instruction, write
+from janus_r1.worlds.shapes.questions import describe
+from janus_r1.worlds.shapes.scene import (
+    GAP,
+    HELD_OUT,
+    IMAGE_SIZE,
+    Scene,
+    SceneObject,
+    Slot,
+    random_description,
+    sample_scene,
+)
 
 RED, BLUE = SceneObject("circle", "red", "small", 8, 24), SceneObject("square", "blue", "large", 36, 28)
 PAIR = Scene("grey", (RED, BLUE))

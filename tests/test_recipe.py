@@ -12,10 +12,10 @@ import pytest
 
 from janus_r1.commands.options import build_parser
 from janus_r1.errors import UserError
-from janus_r1.recipe import load_recipe
+from janus_r1.recipe import find_recipe, load_recipe
 from janus_r1.train.sft import SftRecipe
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RECIPES = Path(__file__).resolve().parent.parent / "src" / "janus_r1" / "recipes"
 
 
 @dataclass
@@ -125,7 +125,7 @@ def test_every_recipe_of_the_repository_loads(path):
     first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     command = first.removeprefix("janus-r1 ").rpartition("-m janus_r1.cli ")[2]  # under accelerate launch, or not
     args = build_parser().parse_args(shlex.split(command))
-    assert (RECIPES.parent / args.config).resolve() == path
+    assert find_recipe(args.config) == path
     module, name, function = args.recipe
     load_recipe(getattr(importlib.import_module(module), name), path)
     assert callable(getattr(importlib.import_module(module), function))

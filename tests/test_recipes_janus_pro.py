@@ -15,7 +15,7 @@ from janus_r1.train.rl.stage import rl
 from janus_r1.train.schedule import lr_share
 from janus_r1.train.sft import SftRecipe, sft
 
-RECIPES = Path(__file__).parent.parent / "recipes" / "janus-pro"
+RECIPES = Path(__file__).parent.parent / "src" / "janus_r1" / "recipes" / "janus-pro"
 SHORT = ["--run.steps", "2", "--run.save_every", "2", "--run.threads", "1"]
 
 

@@ -105,7 +105,7 @@ def test_a_run_leaves_what_sft_can_learn_from(tiny_folder, tmp_path, monkeypatch
     drafts = Counter(candidate.prompt_id for candidate in held)
     assert set(drafts) == {0, 1, 2, 3} and min(drafts.values()) >= 3
 
-    recipe = load_recipe(SftRecipe, ROOT / "recipes" / "tiny" / "rejection.yaml")
+    recipe = load_recipe(SftRecipe, "shapes/rejection")
     recipe.run = RunOptions(out=str(tmp_path / "sft"), steps=1, threads=1, precision="no")
     model = sft(dataclasses.replace(recipe, model=str(tiny_folder), candidates=str(folder), rows=8, compile=False))
     record = training(str(model))

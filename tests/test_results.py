@@ -19,4 +19,4 @@ def test_the_readmes_table_is_the_summary_of_the_results():
     results = [read_json(ROOT / "results" / name) for name in ORDER]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for line in summary(results).strip().splitlines():
-        assert line in text, f"run recipes/tiny/evaluate.sh and copy the first table of docs/results.md: {line}"
+        assert line in text, f"run studies/evaluate.sh and copy the first table of docs/results.md: {line}"

@@ -8,10 +8,10 @@ import pytest
 
 from endpoint_server import QUICK, Endpoint, by_brightness, failing, grey, item, reward
 from janus_r1.errors import UserError
-from janus_r1.reward.cache import Cache, key
-from janus_r1.reward.chat import Chat
-from janus_r1.reward.endpoint import EndpointReward
-from janus_r1.reward.score import Abstained, Scorable
+from janus_r1.rewards.cache import Cache, key
+from janus_r1.rewards.chat import Chat
+from janus_r1.rewards.endpoint import EndpointReward
+from janus_r1.rewards.score import Abstained, Scorable
 
 
 def test_equal_questions_are_asked_once():

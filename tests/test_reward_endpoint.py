@@ -24,9 +24,9 @@ from endpoint_server import (
     stall,
 )
 from janus_r1.errors import UserError
-from janus_r1.reward import chat as chat_module
-from janus_r1.reward.chat import Chat, Patience, retry_after
-from janus_r1.reward.score import Abstained, Scorable
+from janus_r1.rewards import chat as chat_module
+from janus_r1.rewards.chat import Chat, Patience, retry_after
+from janus_r1.rewards.score import Abstained, Scorable
 
 # --------------------------------------------------------------------------------------- it works
 

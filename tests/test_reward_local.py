@@ -14,17 +14,17 @@ from janus_r1.chain import Chain, Round, Settings, Source, Verdict
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.introspect import judge
-from janus_r1.reward.janus import JanusReward
-from janus_r1.reward.local_vlm import LocalVlmReward, p_yes
-from janus_r1.reward.reasons import true_reasons
-from janus_r1.reward.score import Abstained, Scorable
-from janus_r1.reward.world import WorldReward
-from janus_r1.reward.yes_no import spelling
-from janus_r1.world.edit_cases import edit_split
-from janus_r1.world.mistakes import side_effects
-from janus_r1.world.prompts import split
-from janus_r1.world.render import render
-from janus_r1.world.scene import Description, Slot, sample_scene
+from janus_r1.rewards.janus import JanusReward
+from janus_r1.rewards.local_vlm import LocalVlmReward, p_yes
+from janus_r1.rewards.reasons import true_reasons
+from janus_r1.rewards.score import Abstained, Scorable
+from janus_r1.rewards.world import WorldReward
+from janus_r1.rewards.yes_no import spelling
+from janus_r1.worlds.shapes.edit_cases import edit_split
+from janus_r1.worlds.shapes.mistakes import side_effects
+from janus_r1.worlds.shapes.prompts import split
+from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import Description, Slot, sample_scene
 
 
 def picture(description: Description, seed: int = 0) -> np.ndarray:

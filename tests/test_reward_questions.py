@@ -7,7 +7,7 @@ import json
 import pytest
 
 from endpoint_server import Endpoint, failing, grey, item, reward
-from janus_r1.reward.score import Abstained, Scorable
+from janus_r1.rewards.score import Abstained, Scorable
 
 DOGS = [
     {"id": 7, "question": "Is there a dog?", "depends_on": []},

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from janus_r1.chain import Settings
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
-from janus_r1.reward.score import Abstained
+from janus_r1.rewards.score import Abstained
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.prepare import prepare

@@ -43,7 +43,8 @@ else:
 @pytest.fixture
 def root(tmp_path) -> Path:
     """A checkout with the recipes alone, where janus-r1 and python only write down how they were called."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copytree(ROOT / "studies", tmp_path / "studies")
+    shutil.copytree(ROOT / "src/janus_r1/recipes", tmp_path / "src/janus_r1/recipes")
     for folder in ("docs", "bin"):
         (tmp_path / folder).mkdir()
     for name in ("janus-r1", "python"):
@@ -55,7 +56,7 @@ def root(tmp_path) -> Path:
 def study(root: Path, name: str, **variables: str) -> int:
     path = f"{root / 'bin'}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "SEEDS": "0 1", "STEPS": "7"} | variables
-    script = ["bash", str(root / "recipes" / "tiny" / f"{name}.sh")]
+    script = ["bash", str(root / "studies" / f"{name}.sh")]
     return subprocess.run(script, env=environment, cwd="/", capture_output=True, check=False).returncode
 
 
@@ -78,7 +79,7 @@ def changed(recipe: RlRecipe | SftRecipe, plain: RlRecipe | SftRecipe) -> set[st
 def test_ablations_change_one_key_each(root, monkeypatch):
     monkeypatch.chdir(root)
     assert study(root, "ablations") == 0
-    plain = load_recipe(RlRecipe, "recipes/tiny/rl.yaml")
+    plain = load_recipe(RlRecipe, "shapes/rl")
     trained = {Path(r.run.out).name: r for call in calls(root, "train") if isinstance(r := recipe_of(call), RlRecipe)}
     keys = {name.rpartition("-")[0]: changed(recipe, plain) for name, recipe in trained.items()}
     assert keys.pop("default") == set()
@@ -118,7 +119,7 @@ def test_rejection_learns_from_the_default_runs_candidates(root, monkeypatch):
     monkeypatch.chdir(root)
     study(root, "ablations")
     *rejections, plain = [r for call in calls(root, "train") if isinstance(r := recipe_of(call), SftRecipe)]
-    assert plain.mix == [1, 0, 0] and plain.run.steps == load_recipe(SftRecipe, "recipes/tiny/sft.yaml").run.steps
+    assert plain.mix == [1, 0, 0] and plain.run.steps == load_recipe(SftRecipe, "shapes/sft").run.steps
     assert [r.candidates for r in rejections] == [[f"runs/tiny/ablations/default-{s}/candidates"] for s in (0, 1)]
     assert all(r.run.steps == 7 for r in rejections)
     kept = [r.run.out for call in calls(root, "train") if getattr(r := recipe_of(call), "keep_candidates", False)]
@@ -179,7 +180,7 @@ def test_seeds_train_the_recipe_itself_and_measure_every_split(root, monkeypatch
     monkeypatch.chdir(root)
     Path("runs/tiny/rl/model").mkdir(parents=True)  # seed 0, trained before
     assert study(root, "seeds", SEEDS="0 1 2", STEPS="300") == 0
-    plain = load_recipe(RlRecipe, "recipes/tiny/rl.yaml")
+    plain = load_recipe(RlRecipe, "shapes/rl")
     trained = [recipe_of(call) for call in calls(root, "train")]
     assert [(r.run.seed, r.run.steps) for r in trained] == [(1, plain.run.steps), (2, plain.run.steps)]
     assert all(changed(recipe, plain) == set() for recipe in trained)

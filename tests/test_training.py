@@ -29,7 +29,7 @@ from janus_r1.train.pretrain import PretrainRecipe, pretrain
 from janus_r1.train.schedule import lr_share
 from janus_r1.train.sft import SftRecipe, SftStage
 from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
-from janus_r1.world.render import render
+from janus_r1.worlds.shapes.render import render
 from killing import kill_after_first_checkpoint, run_code
 
 
@@ -378,7 +378,7 @@ def test_of_two_crowded_codes_the_rarer_one_moves():
 def test_candidates_never_show_a_held_out_pair(parts, tmp_path, monkeypatch):
     """Drafts, renderings and near misses of training prompts: what is rendered avoids held-out pairs."""
     from janus_r1.data import build as building
-    from janus_r1.world.prompts import HELD_OUT
+    from janus_r1.worlds.shapes.prompts import HELD_OUT
 
     rendered = []
     monkeypatch.setattr(building, "render", lambda scene: rendered.append(scene) or render(scene))

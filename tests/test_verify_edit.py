@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from janus_r1.world.edit_cases import EditCase, edit_split, train_edits
-from janus_r1.world.edits import CannotEdit
-from janus_r1.world.instructions import parse_instruction
-from janus_r1.world.mistakes import side_effects, wrong_edits
-from janus_r1.world.render import render
-from janus_r1.world.scene import STEP, Scene, SceneObject
-from janus_r1.world.verify_edit import EditVerification, check_edit, look, verify_edit
+from janus_r1.worlds.shapes.edit_cases import EditCase, edit_split, train_edits
+from janus_r1.worlds.shapes.edits import CannotEdit
+from janus_r1.worlds.shapes.instructions import parse_instruction
+from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
+from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import STEP, Scene, SceneObject
+from janus_r1.worlds.shapes.verify_edit import EditVerification, check_edit, look, verify_edit
 
 RED, BLUE = SceneObject("circle", "red", "small", 8, 24), SceneObject("square", "blue", "large", 36, 28)
 PINK = SceneObject("circle", "pink", "small", 8, 24)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from janus_r1.world.prompts import GENEVAL_COUNTS, alterations, is_held_out, sample_prompt, split, train_prompts
-from janus_r1.world.questions import ask, describe
-from janus_r1.world.render import render
-from janus_r1.world.scene import (
+from janus_r1.worlds.shapes.prompts import GENEVAL_COUNTS, alterations, is_held_out, sample_prompt, split, train_prompts
+from janus_r1.worlds.shapes.questions import ask, describe
+from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
     GAP,
@@ -27,7 +27,7 @@ from janus_r1.world.scene import (
     holds,
     sample_scene,
 )
-from janus_r1.world.verify import find_objects, verify, verify_scene
+from janus_r1.worlds.shapes.verify import find_objects, verify, verify_scene
 
 ONE_RED_CIRCLE = Description((Slot("circle", "red"),))
 

@@ -7,9 +7,18 @@ import random
 
 import pytest
 
-from janus_r1.world.parse import parse
-from janus_r1.world.prompts import JOINERS, NUMBERS, OPENINGS, RELATION_WORDS, phrase, plural, split, train_prompts
-from janus_r1.world.scene import Description, Slot
+from janus_r1.worlds.shapes.parse import parse
+from janus_r1.worlds.shapes.prompts import (
+    JOINERS,
+    NUMBERS,
+    OPENINGS,
+    RELATION_WORDS,
+    phrase,
+    plural,
+    split,
+    train_prompts,
+)
+from janus_r1.worlds.shapes.scene import Description, Slot
 
 RING = Slot("ring", "orange")
 CROSS = Slot("cross", None, "small")

@@ -7,11 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from janus_r1.world.components import components
-from janus_r1.world.edits import places
-from janus_r1.world.overlap import MIN_OVERLAP, crop, match_shape
-from janus_r1.world.render import shape_mask
-from janus_r1.world.scene import IMAGE_SIZE, SHAPES, STEP, SceneObject, clear, random_description, sample_scene
+from janus_r1.worlds.shapes.components import components
+from janus_r1.worlds.shapes.edits import places
+from janus_r1.worlds.shapes.overlap import MIN_OVERLAP, crop, match_shape
+from janus_r1.worlds.shapes.render import shape_mask
+from janus_r1.worlds.shapes.scene import IMAGE_SIZE, SHAPES, STEP, SceneObject, clear, random_description, sample_scene
 
 
 def flooded(mask: np.ndarray) -> tuple[np.ndarray, int]:

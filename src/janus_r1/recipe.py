@@ -16,6 +16,7 @@ import yaml
 
 from janus_r1.errors import UserError, first_line
 
+RECIPES = Path(__file__).parent / "recipes"  # in the package: --config shapes/sft works wherever it is installed
 R = TypeVar("R")
 
 
@@ -29,10 +30,26 @@ def load_recipe(cls: type[R], path: str | Path | None = None, overrides: Sequenc
     Raises:
         UserError: for an unknown key, a value of the wrong type, a missing file or broken YAML.
     """
-    values = {} if path is None else read_yaml(path)
+    values = {} if path is None else read_yaml(find_recipe(path))
     for key, value in parse_overrides(overrides):
         _put(values, key, value)
     return _build(cls, values, None, "")
+
+
+def find_recipe(path: str | Path) -> Path:
+    """A file of the user's, or by its name one of the package's own: ``shapes/sft``, ``janus-pro/rl-7b-lora``.
+
+    Raises:
+        UserError: if there is neither; a near miss is suggested.
+    """
+    known = {str(p.relative_to(RECIPES).with_suffix("")): p for p in sorted(RECIPES.glob("*/*.yaml"))}
+    if Path(path).exists():
+        return Path(path)
+    if str(path) in known:
+        return known[str(path)]
+    close = difflib.get_close_matches(str(path), known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the package has {', '.join(known)}"
+    raise UserError(f"no such recipe: {path}; {hint}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

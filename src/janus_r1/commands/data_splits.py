@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from janus_r1.commands.terminal import print_json
 from janus_r1.eval.checks import SPLITS
-from janus_r1.world.edit_cases import EDIT_COUNTS, FAMILIES, Instruction, edit_split, train_edits
-from janus_r1.world.prompts import TRAIN_WEIGHTS, Prompt, split, train_prompts
+from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, Instruction, edit_split, train_edits
+from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, split, train_prompts
 
 
 def run(args: argparse.Namespace) -> None:

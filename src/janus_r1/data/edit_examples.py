@@ -22,8 +22,8 @@ from janus_r1.data.own_edits import OwnEdits
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
-from janus_r1.world.verify import look
-from janus_r1.world.verify_edit import check_edit
+from janus_r1.worlds.shapes.verify import look
+from janus_r1.worlds.shapes.verify_edit import check_edit
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 
 from janus_r1.chain import Chain, Round, Settings
 from janus_r1.eval.checks import check_chains
-from janus_r1.world.prompts import Prompt
-from janus_r1.world.scene import Description
-from janus_r1.world.verify import Verification
+from janus_r1.worlds.shapes.prompts import Prompt
+from janus_r1.worlds.shapes.scene import Description
+from janus_r1.worlds.shapes.verify import Verification
 
 CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
 

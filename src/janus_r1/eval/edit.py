@@ -21,10 +21,10 @@ from janus_r1.chain import Chain, Round, Settings
 from janus_r1.eval.checks import EDIT_SPLITS, check_chains, check_counts, check_families, check_rounds, check_split
 from janus_r1.eval.similarity import edited_region, psnr, ssim
 from janus_r1.eval.statistics import Bounds, Figure, Rows, figure, judge_figures, mean_of
-from janus_r1.world.edit_cases import EditCase, describe_target, edit_split
-from janus_r1.world.edits import KINDS
-from janus_r1.world.render import render
-from janus_r1.world.verify_edit import EditVerification, View, check_edit, look
+from janus_r1.worlds.shapes.edit_cases import EditCase, describe_target, edit_split
+from janus_r1.worlds.shapes.edits import KINDS
+from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.verify_edit import EditVerification, View, check_edit, look
 
 PLACED = {"recolour", "replace", "remove"}  # edits that happen where an object stands
 MAX_PSNR = 60.0  # dB; equal pictures would have infinitely many, and rounding alone costs 59

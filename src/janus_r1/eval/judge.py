@@ -19,8 +19,8 @@ from janus_r1.eval.statistics import figure, judge_figures
 from janus_r1.eval.world import choose_prompts
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
-from janus_r1.world.prompts import Prompt
-from janus_r1.world.verify import verify
+from janus_r1.worlds.shapes.prompts import Prompt
+from janus_r1.worlds.shapes.verify import verify
 
 Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 

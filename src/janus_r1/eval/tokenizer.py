@@ -10,9 +10,9 @@ import numpy as np
 
 from janus_r1.eval.statistics import figure
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.world.render import render
-from janus_r1.world.scene import Description, Scene, Slot, random_description, sample_scene
-from janus_r1.world.verify import verify
+from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import Description, Scene, Slot, random_description, sample_scene
+from janus_r1.worlds.shapes.verify import verify
 
 
 @dataclass(frozen=True)

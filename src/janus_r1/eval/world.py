@@ -19,8 +19,8 @@ from janus_r1.eval.checks import check_counts, check_families, check_rounds, che
 from janus_r1.eval.controls import controls
 from janus_r1.eval.drafts import Bench, Drafts, Sampler, Verifier, at
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
-from janus_r1.world.prompts import Prompt, split
-from janus_r1.world.verify import verify
+from janus_r1.worlds.shapes.prompts import Prompt, split
+from janus_r1.worlds.shapes.verify import verify
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
-from janus_r1.world.edit_cases import train_edits
-from janus_r1.world.mistakes import side_effects
-from janus_r1.world.prompts import Prompt, train_prompts
-from janus_r1.world.questions import ask
-from janus_r1.world.render import render
-from janus_r1.world.scene import Scene, sample_scene
-from janus_r1.world.verify import verify
-from janus_r1.world.verify_edit import verify_edit
+from janus_r1.worlds.shapes.edit_cases import train_edits
+from janus_r1.worlds.shapes.mistakes import side_effects
+from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
+from janus_r1.worlds.shapes.questions import ask
+from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import Scene, sample_scene
+from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.verify_edit import verify_edit
 
 
 @dataclass

@@ -34,7 +34,7 @@ from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
 from janus_r1.train.processes import sharded, this_process
 from janus_r1.train.replica import Replica
-from janus_r1.world.edit_cases import FAMILIES, Family
+from janus_r1.worlds.shapes.edit_cases import FAMILIES, Family
 
 
 @dataclass

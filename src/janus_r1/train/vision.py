@@ -25,8 +25,8 @@ from janus_r1.model.presets import random_model
 from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.optim import muon_for_encoders
 from janus_r1.train.processes import this_process
-from janus_r1.world.render import render, shape_mask
-from janus_r1.world.scene import (
+from janus_r1.worlds.shapes.render import render, shape_mask
+from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
     IMAGE_SIZE,

@@ -17,7 +17,7 @@ examples:
   janus-r1 edit drawing.png "make the circle blue"
   janus-r1 judge drawing.png --text "three green stars"
   janus-r1 data splits
-  janus-r1 train sft --config recipes/tiny/sft.yaml --run.steps 500
+  janus-r1 train sft --config shapes/sft --run.steps 500
   janus-r1 eval world --split held_out --limit 50
   janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
 

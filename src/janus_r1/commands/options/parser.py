@@ -10,9 +10,9 @@ from janus_r1.errors import UserError
 
 RECIPE_EXAMPLES = """\
 examples:
-  janus-r1 {command} --config recipes/tiny/{file}.yaml
-  janus-r1 {command} --config recipes/tiny/{file}.yaml --{first} runs/mine
-  janus-r1 {command} --config recipes/tiny/{file}.yaml --resume
+  janus-r1 {command} --config shapes/{file}
+  janus-r1 {command} --config shapes/{file} --{first} runs/mine
+  janus-r1 {command} --config shapes/{file} --resume
 
 recipe keys (in the YAML file, or on the command line, which wins):
 {keys}"""

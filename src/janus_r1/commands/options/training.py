@@ -9,9 +9,9 @@ from janus_r1.commands.options.parser import Recipe, at_least
 
 TRAIN_EXAMPLES = """\
 examples:
-  janus-r1 train vq --config recipes/tiny/vq.yaml
-  janus-r1 train pretrain --config recipes/tiny/pretrain.yaml --run.steps 500 --run.out runs/short
-  janus-r1 train sft --config recipes/tiny/sft.yaml --resume"""
+  janus-r1 train vq --config shapes/vq
+  janus-r1 train pretrain --config shapes/pretrain --run.steps 500 --run.out runs/short
+  janus-r1 train sft --config shapes/sft --resume"""
 
 SPLITS_EXAMPLES = """\
 examples:

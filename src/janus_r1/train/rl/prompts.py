@@ -7,7 +7,7 @@ import random
 
 from janus_r1.data.prompt_file import read_prompts
 from janus_r1.errors import UserError
-from janus_r1.world.prompts import train_prompts
+from janus_r1.worlds.shapes.prompts import train_prompts
 
 
 class PromptSource:

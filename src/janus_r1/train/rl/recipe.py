@@ -7,14 +7,14 @@ from typing import Literal
 
 from janus_r1.chain import Settings
 from janus_r1.errors import require
-from janus_r1.reward.build import RewardRecipe
+from janus_r1.rewards.build import RewardRecipe
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.processes import this_process
 from janus_r1.train.rl.edit_prompts import TaskName
 from janus_r1.train.rl.policy import PolicyName
 from janus_r1.train.rl.stability import StabilityRecipe
-from janus_r1.world.edit_cases import FAMILIES, Family
+from janus_r1.worlds.shapes.edit_cases import FAMILIES, Family
 
 
 @dataclass

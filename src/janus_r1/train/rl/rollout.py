@@ -15,7 +15,7 @@ from janus_r1.chain import Chain, Settings
 from janus_r1.images import square
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
-from janus_r1.reward.score import Abstained, Reward, Scorable, Score
+from janus_r1.rewards.score import Abstained, Reward, Scorable, Score
 from janus_r1.train.rl.edit_prompts import Task
 
 

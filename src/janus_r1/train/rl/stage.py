@@ -20,8 +20,8 @@ from janus_r1.chain import Chain
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
-from janus_r1.reward.build import build_rewards
-from janus_r1.reward.reasons import true_reasons
+from janus_r1.rewards.build import build_rewards
+from janus_r1.rewards.reasons import true_reasons
 from janus_r1.train.loop import Stage, run
 from janus_r1.train.lora import Adapters
 from janus_r1.train.optim import adamw, muon_and_adamw

@@ -1,0 +1,181 @@
+"""Rewards from a recipe: a list of them, each of a kind with the keys that this kind knows."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Literal
+
+from janus_r1.errors import UserError, require
+from janus_r1.rewards.cache import Cache
+from janus_r1.rewards.chat import Chat, Patience
+from janus_r1.rewards.endpoint import EndpointReward
+from janus_r1.rewards.ensemble import Ensemble, OnAbstain
+from janus_r1.rewards.score import Reward
+from janus_r1.rewards.world import WorldReward
+
+
+@dataclass
+class RewardRecipe:
+    """One reward of a recipe's list."""
+
+    kind: Literal["world", "endpoint", "local_vlm", "janus"]
+    """world: the exact verifier; endpoint: a model behind an OpenAI-compatible server; local_vlm: one
+    in this process; janus: a Janus checkpoint."""
+    weight: float = 1.0
+    """Share in the weighted mean."""
+    name: str | None = None
+    """In logs and counts; the kind by default, numbered where it occurs twice."""
+    model: str | None = None
+    """endpoint: the name the server knows; local_vlm: a folder or Hub id; janus: also an embedded model."""
+    url: str | None = None
+    """endpoint: base address, such as http://localhost:8000/v1."""
+    api_key_env: str | None = None
+    """endpoint: the environment variable that holds the API key; none for servers without one."""
+    binary: bool = False
+    """world: 1 or 0, instead of partial credit up to 0.49 for pictures that are wrong."""
+    decompose_words: int = 0
+    """endpoint: split prompts of at least so many words into atomic questions; 0 never does."""
+    follow_weight: float = 0.5
+    """world, endpoint, local_vlm: of following the instruction of an edit."""
+    preserve_weight: float = 1.0
+    """world, endpoint, local_vlm: of leaving the rest of an edited image alone."""
+    joint: bool = False
+    """world: an edit earns less than 0.49 unless it follows and preserves; a copied source then about 0.35 in place
+    of 0.7."""
+    min_mass: float = 0.1
+    """endpoint, local_vlm: abstain where P(yes) + P(no) is less."""
+    top_logprobs: int = 20
+    """endpoint: how many log-probs to ask for; some servers allow fewer."""
+    concurrency: int = 16
+    """endpoint: questions asked at once."""
+    tries: int = 5
+    """endpoint: of every question."""
+    timeout_s: float = 60.0
+    """endpoint: of one try."""
+    backoff_s: float = 1.0
+    """endpoint: wait after the first failure; doubles, with jitter."""
+    batch_s: float = 900.0
+    """endpoint: longest time for one batch; what is not answered by then abstains."""
+    cache: str | None = None
+    """endpoint: a file that keeps answers between runs; memory alone by default."""
+    batch_size: int = 16
+    """local_vlm, janus: images judged at once."""
+    dtype: str = "auto"
+    """local_vlm, janus: float32, bfloat16 or auto (as stored)."""
+
+
+COMMON = {"kind", "weight", "name"}
+OF_EDITS = {"follow_weight", "preserve_weight"}
+OF_REQUESTS = {"concurrency", "tries", "timeout_s", "backoff_s", "batch_s", "cache"}
+KNOWN = {
+    "world": {"binary", "joint", *OF_EDITS},
+    "endpoint": {"model", "url", "api_key_env", "decompose_words", "min_mass", "top_logprobs", *OF_EDITS, *OF_REQUESTS},
+    "local_vlm": {"model", "min_mass", "batch_size", "dtype", *OF_EDITS},
+    "janus": {"model", "batch_size", "dtype"},
+}
+
+
+def build_rewards(recipes: Sequence[RewardRecipe], device: str = "cpu", on_abstain: OnAbstain = "drop") -> Ensemble:
+    """All rewards of a recipe, as one. ``device`` is for those that run in this process.
+
+    Raises:
+        UserError: for an empty list, and for what makes one of them impossible; nothing is loaded before.
+    """
+    if not recipes:
+        raise UserError("there is no reward: list at least one under rewards, such as {kind: world}")
+    for index, recipe in enumerate(recipes):
+        _check(recipe, f"rewards[{index}]")
+    names = _names(recipes)
+    members = [(_BUILD[r.kind](r, name, str(device)), r.weight) for r, name in zip(recipes, names, strict=True)]
+    return Ensemble(members, on_abstain)
+
+
+def _check(recipe: RewardRecipe, place: str) -> None:
+    require(recipe.kind in KNOWN, f"{place}.kind must be one of {', '.join(KNOWN)}, not {recipe.kind!r}")
+    for field in fields(recipe):
+        useless = field.name not in COMMON | KNOWN[recipe.kind] and field.default is not MISSING
+        if useless and getattr(recipe, field.name) != field.default:
+            raise UserError(f"{place}.{field.name} means nothing for the kind {recipe.kind}: remove it")
+    require(recipe.weight > 0, f"{place}.weight must be positive, not {recipe.weight}: or remove the reward")
+    if "model" in KNOWN[recipe.kind]:
+        require(bool(recipe.model), f"{place} of the kind {recipe.kind} needs a model")
+    if recipe.kind == "endpoint":
+        require(bool(recipe.url), f"{place} of the kind endpoint needs a url, such as http://localhost:8000/v1")
+    edits = (recipe.follow_weight, recipe.preserve_weight)
+    require(min(edits) >= 0 and sum(edits) > 0, f"{place}: follow_weight and preserve_weight must not both be 0")
+    for key in ("concurrency", "tries", "timeout_s", "batch_s", "batch_size", "top_logprobs"):
+        require(getattr(recipe, key) > 0, f"{place}.{key} must be positive, not {getattr(recipe, key)}")
+    for key in ("backoff_s", "decompose_words"):
+        require(getattr(recipe, key) >= 0, f"{place}.{key} must not be negative")
+    require(0 <= recipe.min_mass < 1, f"{place}.min_mass must be in [0, 1), not {recipe.min_mass}")
+
+
+def _names(recipes: Sequence[RewardRecipe]) -> list[str]:
+    """Given names, else kinds: world, endpoint, endpoint 2."""
+    used: Counter[str] = Counter()
+    names = []
+    for recipe in recipes:
+        name = recipe.name or recipe.kind
+        used[name] += 1
+        names.append(name if recipe.name or used[name] == 1 else f"{name} {used[name]}")
+    return names
+
+
+def _world(recipe: RewardRecipe, name: str, device: str) -> Reward:
+    return WorldReward(recipe.binary, name, (recipe.follow_weight, recipe.preserve_weight), recipe.joint)
+
+
+def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:
+    patience = Patience(recipe.tries, recipe.timeout_s, recipe.backoff_s)
+    chat = Chat(str(recipe.url), str(recipe.model), _api_key(recipe.api_key_env), patience)
+    return EndpointReward(
+        chat,
+        Cache(recipe.cache),
+        name=name,
+        concurrency=recipe.concurrency,
+        decompose_words=recipe.decompose_words,
+        edit_weights=(recipe.follow_weight, recipe.preserve_weight),
+        top_logprobs=recipe.top_logprobs,
+        min_mass=recipe.min_mass,
+        batch_s=recipe.batch_s,
+    )
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    require(bool(key), f"api_key_env names the environment variable {variable}, which is not set: export it")
+    return key
+
+
+def _local_vlm(recipe: RewardRecipe, name: str, device: str) -> Reward:
+    from janus_r1.rewards.local_vlm import LocalVlmReward  # torch and transformers only where they are needed
+
+    return LocalVlmReward.from_pretrained(
+        str(recipe.model),
+        device,
+        recipe.dtype,
+        batch_size=recipe.batch_size,
+        edit_weights=(recipe.follow_weight, recipe.preserve_weight),
+        min_mass=recipe.min_mass,
+        name=name,
+    )
+
+
+def _janus(recipe: RewardRecipe, name: str, device: str) -> Reward:
+    from janus_r1.model.loading import load
+    from janus_r1.rewards.janus import JanusReward
+
+    return JanusReward(load(str(recipe.model), recipe.dtype, device), recipe.batch_size, name)
+
+
+_BUILD: dict[str, Callable[[RewardRecipe, str, str], Reward]] = {
+    "world": _world,
+    "endpoint": _endpoint,
+    "local_vlm": _local_vlm,
+    "janus": _janus,
+}

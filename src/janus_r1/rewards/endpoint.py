@@ -1,0 +1,161 @@
+"""A vision-language model behind an OpenAI-compatible endpoint: P(yes) of yes/no questions.
+
+Questions are asked side by side; equal ones once; answers are remembered. What fails abstains.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from janus_r1.rewards import cache as caching
+from janus_r1.rewards.chat import Chat
+from janus_r1.rewards.questions import SPLIT, Plan, combine, decomposition, edit, whole
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score, checked
+from janus_r1.rewards.yes_no import MIN_MASS, p_yes
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+MAX_SPLIT_TOKENS = 2048
+
+
+class EndpointReward:
+    """``decompose_words``: prompts of at least so many words are split into atomic questions, 0: none.
+
+    ``batch_s`` bounds one call of :meth:`score`: a server that hangs must not hold a run for hours.
+    ``fallbacks`` counts, by cause, prompts that could not be split and are one question instead.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        cache: caching.Cache | None = None,
+        *,
+        name: str = "endpoint",
+        concurrency: int = 16,
+        decompose_words: int = 0,
+        edit_weights: EditWeights = EDIT_WEIGHTS,
+        top_logprobs: int = 20,
+        min_mass: float = MIN_MASS,
+        batch_s: float = 900.0,
+    ) -> None:
+        self.name, self.chat, self.cache = name, chat, cache or caching.Cache()
+        self.decompose_words, self.edit_weights = decompose_words, edit_weights
+        self.top_logprobs, self.min_mass, self.batch_s = top_logprobs, min_mass, batch_s
+        self.fallbacks: Counter[str] = Counter()
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix=name)  # one for all calls: the bound holds
+
+    def score(self, items: Sequence[Scorable]) -> list[Score]:
+        deadline = time.monotonic() + self.batch_s
+        plans = self._plans(items, deadline)
+        seen = [caching.key(*(part for i in item.images for part in (str(i.shape), i.tobytes()))) for item in items]
+        jobs = {
+            (question.text, digest): partial(self._answer, question.text, item, digest, deadline)
+            for item, plan, digest in zip(items, plans, seen, strict=True)
+            for question in (() if isinstance(plan, Abstained) else plan)
+        }
+        answers = self._side_by_side(jobs)
+        return [
+            plan if isinstance(plan, Abstained) else combine(plan, [answers[q.text, digest] for q in plan])
+            for plan, digest in zip(plans, seen, strict=True)
+        ]
+
+    def _side_by_side(self, jobs: Mapping[K, Callable[[], V]]) -> dict[K, V]:
+        """The results of all jobs; what has not begun when one raises is called off."""
+        futures = {key: self._pool.submit(job) for key, job in jobs.items()}
+        try:
+            return {key: future.result() for key, future in futures.items()}
+        finally:
+            for future in futures.values():
+                future.cancel()
+
+    # ------------------------------------------------------------------------------ one question
+
+    def _answer(self, question: str, item: Scorable, digest: str, deadline: float) -> Score:
+        key = caching.key("p_yes", self.chat.url, self.chat.model, question, digest)
+        known = self.cache.get(key)
+        if isinstance(known, float) and not isinstance(checked(known), Abstained):
+            return known
+        score = self._ask(question, item, deadline)
+        if not isinstance(score, Abstained):
+            self.cache.put(key, score)
+        return score
+
+    def _ask(self, question: str, item: Scorable, deadline: float) -> Score:
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": data_url(image)}} for image in item.images
+        ]
+        content.append({"type": "text", "text": question})
+        body = {
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": self.top_logprobs,
+        }
+        answer = self.chat.complete(body, deadline)
+        return answer if isinstance(answer, Abstained) else p_yes(answer, self.min_mass)
+
+    # ----------------------------------------------------------------------------- what is asked
+
+    def _plans(self, items: Sequence[Scorable], deadline: float) -> list[Plan | Abstained]:
+        long = {item.prompt for item in items if self._is_long(item)}
+        split = self._side_by_side({prompt: partial(self._split, prompt, deadline) for prompt in long})
+        plans: list[Plan | Abstained] = []
+        for item in items:
+            if item.source is not None:
+                plans.append(edit(item, self.edit_weights))
+            else:
+                plan = split.get(item.prompt, ())
+                plans.append(plan if plan else whole(item))
+        return plans
+
+    def _is_long(self, item: Scorable) -> bool:
+        return item.source is None and 0 < self.decompose_words <= len(item.prompt.split())
+
+    def _split(self, prompt: str, deadline: float) -> Plan | Abstained:
+        """The atomic questions of a prompt; none of them where the model's reply is of no use.
+
+        The reply is remembered even then: the images of one prompt must all be asked the same.
+        """
+        key = caching.key("split", self.chat.url, self.chat.model, SPLIT.format(prompt=prompt))
+        reply = self.cache.get(key)
+        if not isinstance(reply, str):
+            message = {"role": "user", "content": SPLIT.format(prompt=prompt)}
+            answer = self.chat.complete(
+                {"messages": [message], "max_tokens": MAX_SPLIT_TOKENS, "temperature": 0}, deadline
+            )
+            if isinstance(answer, Abstained):
+                return answer
+            reply = _content(answer)
+            self.cache.put(key, reply)
+        try:
+            return decomposition(reply)
+        except ValueError as error:
+            self.fallbacks[str(error)] += 1
+            return ()
+
+
+def data_url(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a PNG inside a URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # 13 % larger than the default, in 60 % of its time
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _content(answer: dict[str, Any]) -> str:
+    """The text of a chat completion; empty when there is none."""
+    try:
+        content = answer["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return content if isinstance(content, str) else ""

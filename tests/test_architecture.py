@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "janus_r1"
 
 # Design section 3; a package may import its own level and those before it.
 LEVELS = [
-    {"environment", "errors", "files", "progress"},
+    {"environment", "errors", "files", "progress", "reading"},
     {"chain", "layout", "model", "worlds", "images", "sheet"},
     {"engine"},
     {"introspect"},

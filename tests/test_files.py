@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from janus_r1.errors import UserError
-from janus_r1.files import MARKER, check_replaceable, read_json, write_atomically, write_json
+from janus_r1.files import MARKER, check_replaceable, locked, write_atomically, write_json
+from janus_r1.reading import read_json
 
 
 def folder_with(text: str):
@@ -110,4 +111,16 @@ def test_a_full_disk_under_torch_is_one_clear_line(tmp_path):
 
     with pytest.raises(UserError, match="cannot write"):
         write_atomically(tmp_path / "out", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_at_a_time(tmp_path):
+    """flock is held by an open file, so that a second holder in the same process is refused, too."""
+    with locked(tmp_path / "run"):
+        with pytest.raises(UserError, match="in use by another"), locked(tmp_path / "run"):
+            pass
+        with locked(tmp_path / "another"):
+            pass
+    with locked(tmp_path / "run"):
+        pass
     assert not list(tmp_path.iterdir())

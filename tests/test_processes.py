@@ -16,7 +16,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
 from janus_r1.errors import UserError
-from janus_r1.files import read_json
+from janus_r1.reading import read_json
 from janus_r1.recipe import load_recipe
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.optim import muon_and_adamw

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from janus_r1.eval.report import summary
-from janus_r1.files import read_json
+from janus_r1.reading import read_json
 
 ROOT = Path(__file__).parent.parent
 ORDER = [

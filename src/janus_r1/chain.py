@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from janus_r1.errors import UserError, require
-from janus_r1.files import read_json, write_atomically, write_json
+from janus_r1.files import write_atomically, write_json
+from janus_r1.reading import read_json
 
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong

@@ -6,11 +6,13 @@ empty file :data:`MARKER`; only folders that hold it are ever replaced.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +93,46 @@ def _replace(temporary: Path, path: Path) -> None:
     shutil.rmtree(aside)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path``, a file or folder that exists or is to be made, for this process; the system lets go at its end.
+
+    Raises:
+        UserError: if another process holds it, or nothing can be written beside it.
+    """
+    path = Path(path).absolute()
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(beside)
+    except BlockingIOError:
+        raise UserError(f"{path} is in use by another janus-r1 process: wait for it, or choose another name") from None
+    except OSError as error:
+        raise UserError(f"cannot write beside {path}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        beside.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(beside: Path) -> int:
+    """The descriptor of a locked file. Raises BlockingIOError while another process holds it."""
+    while True:
+        descriptor = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # its last holder may have removed the file between our opening and our locking it
+            if os.fstat(descriptor).st_ino == os.lstat(beside).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """A whole file or none, as :func:`write_atomically`."""
 
@@ -102,16 +144,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Raises UserError if the file is missing or is not JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"cannot read {path} as JSON: {error}") from None
 
 
 def _remove(path: Path) -> None:

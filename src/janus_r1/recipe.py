@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from janus_r1.errors import UserError, first_line
+from janus_r1.errors import UserError
+from janus_r1.reading import read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"  # in the package: --config shapes/sft works wherever it is installed
 R = TypeVar("R")
@@ -52,22 +53,6 @@ def find_recipe(path: str | Path) -> Path:
     raise UserError(f"no such recipe: {path}; {hint}")
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; an empty file holds an empty one."""
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no such recipe: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the recipe {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {_where(error)}") from None
-    value = {} if value is None else value
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold keys with values, not a {type(value).__name__}")
-    return value
-
-
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     """``["--lr", "1e-3", "--run.steps=5"]`` -> ``[("lr", "1e-3"), ("run.steps", "5")]``."""
     pairs: list[tuple[str, str]] = []
@@ -100,13 +85,6 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     elif not isinstance(inner, dict):
         inner = values[first] = {}
     _put(inner, rest, value)
-
-
-def _where(error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None:
-        return first_line(error)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 # ------------------------------------------------------------------------------- values and types

@@ -10,7 +10,7 @@ from typing import Any
 
 from janus_r1.errors import UserError
 from janus_r1.eval.statistics import Figure
-from janus_r1.files import read_json
+from janus_r1.reading import read_json
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
 from janus_r1.errors import UserError, first_line, require
-from janus_r1.files import read_json, write_atomically
+from janus_r1.files import write_atomically
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
 from janus_r1.model.int8 import quantize, refuse
@@ -19,6 +19,7 @@ from janus_r1.model.original_config import MODEL_TYPE, from_original
 from janus_r1.model.processor import save_processor
 from janus_r1.model.streaming import assemble, stored_dtype, weight_files
 from janus_r1.model.tokenizer import IMAGE_PLACEHOLDER, SpecialTokens, original_tokenizer
+from janus_r1.reading import read_json
 
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -20,8 +20,8 @@ from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from janus_r1.errors import UserError, first_line
-from janus_r1.files import read_json
 from janus_r1.model.original import DROPPED, split, targets
+from janus_r1.reading import read_json
 
 WINDOW = 64 * 2**20
 SHOWN = 3  # wrong keys that an error spells out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from janus_r1.files import read_json
+from janus_r1.reading import read_json
 from janus_r1.train.checkpoint import newest_checkpoint
 
 

@@ -22,7 +22,8 @@ from torch import nn
 
 from janus_r1.environment import environment
 from janus_r1.errors import UserError, require
-from janus_r1.files import read_json, write_json
+from janus_r1.files import write_json
+from janus_r1.reading import read_json
 from janus_r1.train import processes
 from janus_r1.train.checkpoint import load_ema, load_optimizers, load_weights, newest_checkpoint, save_checkpoint
 from janus_r1.train.ema import Ema

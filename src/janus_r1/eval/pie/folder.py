@@ -12,8 +12,8 @@ from PIL import Image
 
 from janus_r1.errors import UserError
 from janus_r1.eval.balance import in_turn
-from janus_r1.files import read_json
 from janus_r1.images import FORMATS, check_image, read_image
+from janus_r1.reading import read_json
 
 MAPPING, IMAGES = "mapping_file.json", "annotation_images"
 SIDE = 512

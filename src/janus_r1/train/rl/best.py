@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from janus_r1.files import read_json, write_json
+from janus_r1.files import write_json
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import save
+from janus_r1.reading import read_json
 
 
 class Best:

@@ -114,7 +114,7 @@ def test_a_default_of_zero_is_shown():
         (["generate", "x", "--tempreature", "2"], "unknown option --tempreature"),
         (["generate", "x", "--history", "none"], "invalid choice"),
         (["generate", "x", "--out", "."], "names no new file or folder"),
-        (["judge", "missing.png", "--text", "x"], "no such image"),
+        (["judge", "missing.png", "--text", "x"], "no such file"),
         (["judge", "a.png", "--text", " "], "empty"),
         (["judge", "a.png", "--text", "x", "--text", "y"], "1 images and 2 texts"),
         (["eval", "world", "--rounds", "1,x"], "round limits such as 1,3"),

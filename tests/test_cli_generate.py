@@ -155,7 +155,7 @@ def test_edits_that_cannot_be_made(tiny_folder, here, capsys):
         (("black.png", " "), "the instruction is empty"),
         (("black.png", "add <|User|>"), "the instruction contains the special token"),
         (("cut.png", "add a ring"), "broken or truncated"),
-        (("none.png", "add a ring"), "no such image"),
+        (("none.png", "add a ring"), "no such file"),
         (("black.png",), "INSTRUCTION"),
     ):
         assert edit(tiny_folder, *arguments) == 2

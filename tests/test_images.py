@@ -144,7 +144,7 @@ def test_what_is_no_image(tmp_path):
     empty.write_bytes(b"")
     assert "not an image" in refused(text)
     assert "not an image" in refused(empty)
-    assert "no such image" in refused(tmp_path / "missing.png")
+    assert "no such file" in refused(tmp_path / "missing.png")
     assert "folder" in refused(tmp_path)
 
 

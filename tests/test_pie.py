@@ -184,7 +184,7 @@ def test_the_command(tiny_folder, folder, tmp_path_factory, monkeypatch, capsys)
     ("spoil", "complaint"),
     [
         (lambda folder: (folder / "mapping_file.json").unlink(), "no mapping_file.json in"),
-        (lambda folder: next(folder.rglob("*2.png")).unlink(), "no such image: "),
+        (lambda folder: next(folder.rglob("*2.png")).unlink(), "no such file: "),
         (
             lambda folder: pie_bench.write(folder, {"a": pie_bench.entry(0, 1, [3])}),
             "mask has 1 entries, an odd",

@@ -53,7 +53,7 @@ def test_what_is_read(entries, tmp_path):
 def test_a_limit_takes_the_types_in_turn_and_needs_no_other_pictures(entries, tmp_path):
     (tmp_path / "annotation_images" / entries["000000000001"]["image_path"]).unlink()
     assert [case.kind for case in read_folder(tmp_path, 3)] == ["change object", "change style", "change colour"]
-    with pytest.raises(UserError, match=r"no such image: .*000000000001\.png"):
+    with pytest.raises(UserError, match=r"no such file: .*000000000001\.png"):
         read_folder(tmp_path)
 
 

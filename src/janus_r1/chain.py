@@ -17,6 +17,7 @@ from PIL import Image
 
 from janus_r1.errors import UserError, require
 from janus_r1.files import write_atomically, write_json
+from janus_r1.images import read_image
 from janus_r1.reading import read_json
 
 FORMAT = 1
@@ -215,5 +216,4 @@ def _load_source(folder: Path, item: dict[str, Any]) -> Source:
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path, formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB"))
+    return read_image(path)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from janus_r1.commands.options import build_parser
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _fail(message: str) -> int:
-    print(f"janus-r1: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"janus-r1: error: {one_line(message)}", file=sys.stderr)
     return 2
 
 

@@ -14,3 +14,8 @@ def require(condition: bool, message: str) -> None:
 def first_line(error: BaseException) -> str:
     """What a foreign error says, for a message of one line; its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def one_line(text: str) -> str:
+    """``text`` as one line for a terminal: control characters of a file name or a prompt are spelt out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -33,6 +33,8 @@ def check_replaceable(path: Path, kind: Kind) -> None:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
     if stat.S_ISDIR(mode):
         if kind == "file":
             raise UserError(f"{path} is a folder: name a file in it, or another one")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from janus_r1.errors import UserError
+from janus_r1.reading import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # no other decoder sees a file: EPS would start Ghostscript
 MAX_PIXELS = 64_000_000
@@ -39,7 +40,7 @@ def read_image(path: str | Path, warn: Callable[[str], None] = lambda text: None
         UserError: if the file is missing, not an image, broken, too large or too small.
     """
     check_image(path)
-    with _one_line(path), Image.open(path, formats=FORMATS) as image:
+    with open_regular(path) as file, _one_line(path), Image.open(file, formats=FORMATS) as image:
         frames = getattr(image, "n_frames", 1)
         image.load()
         pixels = np.array(_rgb(ImageOps.exif_transpose(image)))
@@ -54,9 +55,7 @@ def check_image(path: str | Path) -> None:
     Raises:
         UserError: if the file is missing, not an image, too large or too small.
     """
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder, not an image file")
-    with _one_line(path), Image.open(path, formats=FORMATS) as image:
+    with open_regular(path) as file, _one_line(path), Image.open(file, formats=FORMATS) as image:
         width, height = image.size
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels a side"
@@ -116,8 +115,6 @@ def _one_line(path: str | Path) -> Iterator[None]:
 
 
 def _complaint(path: str | Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"no such image: {path}"
     if isinstance(error, UnidentifiedImageError):
         return f"{path} is not an image that can be read ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from janus_r1.errors import UserError, require
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import write_atomically, write_json
 from janus_r1.images import read_image
-from janus_r1.reading import read_json
+from janus_r1.reading import field, read_json_object
 
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
@@ -52,7 +52,7 @@ class Settings:
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> Settings:
         """From command-line options, a recipe or a file: what they say of other things is passed over."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        return cls(**{known.name: values[known.name] for known in fields(cls) if known.name in values})
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
@@ -193,27 +193,34 @@ def load_chain(folder: str | Path) -> Chain:
         UserError: if a file is missing or broken, or was written by a newer format.
     """
     folder = Path(folder)
-    record = read_json(folder / "chain.json")
+    record = read_json_object(folder / "chain.json")
     if record.get("format") != FORMAT:
-        raise UserError(f"{folder} holds a chain of format {record.get('format')}; this version reads {FORMAT}")
+        raise UserError(f"{folder} holds a chain of format {record.get('format')!r}; this version reads {FORMAT}")
     try:
         settings = Settings.among(record["settings"])
         rounds = tuple(_load_round(folder, item) for item in record["rounds"])
-        source = _load_source(folder, record["source"]) if "source" in record else None
-        return Chain(record["prompt"], rounds, record["final"], settings, record["row"], source)
-    except (KeyError, TypeError, OSError) as error:
-        raise UserError(f"{folder} does not hold a whole chain: {error}") from None
+        source = Source(_ids(record["source"]), _pixels(folder, record["source"])) if "source" in record else None
+        final, row = (field(record, key, int, "it") for key in ("final", "row"))
+        require(0 <= final < len(rounds), f"its final round is {final} of {len(rounds)}")
+        return Chain(field(record, "prompt", str, "it"), rounds, final, settings, row, source)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder} does not hold a whole chain: {first_line(error)}") from None
 
 
 def _load_round(folder: Path, item: dict[str, Any]) -> Round:
-    verdict = dict(item["verdict"])
-    verdict["ids"], verdict["logprobs"] = tuple(verdict["ids"]), tuple(verdict["logprobs"])
-    return Round(tuple(item["ids"]), _pixels(folder / item["image"]), Verdict(**verdict), tuple(item["logprobs"]))
+    said = dict(item["verdict"])
+    said |= {"ids": tuple(map(int, said["ids"])), "logprobs": tuple(map(float, said["logprobs"]))}
+    verdict = Verdict(**said)
+    wrong = not isinstance(verdict.accepted, bool) or not isinstance(verdict.text, str) or not 0 <= verdict.p_yes <= 1
+    require(not wrong, "a verdict that is none")
+    return Round(_ids(item), _pixels(folder, item), verdict, tuple(map(float, item["logprobs"])))
 
 
-def _load_source(folder: Path, item: dict[str, Any]) -> Source:
-    return Source(tuple(item["ids"]), _pixels(folder / item["image"]))
+def _ids(item: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(map(int, item["ids"]))
 
 
-def _pixels(path: Path) -> np.ndarray:
-    return read_image(path)
+def _pixels(folder: Path, item: dict[str, Any]) -> np.ndarray:
+    name = field(item, "image", str, "a round")
+    require(Path(name).name == name, f"the image {name!r} lies outside the folder")
+    return read_image(folder / name)

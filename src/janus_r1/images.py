@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -40,12 +42,27 @@ def read_image(path: str | Path, warn: Callable[[str], None] = lambda text: None
         UserError: if the file is missing, not an image, broken, too large or too small.
     """
     check_image(path)
-    with open_regular(path) as file, _one_line(path), Image.open(file, formats=FORMATS) as image:
+    with open_regular(path) as file:
+        return _read(file, path, warn)
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """The picture in an image file's bytes, as :func:`read_image`; ``name`` is for complaints.
+
+    Raises:
+        UserError: if it is not an image, broken, too large or too small.
+    """
+    _check(io.BytesIO(data), name)
+    return _read(io.BytesIO(data), name)
+
+
+def _read(file: IO[bytes], name: str | Path, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    with _one_line(name), Image.open(file, formats=FORMATS) as image:
         frames = getattr(image, "n_frames", 1)
         image.load()
         pixels = np.array(_rgb(ImageOps.exif_transpose(image)))
     if frames > 1:
-        warn(f"{path} has {frames} frames: only the first is used")
+        warn(f"{name} has {frames} frames: only the first is used")
     return pixels
 
 
@@ -55,7 +72,12 @@ def check_image(path: str | Path) -> None:
     Raises:
         UserError: if the file is missing, not an image, too large or too small.
     """
-    with open_regular(path) as file, _one_line(path), Image.open(file, formats=FORMATS) as image:
+    with open_regular(path) as file:
+        _check(file, path)
+
+
+def _check(file: IO[bytes], path: str | Path) -> None:
+    with _one_line(path), Image.open(file, formats=FORMATS) as image:
         width, height = image.size
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels a side"

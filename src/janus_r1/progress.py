@@ -16,7 +16,10 @@ MEMORY = 20  # updates that the live table averages over
 
 
 def reporter(name: str, start: int, total: int, unit: str = "step", every: int = 1) -> LiveTable | Lines:
-    """Something to :meth:`update`; where there is no terminal it prints a line every ``every`` units."""
+    """Something to :meth:`update`; where there is no terminal it prints a line every ``every`` units.
+
+    A ``total`` of 0 is not known.
+    """
     if Console(stderr=True).is_terminal:
         return LiveTable(name, start, total)
     return Lines(start, total, unit, every)
@@ -32,6 +35,9 @@ class Lines:
             return
         pace = (time.monotonic() - self.began) / (done - self.start)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if not self.total:
+            print(f"{self.unit} {done}  {shown}", flush=True)
+            return
         left = pace * (self.total - done) / 60
         print(f"{self.unit} {done}/{self.total}  {shown}  {pace:.2f} s/{self.unit}  {left:.1f} min left", flush=True)
 
@@ -44,7 +50,7 @@ class LiveTable:
     def __init__(self, name: str, start: int, total: int, console: Console | None = None) -> None:
         columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
         self.bar = Progress(*columns)
-        self.task = self.bar.add_task(name, total=total, completed=start)
+        self.task = self.bar.add_task(name, total=total or None, completed=start)
         self.recent: dict[str, deque[float]] = {}
         self.live = Live(self.bar, console=console or Console(stderr=True), refresh_per_second=4)
         self.live.start()

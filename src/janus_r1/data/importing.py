@@ -1,0 +1,274 @@
+"""``janus-r1 data import``: people's data -> the store, streaming, in several processes, resumable.
+
+Rows are read in order by one process and checked by others, a window of them at a time, so that memory does not grow
+with the data. Every shard's footer says how many source rows it covers and what was dropped of them: a killed import
+goes on behind the last whole shard, and comes to the same files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from janus_r1.data.checking import Dropped, Rules, check
+from janus_r1.data.containers import Container, Raw, recognise
+from janus_r1.data.report import Report, describe
+from janus_r1.data.schemas import FIELDS, findings, named
+from janus_r1.data.store import SHARD_BYTES, SHARD_ROWS, Record, is_store, read_shard, shard_path, write_shard
+from janus_r1.errors import UserError, require
+from janus_r1.files import read_json, write_json
+from janus_r1.progress import reporter
+
+STATE = "import.json"
+ROWS_A_TASK = 8  # small, since a row of the released data holds 16 images
+TASKS_A_PROCESS = 3  # read ahead
+EXAMPLES = 3  # of dropped rows, told for every cause
+
+Checked = tuple[str, list[Record | Dropped]]
+
+
+@dataclass
+class Tally:
+    """What became of the rows of a shard; it goes into the shard's footer."""
+
+    rows: int = 0
+    """Source rows, dropped ones included."""
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    schemas: Counter[str] = field(default_factory=Counter)
+
+    def drop(self, dropped: Dropped) -> None:
+        self.dropped[dropped.cause] += 1
+        told = self.examples.setdefault(dropped.cause, [])
+        if len(told) < EXAMPLES:
+            told.append(dropped.detail)
+
+    def add(self, note: Mapping[str, Any]) -> None:
+        """What an earlier shard says of itself."""
+        self.rows, self.kept = self.rows + note["rows"], self.kept + note["kept"]
+        self.dropped.update(note["dropped"])
+        self.schemas.update(note["schemas"])
+        for cause, told in note["examples"].items():
+            self.examples[cause] = (self.examples.get(cause, []) + told)[:EXAMPLES]
+
+    def note(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "kept": self.kept,
+            "dropped": dict(self.dropped),
+            "examples": self.examples,
+            "schemas": dict(self.schemas),
+        }
+
+
+def import_data(
+    source: Path,
+    out: Path,
+    columns: dict[str, str] | None = None,
+    images: Path | None = None,
+    origin: str = "",
+    licence: str = "",
+    score_scale: float = 1.0,
+    max_side: int = 0,
+    limit: int = 0,
+    processes: int = 1,
+    shard_rows: int = SHARD_ROWS,
+    prompts: Sequence[Path] = (),
+    resume: bool = False,
+) -> Report:
+    """Read images with their prompts, scores, reasons or edits into a store.
+
+    Understood are image folders with metadata or with a text beside every image, webdataset tars, parquet with image
+    columns, JSON lines, lists, CSV, folders of pairs, the released Janus-Pro-R1 data, UltraEdit, OmniEdit, AnyEdit,
+    InstructPix2Pix and their like. Every image is decoded and checked; what is left out is counted by its cause.
+
+    Args:
+        source: A file or a folder.
+        out: Folder of the store.
+        columns: Names that are not known by themselves, ours to yours, such as {prompt: my_caption, image: photo}.
+            Ours are prompt, image, source_image, score, reason, claims, source, licence, id, wrong and right.
+        images: Folder that image paths are relative to; by default that of the file that names them, or its parent.
+        origin: Where images come from, for rows that do not say.
+        licence: For rows that do not say.
+        score_scale: Scores are divided by it: 10 for ratings of up to 10.
+        max_side: Shrink larger images to this longest side in pixels; 0 keeps all files as they are.
+        limit: Source rows at most; 0 takes all.
+        processes: How many check images beside the one that reads; 1 does both in one.
+        shard_rows: Images a shard at most; what a killed import loses.
+        prompts: Files of test prompts: their overlap with the data is reported.
+        resume: Go on with an import that was interrupted.
+
+    Raises:
+        UserError: if there is nothing that can be read, or the store exists already.
+    """
+    _check_arguments(columns or {}, score_scale, max_side, limit, processes, shard_rows)
+    container = recognise(source)
+    options = {"source": str(Path(source).resolve()), "columns": columns or {}, "images": str(images or "")}
+    options |= {"score_scale": score_scale, "max_side": max_side, "shard_rows": shard_rows}
+    options |= {"origin": origin, "licence": licence, "limit": limit}
+    number, total = _begin(Path(out), options, resume)
+    rules = Rules((Path(images),) if images else (), score_scale, max_side, origin, licence)
+    left = itertools.islice(container.rows(total.rows), limit - total.rows if limit else None)
+    progress = reporter(Path(out).name, total.rows, container.total or limit or 0, "row")
+    with _checker(processes) as checked:
+        stream = _Stream(checked(left, total.rows, columns or {}, rules), shard_rows)
+        while not stream.ended:
+            tally = stream.write(shard_path(Path(out), number))
+            total.add(tally.note())
+            number += 1
+            progress.update(total.rows, {"kept": total.kept, "dropped": sum(total.dropped.values())})
+    progress.stop()
+    return _finish(Path(out), container, total, prompts)
+
+
+def _check_arguments(
+    columns: Mapping[str, str], score_scale: float, max_side: int, limit: int, processes: int, shard_rows: int
+) -> None:
+    unknown = sorted(set(columns) - set(FIELDS))
+    require(not unknown, f"columns names {', '.join(unknown)}: ours are {', '.join(FIELDS)}")
+    require(0 < score_scale < float("inf"), f"score_scale must be a positive number, not {score_scale}")
+    require(max_side == 0 or max_side >= 8, f"max_side must be 0 or at least 8 pixels, not {max_side}")
+    require(limit >= 0, f"limit must not be negative, but is {limit}")
+    require(1 <= processes <= 256, f"processes must be 1 to 256, not {processes}")
+    require(shard_rows >= 1, f"shard_rows must be at least 1, not {shard_rows}")
+
+
+def _begin(out: Path, options: dict[str, Any], resume: bool) -> tuple[int, Tally]:
+    """The number of the next shard, and what the earlier ones hold.
+
+    Raises:
+        UserError: if ``out`` is in use by something else, or was begun with other options.
+    """
+    total = Tally()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose another folder for the data")
+    state = out / STATE
+    if not state.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} holds other files: choose a new folder for the data")
+        write_json(state, options)
+        return 0, total
+    if not resume:
+        what = "already holds data" if is_store(out) else "holds an import that was interrupted"
+        raise UserError(f"{out} {what}: pass --resume to go on, or choose another folder")
+    before = read_json(state)
+    changed = [key for key in options if not isinstance(before, dict) or before.get(key) != options[key]]
+    if changed:
+        raise UserError(f"{out} was begun with another {changed[0]}: repeat the options, or choose another folder")
+    number = 0
+    while shard_path(out, number).exists():
+        total.add(read_shard(shard_path(out, number)).note)
+        number += 1
+    return number, total
+
+
+def _finish(out: Path, container: Container, total: Tally, prompts: Sequence[Path]) -> Report:
+    if not total.kept:
+        causes = "; ".join(f"{cause} ({count})" for cause, count in total.dropped.most_common(3)) or "it has no rows"
+        example = next((told[0] for told in total.examples.values() if told), "")
+        raise UserError(f"nothing was imported: {causes}{'. The first: ' if example else ''}{example}")
+    report = describe(out, prompts, total.note() | {"container": container.name})
+    write_json(out / "report.json", report.as_dict())
+    return report
+
+
+class _Stream:
+    """Checked rows, cut into shards at the borders of source rows."""
+
+    def __init__(self, checked: Iterator[Checked], shard_rows: int) -> None:
+        self.rows, self.shard_rows = checked, shard_rows
+        self.next = next(self.rows, None)
+
+    @property
+    def ended(self) -> bool:
+        return self.next is None
+
+    def write(self, path: Path) -> Tally:
+        """The next shard. A tally covers rows that were dropped to the last one, too."""
+        tally, note = Tally(), {}
+        write_shard(path, self._records(tally, note), note)
+        return tally
+
+    def _records(self, tally: Tally, note: dict[str, Any]) -> Iterator[Record]:
+        size = 0
+        while self.next is not None and tally.kept < self.shard_rows and size < SHARD_BYTES:
+            schema, results = self.next
+            tally.rows += 1
+            tally.schemas[schema] += bool(schema)
+            for result in results:
+                if isinstance(result, Dropped):
+                    tally.drop(result)
+                    continue
+                tally.kept += 1
+                size += result.size
+                yield result
+            self.next = next(self.rows, None)
+        note.update(tally.note())
+
+
+# ----------------------------------------------------------------------------- reading and checking
+
+
+def check_rows(
+    rows: Sequence[tuple[int, Raw]], columns: Mapping[str, str], rules: Rules
+) -> list[Checked]:
+    """What a worker does: the records and the drops of a few numbered rows."""
+    return [_check_row(number, raw, columns, rules) for number, raw in rows]
+
+
+def _check_row(number: int, raw: Raw, columns: Mapping[str, str], rules: Rules) -> Checked:
+    if raw.problem:
+        return "", [Dropped(raw.problem.partition(":")[0], f"{raw.where}: {raw.problem}")]
+    try:
+        schema, found = findings(raw, columns)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        return "", [Dropped("row cannot be read", f"{raw.where}: {error}")]
+    if not schema:
+        names = ", ".join(sorted(map(str, raw.values))[:12]) or "none"
+        return "", [Dropped("unknown columns", f"{raw.where}: columns {names}; name yours with columns")]
+    if not found:
+        return schema, [Dropped("row without images", raw.where)]
+    results: list[Record | Dropped] = []
+    for index, one in enumerate(found):
+        record = check(named(one, f"{number:08d}-{index + 1}"), raw.base, raw.where, rules)
+        results.append(record)
+    return schema, results
+
+
+@contextmanager
+def _checker(processes: int) -> Iterator[Any]:
+    """A function that maps rows to checked rows, in order, with a bounded number of rows in flight."""
+    if processes == 1:
+
+        def here(
+            rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules
+        ) -> Iterator[Checked]:
+            return (_check_row(number, raw, columns, rules) for number, raw in enumerate(rows, first))
+
+        yield here
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+
+        def spread(
+            rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules
+        ) -> Iterator[Checked]:
+            numbered, waiting = enumerate(rows, first), deque[Future[list[Checked]]]()
+            while True:
+                while len(waiting) < processes * TASKS_A_PROCESS:
+                    task = list(itertools.islice(numbered, ROWS_A_TASK))
+                    if not task:
+                        break
+                    waiting.append(pool.submit(check_rows, task, columns, rules))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+
+        yield spread

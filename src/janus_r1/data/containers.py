@@ -136,9 +136,7 @@ def _guarded(file: Path, read: Callable[[Path, int], Iterator[Raw]], skip: int) 
         yield Raw(where=str(file), problem=f"broken file: {first_line(error)}")
 
 
-def _listed(
-    name: str, source: Path, rows: Callable[[], Iterator[Raw]], total: int | None = None
-) -> Container:
+def _listed(name: str, source: Path, rows: Callable[[], Iterator[Raw]], total: int | None = None) -> Container:
     return Container(name, [source], lambda skip: itertools.islice(rows(), skip, None), total)
 
 

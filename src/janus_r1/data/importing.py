@@ -21,7 +21,17 @@ from janus_r1.data.checking import Dropped, Rules, check
 from janus_r1.data.containers import Container, Raw, recognise
 from janus_r1.data.report import Report, describe
 from janus_r1.data.schemas import FIELDS, findings, named
-from janus_r1.data.store import SHARD_BYTES, SHARD_ROWS, Record, is_store, read_shard, shard_path, write_shard
+from janus_r1.data.store import (
+    LOCK,
+    SHARD_BYTES,
+    SHARD_ROWS,
+    Record,
+    exclusive,
+    is_store,
+    read_shard,
+    shard_path,
+    write_shard,
+)
 from janus_r1.errors import UserError, require
 from janus_r1.files import read_json, write_json
 from janus_r1.progress import reporter
@@ -111,22 +121,42 @@ def import_data(
     """
     _check_arguments(columns or {}, score_scale, max_side, limit, processes, shard_rows)
     container = recognise(source)
-    options = {"source": str(Path(source).resolve()), "columns": columns or {}, "images": str(images or "")}
+    options: dict[str, Any] = {
+        "source": str(Path(source).resolve()),
+        "columns": columns or {},
+        "images": str(images or ""),
+    }
     options |= {"score_scale": score_scale, "max_side": max_side, "shard_rows": shard_rows}
     options |= {"origin": origin, "licence": licence, "limit": limit}
-    number, total = _begin(Path(out), options, resume)
     rules = Rules((Path(images),) if images else (), score_scale, max_side, origin, licence)
+    _prepare(Path(out), options, resume)
+    with exclusive(Path(out)):
+        total = _write(container, Path(out), rules, columns or {}, limit, processes, shard_rows)
+        return _finish(Path(out), container, total, prompts)
+
+
+def _write(
+    container: Container,
+    out: Path,
+    rules: Rules,
+    columns: Mapping[str, str],
+    limit: int,
+    processes: int,
+    shard_rows: int,
+) -> Tally:
+    """All shards that are not there yet; what became of all rows."""
+    number, total = _done(out)
     left = itertools.islice(container.rows(total.rows), limit - total.rows if limit else None)
-    progress = reporter(Path(out).name, total.rows, container.total or limit or 0, "row")
+    progress = reporter(out.name, total.rows, container.total or limit or 0, "row")
     with _checker(processes) as checked:
-        stream = _Stream(checked(left, total.rows, columns or {}, rules), shard_rows)
+        stream = _Stream(checked(left, total.rows, columns, rules), shard_rows)
         while not stream.ended:
-            tally = stream.write(shard_path(Path(out), number))
+            tally = stream.write(shard_path(out, number))
             total.add(tally.note())
             number += 1
             progress.update(total.rows, {"kept": total.kept, "dropped": sum(total.dropped.values())})
     progress.stop()
-    return _finish(Path(out), container, total, prompts)
+    return total
 
 
 def _check_arguments(
@@ -141,21 +171,20 @@ def _check_arguments(
     require(shard_rows >= 1, f"shard_rows must be at least 1, not {shard_rows}")
 
 
-def _begin(out: Path, options: dict[str, Any], resume: bool) -> tuple[int, Tally]:
-    """The number of the next shard, and what the earlier ones hold.
+def _prepare(out: Path, options: dict[str, Any], resume: bool) -> None:
+    """Claim ``out`` for this import.
 
     Raises:
-        UserError: if ``out`` is in use by something else, or was begun with other options.
+        UserError: if it is in use by something else, or was begun with other options.
     """
-    total = Tally()
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: choose another folder for the data")
     state = out / STATE
     if not state.exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise UserError(f"{out} holds other files: choose a new folder for the data")
         write_json(state, options)
-        return 0, total
+        return
     if not resume:
         what = "already holds data" if is_store(out) else "holds an import that was interrupted"
         raise UserError(f"{out} {what}: pass --resume to go on, or choose another folder")
@@ -163,7 +192,11 @@ def _begin(out: Path, options: dict[str, Any], resume: bool) -> tuple[int, Tally
     changed = [key for key in options if not isinstance(before, dict) or before.get(key) != options[key]]
     if changed:
         raise UserError(f"{out} was begun with another {changed[0]}: repeat the options, or choose another folder")
-    number = 0
+
+
+def _done(out: Path) -> tuple[int, Tally]:
+    """The number of the next shard, and what the earlier ones hold."""
+    number, total = 0, Tally()
     while shard_path(out, number).exists():
         total.add(read_shard(shard_path(out, number)).note)
         number += 1
@@ -193,7 +226,8 @@ class _Stream:
 
     def write(self, path: Path) -> Tally:
         """The next shard. A tally covers rows that were dropped to the last one, too."""
-        tally, note = Tally(), {}
+        tally = Tally()
+        note: dict[str, Any] = {}
         write_shard(path, self._records(tally, note), note)
         return tally
 
@@ -217,9 +251,7 @@ class _Stream:
 # ----------------------------------------------------------------------------- reading and checking
 
 
-def check_rows(
-    rows: Sequence[tuple[int, Raw]], columns: Mapping[str, str], rules: Rules
-) -> list[Checked]:
+def check_rows(rows: Sequence[tuple[int, Raw]], columns: Mapping[str, str], rules: Rules) -> list[Checked]:
     """What a worker does: the records and the drops of a few numbered rows."""
     return [_check_row(number, raw, columns, rules) for number, raw in rows]
 
@@ -248,18 +280,14 @@ def _checker(processes: int) -> Iterator[Any]:
     """A function that maps rows to checked rows, in order, with a bounded number of rows in flight."""
     if processes == 1:
 
-        def here(
-            rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules
-        ) -> Iterator[Checked]:
+        def here(rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules) -> Iterator[Checked]:
             return (_check_row(number, raw, columns, rules) for number, raw in enumerate(rows, first))
 
         yield here
         return
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
 
-        def spread(
-            rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules
-        ) -> Iterator[Checked]:
+        def spread(rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules) -> Iterator[Checked]:
             numbered, waiting = enumerate(rows, first), deque[Future[list[Checked]]]()
             while True:
                 while len(waiting) < processes * TASKS_A_PROCESS:

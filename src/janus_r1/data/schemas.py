@@ -180,9 +180,7 @@ def _trajectory(values: dict[str, Any]) -> Iterator[Found]:
         stop = isinstance(step, dict) and step.get("action") == "stop"
         reason = (step.get("edit") if not stop else None) or step.get("reflection") if isinstance(step, dict) else None
         name = _suffixed(identity, str(number))
-        yield Found(
-            values["prompt"], picture, score=float(stop), reason=reason, id=name, repair_of=earlier, extra={}
-        )
+        yield Found(values["prompt"], picture, score=float(stop), reason=reason, id=name, repair_of=earlier, extra={})
         earlier = name
 
 
@@ -243,18 +241,19 @@ def claims_of(value: Any) -> tuple[Claim, ...]:
 
 
 def _extra(values: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """Other columns that JSON can hold, without pictures."""
-    kept = dict(values.get("extra") or {}) if isinstance(values.get("extra"), dict) else {}
-    if isinstance(values.get("extra"), str) and values["extra"].startswith("{"):
-        kept = json.loads(values["extra"])
-    for name, value in values.items():
-        if name in used or name == "extra" or value is None or name in ("sha256", "width", "height"):
-            continue
-        if isinstance(value, str | int | float | bool) and len(str(value)) <= 2000:
-            kept[name] = value
-        elif isinstance(value, list) and len(value) <= 64 and all(isinstance(v, str | int | float) for v in value):
-            kept[name] = value
-    return kept
+    """Other columns that JSON can hold, without pictures and what a store computes anew."""
+    extra = values.get("extra") or {}
+    if isinstance(extra, str):
+        extra = json.loads(extra) if extra.startswith("{") else {}
+    kept = dict(extra) if isinstance(extra, dict) else {}
+    passed_over = {*used, "extra", "sha256", "width", "height"}
+    return kept | {name: value for name, value in values.items() if name not in passed_over and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= 64 and all(isinstance(entry, str | int | float) for entry in value)
+    return isinstance(value, str | int | float) and len(str(value)) <= 2000
 
 
 def named(found: Found, fallback: str) -> Found:

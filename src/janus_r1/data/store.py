@@ -7,10 +7,12 @@ not grow with the data. What is derived from the rows (VQ ids) is cached beside 
 
 from __future__ import annotations
 
+import fcntl
 import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ SPLIT = "train"  # the name that datasets looks for
 NOTE = b"janus_r1"  # key of our own metadata in a shard's footer
 GROUP_ROWS, GROUP_BYTES = 64, 4_000_000  # a row group: what is read for one row
 SHARD_ROWS, SHARD_BYTES = 4096, 256_000_000  # a shard: what a killed import loses at most
+LOCK = ".lock"
 OPEN_FILES, OPEN_GROUPS = 8, 8
 
 
@@ -121,12 +124,30 @@ def write_shard(path: Path, records: Iterable[Record], note: dict[str, Any]) -> 
     schema = SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": _features()}})})
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, schema, compression={name: "zstd" for name in TEXTS}) as writer:
+        with pq.ParquetWriter(temporary, schema, compression=dict.fromkeys(TEXTS, "zstd")) as writer:
             for group in _groups(records):
                 writer.write_table(pa.Table.from_pylist([_row(record) for record in group], schema))
             writer.add_key_value_metadata({NOTE: json.dumps(note).encode()})
 
     write_atomically(path, write)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """One writer a store. What a killed one left half-written is cleared away.
+
+    Raises:
+        UserError: while another process writes here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is writing to {folder}: wait for it, or choose another folder") from None
+        for left in (folder / "data").glob(f".{SPLIT}-*.tmp.parquet"):
+            left.unlink(missing_ok=True)
+        yield
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:

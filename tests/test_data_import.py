@@ -14,14 +14,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from data_formats import EDITS, FORMATS, ROWS, files, lines, picture
 from janus_r1.data.checking import SPECIAL
+from janus_r1.data.codes import Codes, fingerprint, fitted
 from janus_r1.data.importing import import_data
+from janus_r1.data.look import look, show
 from janus_r1.data.store import Store, exclusive, is_store, write_shard
 from janus_r1.errors import UserError
-from janus_r1.images import decode_image
+from janus_r1.images import decode_image, read_image
+from janus_r1.model.janus import from_uint8
 
 
 def made(name: str, folder: Path) -> tuple[Path, int]:
@@ -291,7 +295,7 @@ def test_a_killed_import_goes_on(tmp_path):
 
 def test_two_imports_do_not_share_a_folder(tmp_path):
     source, _ = made("json_lines", tmp_path)
-    with exclusive(tmp_path / "out"), pytest.raises(UserError, match="another process"):
+    with exclusive(tmp_path / "out"), pytest.raises(UserError, match="in use by another"):
         import_data(source, tmp_path / "out")
 
 
@@ -351,3 +355,42 @@ def test_special_tokens_are_those_of_the_tokenizer():
 
     for token in SPECIAL_TOKENS:
         assert any(part in token for part in SPECIAL), token
+
+
+def test_a_look_shows_rows_and_a_sheet(tmp_path, capsys):
+    source, _ = made("janus_pro_r1", tmp_path)
+    import_data(source, tmp_path / "out")
+    rows = look(tmp_path / "out", rows=7, sheet=tmp_path / "sheet.png")
+    assert len(rows) == 7 and rows == look(tmp_path / "out", rows=7)
+    records = Store(tmp_path / "out")
+    assert all(records[row["row"]].prompt == row["prompt"] for row in rows)
+    show(rows)
+    assert rows[0]["id"] in capsys.readouterr().out
+    assert read_image(tmp_path / "sheet.png").shape[1] > 5 * 192
+    with pytest.raises(UserError, match="holds no data"):
+        look(tmp_path)
+
+
+def test_codes_are_computed_once_and_belong_to_a_tokenizer(tiny, tmp_path, monkeypatch):
+    source, _ = made("folder_of_pairs", tmp_path)
+    import_data(source, tmp_path / "out", shard_rows=4)
+    store = Store(tmp_path / "out")
+    codes = Codes(store, tiny)
+    pixels = np.stack([fitted(data, tiny.image_size, True) for data in (store[5].image, store[5].source_image)])
+    wanted = tiny.encode_image(from_uint8(pixels)).tolist()
+    assert [list(codes.image(5)), list(codes.source(5))] == wanted
+    monkeypatch.setattr(tiny, "encode_image", lambda *a: pytest.fail("computed again"))
+    assert Codes(Store(tmp_path / "out"), tiny).image(5) == codes.image(5)
+    with torch.no_grad():
+        next(tiny.core.model.vqmodel.parameters()).add_(1)
+    assert not (tmp_path / "out" / "codes" / fingerprint(tiny)).exists()
+
+
+def test_a_picture_to_draw_is_cropped_and_one_to_edit_is_padded():
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, 8:24] = 255
+    stream = io.BytesIO()
+    Image.fromarray(wide).save(stream, "PNG")
+    assert fitted(stream.getvalue(), 16, edit=False).min() > 200
+    padded = fitted(stream.getvalue(), 16, edit=True)
+    assert (padded[0] == 127).all() and (padded[8, 0] == 0).all()

@@ -123,7 +123,7 @@ def _write(path: Path, store: Store, number: int, model: Janus) -> None:
         with temporary.open("wb") as stream:
             np.save(stream, codes)
 
-    write_atomically(path, write)
+    write_atomically(path, write, "file")
 
 
 def _small(model: Janus) -> bool:

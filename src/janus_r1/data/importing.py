@@ -22,7 +22,6 @@ from janus_r1.data.containers import Container, Raw, recognise
 from janus_r1.data.report import Report, describe
 from janus_r1.data.schemas import FIELDS, findings, named
 from janus_r1.data.store import (
-    LOCK,
     SHARD_BYTES,
     SHARD_ROWS,
     Record,
@@ -33,8 +32,9 @@ from janus_r1.data.store import (
     write_shard,
 )
 from janus_r1.errors import UserError, require
-from janus_r1.files import read_json, write_json
+from janus_r1.files import write_json
 from janus_r1.progress import reporter
+from janus_r1.reading import read_json
 
 STATE = "import.json"
 ROWS_A_TASK = 8  # small, since a row of the released data holds 16 images
@@ -181,7 +181,7 @@ def _prepare(out: Path, options: dict[str, Any], resume: bool) -> None:
         raise UserError(f"{out} is a file: choose another folder for the data")
     state = out / STATE
     if not state.exists():
-        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+        if out.is_dir() and any(out.iterdir()):
             raise UserError(f"{out} holds other files: choose a new folder for the data")
         write_json(state, options)
         return

@@ -40,7 +40,7 @@ def look(data: Path, rows: int = 20, seed: int = 0, sheet: Path | None = None) -
     records = [store[index] for index in chosen]
     if sheet is not None:
         picture = contact_sheet(records)
-        write_atomically(Path(sheet), lambda temporary: picture.save(temporary, "PNG"))
+        write_atomically(Path(sheet), lambda temporary: picture.save(temporary, "PNG"), "file")
     return [{"row": index, **_said(record)} for index, record in zip(chosen, records, strict=True)]
 
 

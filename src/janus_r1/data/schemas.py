@@ -7,6 +7,7 @@ A schema is recognised by the names that a row has, row by row. ``columns`` maps
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -252,8 +253,9 @@ def _extra(values: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return len(value) <= 64 and all(isinstance(entry, str | int | float) for entry in value)
-    return isinstance(value, str | int | float) and len(str(value)) <= 2000
+        return len(value) <= 64 and all(isinstance(entry, str | int) for entry in value)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return isinstance(value, str | int | float) and finite and len(str(value)) <= 2000
 
 
 def named(found: Found, fallback: str) -> Found:

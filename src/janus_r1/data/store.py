@@ -7,7 +7,6 @@ not grow with the data. What is derived from the rows (VQ ids) is cached beside 
 
 from __future__ import annotations
 
-import fcntl
 import json
 from bisect import bisect_right
 from collections import OrderedDict
@@ -21,13 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from janus_r1.errors import UserError, first_line
-from janus_r1.files import write_atomically
+from janus_r1.files import locked, write_atomically
 
 SPLIT = "train"  # the name that datasets looks for
 NOTE = b"janus_r1"  # key of our own metadata in a shard's footer
 GROUP_ROWS, GROUP_BYTES = 64, 4_000_000  # a row group: what is read for one row
 SHARD_ROWS, SHARD_BYTES = 4096, 256_000_000  # a shard: what a killed import loses at most
-LOCK = ".lock"
 OPEN_FILES, OPEN_GROUPS = 8, 8
 
 
@@ -129,7 +127,7 @@ def write_shard(path: Path, records: Iterable[Record], note: dict[str, Any]) -> 
                 writer.write_table(pa.Table.from_pylist([_row(record) for record in group], schema))
             writer.add_key_value_metadata({NOTE: json.dumps(note).encode()})
 
-    write_atomically(path, write)
+    write_atomically(path, write, "file")
 
 
 @contextmanager
@@ -139,12 +137,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         UserError: while another process writes here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is writing to {folder}: wait for it, or choose another folder") from None
+    with locked(folder):
         for left in (folder / "data").glob(f".{SPLIT}-*.tmp.parquet"):
             left.unlink(missing_ok=True)
         yield

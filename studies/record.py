@@ -40,7 +40,7 @@ MISTAKES = (
     "generate", "generate|", "generate|a red circle|--rounds|0", "generate|a red circle|--guidance|0.5",
     "generate|a red circle|--model|nowhere", "generate|a red circle|--nonsense", "generate|--file|nowhere.txt",
     "edit|nowhere.png|make it blue", "judge|nowhere.png|--text|a red circle", "judge", "convert|nowhere|{out}/x",
-    "average|nowhere|tiny-sft|{out}/x", "data splits|--nonsense", "data build|--promts|3", "data build|--prompts|many",
+    "average|{out}/x|nowhere|tiny-sft", "data splits|--nonsense", "data build|--promts|3", "data build|--prompts|many",
     "train sft|--config|nowhere.yaml", "train sft|--rowz|3", "train sft|--model|nowhere|--run.out|{out}/x",
     "train rl|--credit|none", "train vq|--batch|few", "train pretrain|--vq|nowhere|--run.out|{out}/x",
     "eval world|--split|none", "eval world|--limit|0", "eval edit|--rounds|none", "eval pie|nowhere",
@@ -261,10 +261,16 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list
     found: dict[str, list[str]] = {}
     for part in [part for part in PARTS if part in before and part in after]:
         old, new = dict(flatten(before[part])), dict(flatten(after[part]))
-        changed = [f"{path}: {_change(old[path], new[path])}" for path in old if path in new and old[path] != new[path]]
-        found[part] = changed + [f"{path}: gone" for path in old if path not in new]
+        unequal = [path for path in old if path in new and not _equal(old[path], new[path])]
+        found[part] = [f"{path}: {_change(old[path], new[path])}" for path in unequal]
+        found[part] += [f"{path}: gone" for path in old if path not in new]
         found[part] += [f"{path}: new" for path in new if path not in old]
     return found
+
+
+def _equal(old: Any, new: Any) -> bool:
+    """As it is written, so that a figure that is NaN where nothing was counted equals itself."""
+    return json.dumps(old) == json.dumps(new)
 
 
 def _change(old: Any, new: Any) -> str:

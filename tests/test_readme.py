@@ -13,6 +13,7 @@ from janus_r1.commands.options import build_parser
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -51,4 +52,4 @@ def test_links_and_pictures_exist():
 def test_the_file_map_names_every_package():
     for folder in (ROOT / "src" / "janus_r1").iterdir():
         if folder.is_dir() and (folder / "__init__.py").exists():
-            assert f"{folder.name}/" in TEXT, folder.name
+            assert f"{folder.name}/" in MAP, folder.name

@@ -15,8 +15,10 @@ ORDER = [
 ]
 
 
-def test_the_readmes_table_is_the_summary_of_the_results():
+def test_the_readmes_rows_are_those_of_the_results():
     results = [read_json(ROOT / "results" / name) for name in ORDER]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for line in summary(results).strip().splitlines():
-        assert line in text, f"run studies/evaluate.sh and copy the first table of docs/results.md: {line}"
+    rows = summary(results).strip().splitlines()
+    for page, least in (("README.md", 4), ("docs/results.md", len(ORDER))):
+        lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+        shown = [line for line in lines if line.startswith("| tiny-") and line.count("|") == rows[0].count("|")]
+        assert len(shown) >= least and set(shown) <= set(rows), f"{page}: run studies/evaluate.sh and copy its summary"

@@ -7,8 +7,9 @@ Pure functions; the detector is in geneval_detector.py. A metadata row says what
                  {"class": "dog", "count": 1, "position": ["right of", 0]}]}
 
 Detections are a dict from class to a list of ``{"box": [x1, y1, x2, y2, score], "color": name or null}``, best first,
-already thresholded for the row's tag (:func:`keep`). Arithmetic is in float32, as the detector's boxes are: a box on
-a margin must fall on the side it falls on in the original.
+already thresholded for the row's tag (:func:`keep`). A detector's boxes are float32 and are reckoned with as such (only
+numbers that float32 cannot hold are reckoned with in float64): a box on a margin must fall on the side it falls on in
+the original.
 
 Two functions at the end, ``flow_grpo_*``, are a reward that others train with under GenEval's name. It is another
 measure: never report it as GenEval.
@@ -136,7 +137,9 @@ def relations(box: Sequence[float], target: Sequence[float], margin: float = RUL
     The offset of the centres is shortened by ``margin`` x (size + size) on each axis; what is left must be more than
     half of the whole, unshortened distance.
     """
-    corners = np.array([box[:4], target[:4]], dtype=np.float32).reshape(2, 2, 2)
+    given = np.array([box[:4], target[:4]], dtype=np.float64).reshape(2, 2, 2)
+    single = given.astype(np.float32)
+    corners = single if (single == given).all() else given
     (centre, target_centre), sizes = corners.mean(axis=1), np.abs(corners[:, 1] - corners[:, 0])
     offset = centre - target_centre
     apart = np.maximum(np.abs(offset) - margin * (sizes[0] + sizes[1]), 0) * np.sign(offset)

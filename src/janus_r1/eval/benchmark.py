@@ -1,0 +1,297 @@
+"""What a benchmark is, and its first step: drawing every prompt into the benchmark's own folder layout.
+
+A drawn folder holds ``run.json``, one folder an *arm*, each in the layout that the benchmark's own scorer reads, and
+``chains-*.jsonl`` with the verdicts and costs::
+
+    round_1/ round_2/ ...   the final images, had there been at most so many rounds
+    draft_2/ ...            with controls: further drafts that know nothing of each other; the first is round_1's
+
+An item is done when its line stands in a chains file, so a run that was killed goes on where it stopped, and several
+processes (shards) may share the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from janus_r1.chain import Chain, Round, Settings
+from janus_r1.errors import UserError, require
+from janus_r1.eval.records import open_records, read_records
+from janus_r1.eval.statistics import Figure, figure
+from janus_r1.files import write_atomically, write_json
+from janus_r1.reading import read_json_object
+
+CONTROL_SEED = 1_000_003  # added to the seed of controls: far from seeds that people try one after another
+RUN = "run.json"
+
+Sampler = Callable[[list[str], Settings, int], list[Chain]]
+"""(prompts, settings, first row) -> one chain a prompt; rows decide the random numbers."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt of a benchmark."""
+
+    id: str
+    prompt: str
+    group: str
+    """The part of the benchmark that it counts towards."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What its scorer must know."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image to score: a file of an arm, or a tile of one."""
+
+    item: Item
+    index: int
+    file: str
+    """Relative to the arm's folder, with slashes."""
+    tile: int | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds: images to score, and a line for everything that is not as it should be."""
+
+    shots: list[Shot]
+    complaints: list[str]
+
+
+class Benchmark(ABC):
+    """Prompts, a folder layout, and how values of images become a headline."""
+
+    name: str
+    title: str
+    images: int
+    """Of a prompt, by the protocol."""
+    binary: bool
+    """Whether an image is right or wrong, rather than right in part."""
+    scale = 1.0
+    """What the headline is multiplied by where it is shown."""
+
+    @abstractmethod
+    def items(self) -> list[Item]:
+        """All prompts, in the published order."""
+
+    @abstractmethod
+    def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
+        """Put an item's images (uint8 [H, W, 3]) into an arm's folder."""
+
+    @abstractmethod
+    def survey(self, folder: Path) -> Survey:
+        """The images in a folder in this layout, whoever drew them.
+
+        Raises:
+            UserError: if the folder does not hold this layout at all.
+        """
+
+    def pixels(self, folder: Path, shot: Shot, image: np.ndarray) -> np.ndarray:
+        """What is scored of a file's ``image``."""
+        return image
+
+    def overall(self, values: np.ndarray, prompts: np.ndarray, groups: np.ndarray) -> Figure:
+        """The headline in [0, 1] with its interval over prompts; all arrays [N]. Here: the mean over images."""
+        return figure(values, prompts)
+
+    def extras(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Further figures of score rows that the benchmark's own report prints, by name."""
+        return {}
+
+
+# ------------------------------------------------------------------------------------------ draw
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How to draw. Of ``settings``, ``early_stop`` is set by the benchmark."""
+
+    settings: Settings = field(default_factory=Settings)
+    samples: int | None = None
+    """Images a prompt; the protocol's number by default."""
+    controls: bool = False
+    """Also draw rounds - 1 independent drafts a chain, for best-of-N and blind redrawing at equal cost."""
+    shared_noise: bool = False
+    """The same random numbers for every prompt, as where the seed is set anew for each."""
+    shard: tuple[int, int] = (0, 1)
+    """This process's number, from 0, and how many there are."""
+    limit: int | None = None
+    """Only the first so many prompts."""
+    batch: int = 64
+    rewritten: Mapping[str, str] | None = None
+    """What to draw instead of a prompt. The image is still scored against the original."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """Model, machine, versions: copied into ``run.json``."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for values that cannot be meant."""
+        require(self.samples is None or self.samples >= 1, "samples must be at least 1")
+        require(self.batch >= 1, "batch must be at least 1")
+        require(self.limit is None or self.limit >= 1, "limit must be at least 1")
+        part, parts = self.shard
+        require(parts >= 1 and 0 <= part < parts, f"shard {part}/{parts} is none: use 0/4, 1/4, 2/4 and 3/4")
+
+
+def draw(
+    benchmark: Benchmark,
+    out: Path,
+    sampler: Sampler,
+    options: DrawOptions,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Draw what is not drawn yet of this shard's items; how many were.
+
+    Raises:
+        UserError: if ``out`` holds something else, or was drawn with other settings.
+    """
+    items = list(enumerate(benchmark.items()[: options.limit]))
+    prompts = [_text(item, options) for _, item in items]
+    _claim(out, _run_record(benchmark, options))
+    done = {row["item"] for path in chain_files(out) for row in read_records(path)[1]}
+    part, parts = options.shard
+    mine = items[len(items) * part // parts : len(items) * (part + 1) // parts]
+    pending = [(number, item) for number, item in mine if item.id not in done]
+    with open_records(out / f"chains-{part}-of-{parts}.jsonl", {"benchmark": benchmark.name}) as log:
+        count = 0
+        for group in _runs(pending, options, benchmark):
+            rows = _draw_group(benchmark, out, sampler, options, group, prompts)
+            log.append(rows)
+            count += len(group)
+            on_progress(count, len(pending))
+    return len(pending)
+
+
+def chain_files(out: Path) -> list[Path]:
+    """The logs of all shards that have begun: of one that is beginning the header may not be written yet."""
+    return [path for path in sorted(out.glob("chains-*-of-*.jsonl")) if b"\n" in path.read_bytes()]
+
+
+def arms(folder: Path) -> list[str]:
+    """The folders to score: those of a drawn folder, or the folder itself ("") if somebody else drew it."""
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}")
+    if not (folder / RUN).is_file():
+        return [""]
+    names = [path.name for path in folder.iterdir() if path.is_dir() and arm_number(path.name)]
+    if not names:
+        raise UserError(f"nothing has been drawn in {folder} yet")
+    return sorted(names, key=lambda name: (name.startswith("draft_"), arm_number(name)))
+
+
+def arm_number(name: str) -> int:
+    """3 of ``round_3`` or ``draft_3``; 0 of any other name."""
+    kind, _, number = name.partition("_")
+    return int(number) if kind in ("round", "draft") and number.isascii() and number.isdigit() else 0
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    write_atomically(path, lambda temporary: Image.fromarray(image).save(temporary, "PNG"), "file")
+
+
+def _text(item: Item, options: DrawOptions) -> str:
+    if options.rewritten is None:
+        return item.prompt
+    if item.prompt not in options.rewritten:
+        raise UserError(f"the rewritten prompts lack {item.prompt!r}")
+    return options.rewritten[item.prompt]
+
+
+def _run_record(benchmark: Benchmark, options: DrawOptions) -> dict[str, Any]:
+    told = asdict(options)
+    for key in ("shard", "batch", "rewritten", "record"):
+        del told[key]
+    digest = None
+    if options.rewritten is not None:
+        pairs = "\n".join(f"{a}\t{b}" for a, b in sorted(options.rewritten.items()))
+        digest = hashlib.sha256(pairs.encode()).hexdigest()[:16]
+    samples = options.samples or benchmark.images
+    return {"benchmark": benchmark.name, **told, "samples": samples, "rewritten": digest, **options.record}
+
+
+def _claim(out: Path, record: dict[str, Any]) -> None:
+    """Begin a folder, or go on with one that was drawn alike."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is not a folder: choose another --out")
+    path = out / RUN
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} holds other things: choose an empty or new folder")
+        write_json(path, record)
+        return
+    was = read_json_object(path)
+    mutable = ("environment", "limit")
+    for key, value in record.items():
+        if key not in mutable and was.get(key) != _as_json(value):
+            told = was.get(key)
+            raise UserError(f"{out} was drawn with other settings: {key} was {told!r:.80} and is {value!r:.80}")
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_as_json(one) for one in value]
+    return {key: _as_json(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _runs(pending: list[tuple[int, Item]], options: DrawOptions, benchmark: Benchmark) -> list[list[tuple[int, Item]]]:
+    """Items to draw together: neighbours, since a row's number follows from the place of its prompt."""
+    most = 1 if options.shared_noise else max(1, options.batch // (options.samples or benchmark.images))
+    groups: list[list[tuple[int, Item]]] = []
+    for number, item in pending:
+        if groups and len(groups[-1]) < most and groups[-1][-1][0] == number - 1:
+            groups[-1].append((number, item))
+        else:
+            groups.append([(number, item)])
+    return groups
+
+
+def _draw_group(
+    benchmark: Benchmark,
+    out: Path,
+    sampler: Sampler,
+    options: DrawOptions,
+    group: list[tuple[int, Item]],
+    prompts: list[str],
+) -> list[dict[str, Any]]:
+    """Draw, write the images of all arms, and return the lines for the log."""
+    samples, rounds = options.samples or benchmark.images, options.settings.rounds
+    settings = replace(options.settings, early_stop=True)
+    texts = [prompts[number] for number, _ in group for _ in range(samples)]
+    first = 0 if options.shared_noise else group[0][0] * samples
+    chains = sampler(texts, settings, first)
+    extra = rounds - 1 if options.controls else 0
+    alone = replace(settings, rounds=1, seed=settings.seed + CONTROL_SEED)
+    drafts = sampler([text for text in texts for _ in range(extra)], alone, first * extra) if extra else []
+    lines = []
+    for place, (_, item) in enumerate(group):
+        mine = chains[place * samples : (place + 1) * samples]
+        others = [drafts[(place * samples + i) * extra : (place * samples + i + 1) * extra] for i in range(samples)]
+        for limit in range(1, rounds + 1):
+            images = [chain.rounds[chain.final_within(limit)].pixels for chain in mine]
+            benchmark.write(out / f"round_{limit}", item, images)
+        for number in range(extra):
+            benchmark.write(out / f"draft_{number + 2}", item, [row[number].rounds[0].pixels for row in others])
+        logged = [_logged(*pair) for pair in zip(mine, others, strict=True)]
+        lines.append({"item": item.id, "prompt": mine[0].prompt, "chains": logged})
+    return lines
+
+
+def _logged(chain: Chain, others: Sequence[Chain]) -> dict[str, Any]:
+    drafts = [_verdict(one.rounds[0]) for one in others]
+    return {"row": chain.row, "final": chain.final, "rounds": [_verdict(r) for r in chain.rounds], "drafts": drafts}
+
+
+def _verdict(drawn: Round) -> dict[str, Any]:
+    said = drawn.verdict
+    p_yes = said.p_yes if math.isfinite(said.p_yes) else None
+    tokens = {"image_tokens": len(drawn.ids), "text_tokens": len(said.ids)}
+    return {"accepted": said.accepted, "p_yes": p_yes, "text": said.text, **tokens}

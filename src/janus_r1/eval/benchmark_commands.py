@@ -1,0 +1,244 @@
+"""The benchmarks as commands: plain functions, whose arguments are their options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from janus_r1.chain import Chain, Settings
+from janus_r1.environment import environment
+from janus_r1.errors import UserError, require
+from janus_r1.eval.benchmark import Benchmark, DrawOptions, Sampler
+from janus_r1.eval.benchmark import draw as draw_items
+from janus_r1.eval.benchmark_report import report as report_of
+from janus_r1.eval.benchmark_score import Scorer, Tally, score_folder
+from janus_r1.eval.benchmark_tables import text as report_text
+from janus_r1.eval.geneval_benchmark import GenEval, official_rows
+from janus_r1.eval.records import read_records
+from janus_r1.files import write_json, write_text
+from janus_r1.reading import read_json_object
+
+DETECTOR = "facebook/mask2former-swin-small-coco-instance"
+CLIP = "openai/clip-vit-large-patch14"
+
+BENCHMARKS: dict[str, Callable[[Path | None], Benchmark]] = {"geneval": lambda data: GenEval()}
+
+
+def benchmark(name: str, data: Path | None = None) -> Benchmark:
+    """A benchmark by its name; ``data`` is the user's copy of prompts that may not be shipped.
+
+    Raises:
+        UserError: for a name that is none, or data that is missing.
+    """
+    require(name in BENCHMARKS, f"unknown benchmark {name!r}: choose {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name](data)
+
+
+def draw(
+    name: str,
+    out: Path,
+    model: str = "tiny-r1-edit",
+    data: Path | None = None,
+    rounds: int = 3,
+    samples: int | None = None,
+    controls: bool = False,
+    guidance: float = 1.5,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    final: Literal["last", "best"] = "last",
+    seed: int = 0,
+    shared_noise: bool = False,
+    rewritten: Path | None = None,
+    shard: str = "0/1",
+    limit: int | None = None,
+    batch: int = 64,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> None:
+    """Draw a benchmark's prompts into its own folder layout; a run that was stopped goes on.
+
+    Args:
+        name: The benchmark.
+        out: A new folder, or one that was begun with the same settings.
+        model: An embedded model, a folder or a Hub id.
+        data: The benchmark's own files, where they may not be shipped.
+        rounds: Largest number of drafts; the folder holds the images of every smaller limit as well.
+        samples: Images a prompt; the protocol's number by default.
+        controls: Also draw rounds - 1 independent drafts a chain, for best-of-N and blind redrawing.
+        guidance: Classifier-free guidance weight; 1 turns it off.
+        temperature: Of drafts.
+        top_k: Image ids to sample from, 0 for all.
+        top_p: Share of probability to sample from.
+        final: The final round: the last drawn, or the one with the highest P(Yes).
+        seed: Of all random numbers.
+        shared_noise: The same random numbers for every prompt, as where the seed is set anew for each.
+        rewritten: A JSON object from prompts to what is drawn instead; scores still ask for the prompt.
+        shard: This process of how many: 0/4, 1/4, 2/4 and 3/4 share one folder.
+        limit: Only the first so many prompts.
+        batch: Images drawn at once.
+        device: Where the model runs.
+        dtype: Of the model: float32, bfloat16, auto or int8.
+    """
+    settings = Settings(
+        rounds=rounds,
+        guidance=guidance,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        final=final,
+        seed=seed,
+    )
+    texts = None if rewritten is None else _rewritten(rewritten)
+    record = {"model": model, "dtype": dtype, "device": device, "environment": environment()}
+    options = DrawOptions(settings, samples, controls, shared_noise, parse_shard(shard), limit, batch, texts, record)
+    drawn = draw_items(benchmark(name, data), out, sampler(model, device, dtype, batch), options, _say("prompts drawn"))
+    print(f"{drawn} prompts drawn into {out}")
+
+
+def score_geneval(
+    folder: Path,
+    out: Path | None = None,
+    detector: str = DETECTOR,
+    clip: str = CLIP,
+    device: str = "cpu",
+    batch: int = 8,
+    shard: str = "0/1",
+    download: bool = False,
+) -> None:
+    """Score a folder in GenEval's layout, whoever drew it; a run that was stopped goes on.
+
+    Args:
+        folder: Drawn by this command, or holding 00000/metadata.jsonl beside 00000/samples/.
+        out: The score file; by default in the folder.
+        detector: A Mask2Former with COCO's classes: a folder or a Hub id.
+        clip: The CLIP that tells colors: a folder or a Hub id.
+        device: Where both run.
+        batch: Images at once.
+        shard: This process of how many: 0/4, 1/4, 2/4 and 3/4 write a score file each.
+        download: Fetch weights from the Hub that are not on this machine.
+    """
+    scorer = geneval_scorer(detector, clip, device, batch, download)
+    run_score(GenEval(), folder, out, shard, scorer)
+
+
+def report(
+    name: str,
+    folder: Path,
+    scores: list[Path] | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    official: Path | None = None,
+    partial: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Report a scored folder: headline, parts and rounds with 95 % intervals over prompts.
+
+    Args:
+        name: The benchmark.
+        folder: The folder that was scored.
+        scores: Score files, one a shard; by default those in the folder.
+        data: The benchmark's own files, where they may not be shipped.
+        out: Write the report as JSON, for `compare`.
+        official: GenEval only: write verdicts as the original's result file has them.
+        partial: Report what there is where images are missing, and call it partial.
+        as_json: Print JSON in place of tables.
+    """
+    paths = scores or sorted(folder.glob(f"scores-{name}*.jsonl"))
+    require(bool(paths), f"no scores-{name}.jsonl in {folder}: run the benchmark's score first")
+    if official is not None:
+        require(name == "geneval", "--official is GenEval's")
+        rows = [row for path in paths for row in read_records(path)[1] if "file" in row]
+        latest = {(row["arm"], row["file"]): row for row in rows}
+        write_text(official, "".join(json.dumps(row) + "\n" for row in official_rows(latest.values())))
+    found = report_of(benchmark(name, data), paths, folder, partial)
+    if out is not None:
+        write_json(out, found)
+    print(json.dumps(found, indent=1) if as_json else report_text(found))
+
+
+# ----------------------------------------------------------------------------------------- parts
+
+
+def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: bool) -> Scorer:
+    """Without CLIP's weights, rows that ask for no color are scored all the same."""
+    from transformers import AutoTokenizer, CLIPModel, Mask2FormerForUniversalSegmentation
+
+    from janus_r1.eval.geneval_benchmark import GenEvalScorer
+    from janus_r1.eval.geneval_detector import ColorClassifier, Detector
+    from janus_r1.eval.weights import NotHere, load_model, revision, weights_folder
+
+    require(batch >= 1, "batch must be at least 1")
+    eyes = weights_folder(detector, download)
+    record: dict[str, Any] = {"judge": detector, "revision": revision(eyes), "colors": clip, "device": device}
+    found = Detector(load_model(Mask2FormerForUniversalSegmentation, eyes).to(device))
+    try:
+        folder = weights_folder(clip, download)
+    except NotHere as error:
+        return GenEvalScorer(found, None, {**record, "colors_revision": None}, batch, no_colors=str(error))
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    colors = ColorClassifier(load_model(CLIPModel, folder).to(device), tokenizer)
+    return GenEvalScorer(found, colors, {**record, "colors_revision": revision(folder)}, batch)
+
+
+def run_score(one: Benchmark, folder: Path, out: Path | None, shard: str, scorer: Scorer) -> Tally:
+    """Score, say what was found amiss, and how fast it went."""
+    part, parts = parse_shard(shard)
+    suffix = f"-{part}-of-{parts}" if parts > 1 else ""
+    path = out or folder / f"scores-{one.name}{suffix}.jsonl"
+    tally = score_folder(one, folder, scorer, path, shard=(part, parts), on_progress=_say("images scored"))
+    for line in tally.complaints:
+        print(f"note: {line}")
+    pace = f", {tally.scored / tally.seconds:.2f} images/s" if tally.scored else ""
+    print(
+        f"{tally.scored} images scored in {tally.seconds:.1f} s{pace}; {tally.shared} equal to others, "
+        f"{tally.known} known already, {tally.failed} failed; rows in {path}"
+    )
+    return tally
+
+
+def sampler(model: str, device: str, dtype: str, batch: int) -> Sampler:
+    """Loads the model at the first call."""
+    from janus_r1.introspect import introspect
+    from janus_r1.model.loading import load
+
+    loaded = load(model, dtype, device)
+
+    def sample(prompts: list[str], settings: Settings, first_row: int) -> list[Chain]:
+        return introspect(loaded, prompts, settings, max_batch=batch, first_row=first_row)
+
+    return sample
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "1/4" -> (1, 4).
+
+    Raises:
+        UserError: for any other text.
+    """
+    part, slash, parts = text.partition("/")
+    fits = slash and part.isascii() and part.isdigit() and parts.isascii() and parts.isdigit() and len(text) < 20
+    if not fits or not int(part) < int(parts):
+        raise UserError(f"shard {text!r} is none: use 0/4, 1/4, 2/4 and 3/4")
+    return int(part), int(parts)
+
+
+def _rewritten(path: Path) -> dict[str, str]:
+    texts = read_json_object(path)
+    if not all(isinstance(text, str) and text.strip() for text in texts.values()):
+        raise UserError(f"{path} must hold a JSON object from prompts to rewritten prompts")
+    return texts
+
+
+def _say(what: str) -> Callable[[int, int], None]:
+    """A line about once in twenty parts of the work."""
+    told = [-1]
+
+    def progress(done: int, total: int) -> None:
+        if (part := 20 * done // max(total, 1)) > told[0]:
+            told[0] = part
+            print(f"{what}: {done}/{total}", flush=True)
+
+    return progress

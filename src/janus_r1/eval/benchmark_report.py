@@ -1,0 +1,157 @@
+"""A benchmark's third step: the headline with its interval, what is missing from it, and what introspection did.
+
+A headline stands for the whole benchmark, so it is refused where images are missing, unless a partial one is asked
+for, which is then called partial.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_r1.errors import UserError
+from janus_r1.eval.benchmark import RUN, Benchmark, arm_number, arms, chain_files
+from janus_r1.eval.benchmark_score import row_key
+from janus_r1.eval.introspection_report import introspection
+from janus_r1.eval.records import Row, read_records
+from janus_r1.eval.statistics import figure
+from janus_r1.reading import read_json_object
+
+FORMAT = 1
+
+
+def report(
+    benchmark: Benchmark, score_files: Sequence[Path], folder: Path | None = None, partial: bool = False
+) -> dict[str, Any]:
+    """Of one or more shards' score files; ``folder`` is the drawn folder, for the chains' verdicts and costs.
+
+    The result is ready for JSON. ``headline`` is that of the last round, or of the only folder there is.
+
+    Raises:
+        UserError: if images are missing and ``partial`` is off, if nothing was scored, or if files do not fit.
+    """
+    judge, rows = _read(benchmark, score_files)
+    by_arm: dict[str, list[Row]] = {arm: [] for arm in (arms(folder) if _run(folder) and folder else [])}
+    for row in rows:
+        by_arm.setdefault(row["arm"], []).append(row)
+    if not any("value" in row for row in rows):
+        why = next((row["failed"] for row in rows if "failed" in row), "the files hold no rows")
+        raise UserError(f"nothing was scored: {why}")
+    samples = _samples(folder) or benchmark.images
+    counts = {arm: count(benchmark, mine, samples) for arm, mine in by_arm.items()}
+    missing = {arm: found for arm, found in counts.items() if found["missing"] or found["foreign"]}
+    if missing and not partial:
+        raise UserError(_refusal(benchmark, missing))
+    last = max(by_arm, key=lambda arm: (arm.startswith("round_"), arm_number(arm)))
+    told = {arm: _arm(benchmark, mine, counts[arm]) for arm, mine in by_arm.items()}
+    return {
+        "format": FORMAT,
+        "benchmark": benchmark.name,
+        "title": f"{benchmark.title} (partial)" if missing else benchmark.title,
+        "partial": bool(missing),
+        "scale": benchmark.scale,
+        "headline": told[last]["overall"],
+        "arm": last,
+        "arms": told,
+        "introspection": introspection(benchmark, by_arm, _chains(folder)),
+        "judge": judge,
+        "draw": _run(folder),
+    }
+
+
+def count(benchmark: Benchmark, rows: Iterable[Row], samples: int) -> dict[str, Any]:
+    """Expected and scored images of an arm. ``extra``: beyond the expected number of a prompt; ``foreign``: of prompts
+    that are not the benchmark's."""
+    rows = list(rows)
+    expected = [item.id for item in benchmark.items()]
+    scored = Counter(row["id"] for row in rows if "value" in row)
+    known = set(expected)
+    lacking = {name: samples - scored[name] for name in expected if scored[name] < samples}
+    failures = [f"{row['file']}: {row['failed']}" for row in rows if "failed" in row]
+    return {
+        "expected": len(expected) * samples,
+        "scored": scored.total(),
+        "missing": sum(lacking.values()),
+        "missing_examples": list(lacking)[:5],
+        "extra": sum(n - samples for name, n in scored.items() if name in known and n > samples),
+        "foreign": sum(n for name, n in scored.items() if name not in known),
+        "failed": len(failures),
+        "failed_examples": failures[:5],
+    }
+
+
+def _read(benchmark: Benchmark, score_files: Sequence[Path]) -> tuple[dict[str, Any], list[Row]]:
+    """The header, and the last row about every image."""
+    if not score_files:
+        raise UserError("no score file: run the benchmark's score first")
+    latest: dict[Any, Row] = {}
+    headers = []
+    for path in score_files:
+        header, rows = read_records(path)
+        if header.get("benchmark") != benchmark.name:
+            raise UserError(f"{path} holds scores of {header.get('benchmark')}, not of {benchmark.name}")
+        headers.append(header)
+        latest |= {row_key(row): row for row in rows if "file" in row}
+    if any(header != headers[0] for header in headers):
+        raise UserError("the score files were made by different judges: report them one by one")
+    return headers[0], list(latest.values())
+
+
+def _refusal(benchmark: Benchmark, missing: dict[str, dict[str, Any]]) -> str:
+    arm, found = next(iter(missing.items()))
+    where = f" in {arm}" if arm else ""
+    if not found["missing"]:
+        return (
+            f"{found['foreign']} images{where} are of prompts that are not {benchmark.title}'s: --partial reports them"
+        )
+    why = f"; {found['failed']} failed, such as {found['failed_examples'][0]}" if found["failed"] else ""
+    return (
+        f"{found['missing']} of {found['expected']} images{where} have no score (such as of prompt "
+        f"{found['missing_examples'][0]}){why}: no headline without them; --partial reports what there is"
+    )
+
+
+def _arm(benchmark: Benchmark, rows: Sequence[Row], counts: dict[str, Any]) -> dict[str, Any]:
+    scored = [row for row in rows if "value" in row]
+    if not scored:
+        return {"overall": None, "groups": {}, "counts": counts}
+    values = np.array([row["value"] for row in scored], dtype=np.float64)
+    prompts, groups = (np.array([row[key] for row in scored]) for key in ("id", "group"))
+    names = dict.fromkeys(item.group for item in benchmark.items())
+    present = [*(n for n in names if n in groups), *(n for n in dict.fromkeys(groups.tolist()) if n not in names)]
+    return {
+        "overall": benchmark.overall(values, prompts, groups),
+        "groups": {name: figure(values[groups == name], prompts[groups == name]) for name in present},
+        "extras": benchmark.extras(scored),
+        "counts": counts,
+    }
+
+
+def _samples(folder: Path | None) -> int | None:
+    run = _run(folder)
+    return run["samples"] if run else None
+
+
+def _run(folder: Path | None) -> dict[str, Any] | None:
+    """How a folder was drawn, if this project drew it."""
+    if folder is None or not (folder / RUN).is_file():
+        return None
+    record = read_json_object(folder / RUN)
+    if not isinstance(record.get("samples"), int):
+        raise UserError(f"{folder / RUN} was not written by a benchmark's draw")
+    return record
+
+
+def _chains(folder: Path | None) -> dict[tuple[str, int], Row]:
+    """The logged chain of every image: (item, index) -> its rounds and independent drafts."""
+    if folder is None:
+        return {}
+    chains: dict[tuple[str, int], Row] = {}
+    for path in chain_files(folder):
+        for row in read_records(path)[1]:
+            chains |= {(row["item"], index): chain for index, chain in enumerate(row["chains"])}
+    return chains

@@ -1,4 +1,4 @@
-"""Random scorers of the real architectures, small enough for a test; built from configurations, nothing is downloaded."""
+"""Random scorers of the real architectures, small enough for a test; built from configurations."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def bench(model: Janus, options: argparse.Namespace, rows: list[dict[str, Any]])
 def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft", help="a model with trained weights")
-    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
+    parser.add_argument("--preset", choices=("tiny", *PRESETS), help="random weights of this size instead")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--batch", default="4,16")

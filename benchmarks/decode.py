@@ -53,6 +53,7 @@ from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, KV, cache_dtype, load
 from janus_r1.model.memory import step_bytes
 from janus_r1.model.presets import PRESETS, preset_config, random_model
 from janus_r1.worlds.shapes.prompts import split
+from janus_r1.worlds.shapes.training.model import tiny_config
 
 RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
 
@@ -115,7 +116,8 @@ def left_padded(model: Janus, prompts: list[Text]) -> tuple[torch.Tensor, torch.
 def random_janus(preset: str, dtype: str, device: str) -> Janus:
     """Random weights; the embedded tokenizer spells the special tokens, whatever the vocabulary's size."""
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny-base")
-    core = random_model(preset_config(preset, len(tokenizer)), 0, DTYPES[dtype], device)
+    config = tiny_config(len(tokenizer)) if preset == "tiny" else preset_config(preset, len(tokenizer))
+    core = random_model(config, 0, DTYPES[dtype], device)
     janus = Janus(core, tokenizer).eval()
     special = janus.layout.special
     settings = core.generation_config  # what transformers' generate asks for
@@ -230,7 +232,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
 def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft", help="a model with trained weights")
-    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
+    parser.add_argument("--preset", choices=("tiny", *PRESETS), help="random weights of this size instead")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", default="1,4,16,64")
     parser.add_argument("--tokens", type=int, default=0, help="ids an image, to try a large model in short")

@@ -205,7 +205,7 @@ def stage_of(options: argparse.Namespace) -> RlStage:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft")
-    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead")
+    parser.add_argument("--preset", choices=("tiny", *PRESETS), help="random weights of this size instead")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--rows", type=int, default=32, help="chains at once in learning, and in the official arm")

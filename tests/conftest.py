@@ -12,9 +12,9 @@ import torch
 
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import save
-from janus_r1.model.presets import random_model, tiny_config
+from janus_r1.model.presets import random_model
 from janus_r1.model.tokenizer import train_tokenizer
-from janus_r1.train.pretrain import tokenizer_corpus
+from janus_r1.worlds.shapes.training.model import tiny_config, tokenizer_corpus
 
 
 @pytest.fixture(autouse=True)

@@ -18,12 +18,11 @@ from janus_r1.eval.audit_report import main as compare
 from janus_r1.eval.report import markdown
 from janus_r1.eval.world import EvalOptions, choose_prompts
 from janus_r1.sheet import sheet, side_by_side
-from janus_r1.worlds.shapes.failures import KINDS, failure_kind
-from janus_r1.worlds.shapes.parse import parse
+from janus_r1.worlds.shapes.language import parse
 from janus_r1.worlds.shapes.prompts import alterations, train_prompts
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Scene, SceneObject, sample_scene
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.questions import KINDS, failure_kind
+from janus_r1.worlds.shapes.scene import Scene, SceneObject, render, sample_scene
+from janus_r1.worlds.shapes.verifier import verify
 
 EMPTY = render(Scene("black", ()))
 

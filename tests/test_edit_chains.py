@@ -21,7 +21,7 @@ from janus_r1.train.prepare import freeze
 from janus_r1.train.rl import trajectory
 from janus_r1.train.rl.policy import Policy
 from janus_r1.worlds.shapes.edit_cases import train_edits
-from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import render
 
 CASES = list(islice(train_edits(random.Random(3)), 3))
 SAMPLED = {"rounds": 3, "early_stop": False, "text_temperature": 1.0, "text_top_k": 0, "max_reason_tokens": 7}

@@ -19,11 +19,11 @@ from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.layout import Drawn, Row, Seen, Text
 from janus_r1.train.objective import targets
-from janus_r1.worlds.shapes.differences import FATES, fates, statements
 from janus_r1.worlds.shapes.edit_cases import train_edits
-from janus_r1.worlds.shapes.instructions import parse_instruction
+from janus_r1.worlds.shapes.language import parse_instruction
+from janus_r1.worlds.shapes.questions import FATES, fates, statements
 from janus_r1.worlds.shapes.scene import Scene, SceneObject
-from janus_r1.worlds.shapes.verify import find_objects
+from janus_r1.worlds.shapes.verifier import find_objects
 from janus_r1.worlds.shapes.verify_edit import verify_edit
 
 # ----------------------------------------------------------------------------------- world's cases

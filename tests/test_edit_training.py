@@ -19,7 +19,6 @@ from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Text
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets
-from janus_r1.train.pretrain import PretrainRecipe, PretrainStage, tokenizer_corpus
 from janus_r1.train.rl.edit_prompts import EditTask, tasks
 from janus_r1.train.rl.figures import chain_figures
 from janus_r1.train.rl.recipe import RlRecipe
@@ -27,7 +26,9 @@ from janus_r1.train.rl.rollout import roll_out
 from janus_r1.train.rl.stage import RlStage
 from janus_r1.train.sft import SftRecipe, SftStage
 from janus_r1.worlds.shapes.edits import KINDS
-from janus_r1.worlds.shapes.instructions import parse_instruction
+from janus_r1.worlds.shapes.language import parse_instruction
+from janus_r1.worlds.shapes.training.model import tokenizer_corpus
+from janus_r1.worlds.shapes.training.pretrain import PretrainRecipe, PretrainStage
 
 # ------------------------------------------------------------------------------------------ stages
 

@@ -21,7 +21,7 @@ from janus_r1.worlds.shapes.edit_cases import (
     train_edits,
 )
 from janus_r1.worlds.shapes.edits import KINDS, MAX_OBJECTS, CannotEdit, Edit, apply, apply_all, locate, stands
-from janus_r1.worlds.shapes.instructions import parse_instruction, write
+from janus_r1.worlds.shapes.language import parse_instruction, write
 from janus_r1.worlds.shapes.questions import describe
 from janus_r1.worlds.shapes.scene import (
     GAP,

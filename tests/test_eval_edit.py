@@ -12,8 +12,7 @@ from janus_r1.errors import UserError
 from janus_r1.eval.edit import MAX_PSNR, EditEvalOptions, evaluate_edit
 from janus_r1.eval.report import markdown
 from janus_r1.worlds.shapes.edit_cases import FAMILIES, edit_split
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Scene
+from janus_r1.worlds.shapes.scene import Scene, render
 
 CASES = edit_split("test")[:12]
 TARGETS = {case.instruction.text: render(case.target) for case in CASES}

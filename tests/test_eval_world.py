@@ -14,9 +14,8 @@ from janus_r1.errors import UserError
 from janus_r1.eval.report import markdown, print_report
 from janus_r1.eval.world import EvalOptions, choose_prompts, evaluate_world
 from janus_r1.worlds.shapes.prompts import GENEVAL_COUNTS, split
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Scene, sample_scene
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.scene import Scene, render, sample_scene
+from janus_r1.worlds.shapes.verifier import verify
 
 DESCRIPTIONS = {p.text: p.description for name in ("test", "dense", "held_out") for p in split(name)}
 WRONG = render(Scene("black", ()))

@@ -19,6 +19,7 @@ from janus_r1.model import memory
 from janus_r1.model.loading import describe, load
 from janus_r1.model.memory import estimate, kv_bytes, weight_bytes
 from janus_r1.model.presets import preset_config, random_model
+from janus_r1.worlds.shapes.training.model import tiny_config
 
 PUBLISHED = {"1b": 4.18e9, "7b": 14.84e9}  # bytes of DeepSeek's bfloat16 checkpoints
 
@@ -39,7 +40,7 @@ def test_weights_of_a_loaded_model(tiny_folder, dtype):
 
 
 def test_a_random_model_is_made_in_its_dtype():
-    core = random_model(preset_config("tiny", 400), 0, torch.bfloat16)
+    core = random_model(tiny_config(400), 0, torch.bfloat16)
     kept = {p.dtype for name, p in core.named_parameters() if "vqmodel" not in name}
     assert kept == {torch.bfloat16} and torch.get_default_dtype() == torch.float32
     assert {p.dtype for p in core.model.vqmodel.parameters()} == {torch.float32}

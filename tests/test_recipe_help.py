@@ -30,9 +30,10 @@ def test_help_follows_imports_and_spells_out_named_types():
 
 
 def test_help_of_a_real_recipe_imports_nothing_heavy():
-    code = "import sys; from janus_r1.recipe_help import help_of; print(help_of('janus_r1.train.vq', 'VqRecipe'));"
+    code = "import sys; from janus_r1.recipe_help import help_of\n"
+    code += "print(help_of('janus_r1.worlds.shapes.training.vq', 'VqRecipe'))\n"
     code += "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--run.steps INT  (default: 4500)" in done.stdout
     assert "--codes INT  (default: 2048)" in done.stdout
-    assert help_of("janus_r1.train.vq", "VqRecipe") in done.stdout
+    assert help_of("janus_r1.worlds.shapes.training.vq", "VqRecipe") in done.stdout

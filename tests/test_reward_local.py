@@ -23,8 +23,7 @@ from janus_r1.rewards.yes_no import spelling
 from janus_r1.worlds.shapes.edit_cases import edit_split
 from janus_r1.worlds.shapes.mistakes import side_effects
 from janus_r1.worlds.shapes.prompts import split
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Description, Slot, sample_scene
+from janus_r1.worlds.shapes.scene import Description, Slot, render, sample_scene
 
 
 def picture(description: Description, seed: int = 0) -> np.ndarray:

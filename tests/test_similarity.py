@@ -11,7 +11,7 @@ import pytest
 from janus_r1.errors import UserError
 from janus_r1.eval.similarity import C1, edited_region, psnr, ssim
 from janus_r1.worlds.shapes.edit_cases import sample_case
-from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import render
 
 
 def pictures() -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from janus_r1.model.janus import Janus
-from janus_r1.model.presets import random_model, tiny_config
+from janus_r1.model.presets import random_model
+from janus_r1.worlds.shapes.training.model import tiny_config
 from originals import write_original
 
 MEASURE = """

@@ -25,11 +25,11 @@ from janus_r1.train.loop import RunOptions
 from janus_r1.train.muon import Muon, orthogonalise
 from janus_r1.train.objective import NextToken
 from janus_r1.train.prepare import freeze, prepare
-from janus_r1.train.pretrain import PretrainRecipe, pretrain
 from janus_r1.train.schedule import lr_share
 from janus_r1.train.sft import SftRecipe, SftStage
-from janus_r1.train.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
-from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import render
+from janus_r1.worlds.shapes.training.pretrain import PretrainRecipe, pretrain
+from janus_r1.worlds.shapes.training.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
 from killing import kill_after_first_checkpoint, run_code
 
 
@@ -62,10 +62,12 @@ def stage_code(stage: str, out: Path, parts: dict[str, str]) -> str:
         "pretrain": f"PretrainRecipe(run=run, vq={parts['vq']!r}, **{SMALL})",
         "sft": f"SftRecipe(run=run, model={parts['base']!r}, candidates={parts['candidates']!r}, rows=8)",
     }
-    module = {"train_vq": "vq"}.get(stage, stage)
+    module = {"train_vq": "worlds.shapes.training.vq", "pretrain": "worlds.shapes.training.pretrain"}.get(
+        stage, "train.sft"
+    )
     recipe = recipes[stage]
     return (
-        f"import sys\nfrom janus_r1.train.{module} import *\nfrom janus_r1.train.loop import RunOptions\n"
+        f"import sys\nfrom janus_r1.{module} import *\nfrom janus_r1.train.loop import RunOptions\n"
         f"run = RunOptions(out={str(out)!r}, steps=12, save_every=3, preview_every=4, log_every=1, threads=1, "
         f"ema=0.5)\n"
         f"{stage}({recipe}, resume='resume' in sys.argv)\n"
@@ -378,7 +380,7 @@ def test_of_two_crowded_codes_the_rarer_one_moves():
 def test_candidates_never_show_a_held_out_pair(parts, tmp_path, monkeypatch):
     """Drafts, renderings and near misses of training prompts: what is rendered avoids held-out pairs."""
     from janus_r1.data import build as building
-    from janus_r1.worlds.shapes.prompts import HELD_OUT
+    from janus_r1.worlds.shapes.scene import HELD_OUT
 
     rendered = []
     monkeypatch.setattr(building, "render", lambda scene: rendered.append(scene) or render(scene))

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from janus_r1.worlds.base import Check
 from janus_r1.worlds.shapes.edit_cases import EditCase, edit_split, train_edits
 from janus_r1.worlds.shapes.edits import CannotEdit
-from janus_r1.worlds.shapes.instructions import parse_instruction
+from janus_r1.worlds.shapes.language import parse_instruction
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import STEP, Scene, SceneObject
-from janus_r1.worlds.shapes.verify_edit import EditVerification, check_edit, look, verify_edit
+from janus_r1.worlds.shapes.scene import STEP, Scene, SceneObject, render
+from janus_r1.worlds.shapes.verifier import look
+from janus_r1.worlds.shapes.verify_edit import check_edit, verify_edit
 
 RED, BLUE = SceneObject("circle", "red", "small", 8, 24), SceneObject("square", "blue", "large", 36, 28)
 PINK = SceneObject("circle", "pink", "small", 8, 24)
@@ -27,7 +28,7 @@ def training(count: int) -> list[EditCase]:
     return list(itertools.islice(train_edits(random.Random(2)), count))
 
 
-def judge(text: str, source: Scene, result: Scene) -> EditVerification:
+def judge(text: str, source: Scene, result: Scene) -> Check:
     edits = parse_instruction(text)
     assert edits is not None
     return verify_edit(render(source), render(result), edits)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from janus_r1.train.loop import RunOptions
-from janus_r1.train.vision import KINDS, VisionRecipe, VisionStage, patch_words, told_apart
 from janus_r1.worlds.shapes.prompts import train_prompts
 from janus_r1.worlds.shapes.questions import checklist
 from janus_r1.worlds.shapes.scene import Scene, SceneObject, sample_scene
+from janus_r1.worlds.shapes.training.vision import KINDS, VisionRecipe, VisionStage, patch_words, told_apart
 
 
 def test_a_patch_is_named_after_what_covers_it():

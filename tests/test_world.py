@@ -12,7 +12,6 @@ from PIL import Image, ImageFilter
 
 from janus_r1.worlds.shapes.prompts import GENEVAL_COUNTS, alterations, is_held_out, sample_prompt, split, train_prompts
 from janus_r1.worlds.shapes.questions import ask, describe
-from janus_r1.worlds.shapes.render import render
 from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -25,9 +24,10 @@ from janus_r1.worlds.shapes.scene import (
     SceneObject,
     Slot,
     holds,
+    render,
     sample_scene,
 )
-from janus_r1.worlds.shapes.verify import find_objects, verify, verify_scene
+from janus_r1.worlds.shapes.verifier import find_objects, verify, verify_scene
 
 ONE_RED_CIRCLE = Description((Slot("circle", "red"),))
 

@@ -7,17 +7,8 @@ import random
 
 import pytest
 
-from janus_r1.worlds.shapes.parse import parse
-from janus_r1.worlds.shapes.prompts import (
-    JOINERS,
-    NUMBERS,
-    OPENINGS,
-    RELATION_WORDS,
-    phrase,
-    plural,
-    split,
-    train_prompts,
-)
+from janus_r1.worlds.shapes.language import JOINERS, NUMBERS, OPENINGS, RELATION_WORDS, parse, phrase, plural
+from janus_r1.worlds.shapes.prompts import split, train_prompts
 from janus_r1.worlds.shapes.scene import Description, Slot
 
 RING = Slot("ring", "orange")

@@ -6,12 +6,20 @@ import random
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from janus_r1.worlds.shapes.components import components
 from janus_r1.worlds.shapes.edits import places
-from janus_r1.worlds.shapes.overlap import MIN_OVERLAP, crop, match_shape
-from janus_r1.worlds.shapes.render import shape_mask
-from janus_r1.worlds.shapes.scene import IMAGE_SIZE, SHAPES, STEP, SceneObject, clear, random_description, sample_scene
+from janus_r1.worlds.shapes.scene import (
+    IMAGE_SIZE,
+    SHAPES,
+    STEP,
+    SceneObject,
+    clear,
+    random_description,
+    sample_scene,
+    shape_mask,
+)
+from janus_r1.worlds.shapes.verifier import MIN_OVERLAP, crop, match_shape
 
 
 def flooded(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -31,10 +39,10 @@ def flooded(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.5, 0.6, 0.8, 1.0])
-def test_components_are_those_of_a_flood_fill(share):
+def test_components_come_in_reading_order_as_a_flood_fill_finds_them(share):
     for seed in range(6):
         mask = np.random.default_rng(seed).random((24, 31)) < share
-        labels, count = components(mask)
+        labels, count = ndimage.label(mask)
         expected, number = flooded(mask)
         assert count == number and (labels == expected).all()
 

@@ -25,6 +25,16 @@ EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, an
 SOURCE = "source.png"
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is asked of a model: an image that fulfils the prompt, or an edit of a source."""
+
+    prompt: str
+    """For an edit: the instruction."""
+    source: np.ndarray | None = None
+    """Of an edit: the image before it, uint8 [H, W, 3] of any size."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How chains are sampled. The same settings, prompts and weights reproduce them exactly."""

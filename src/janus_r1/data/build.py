@@ -24,9 +24,8 @@ from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
 from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, near_miss, train_prompts
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Description, sample_scene
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.scene import Description, render, sample_scene
+from janus_r1.worlds.shapes.verifier import verify
 
 
 @dataclass

@@ -22,7 +22,7 @@ from janus_r1.data.own_edits import OwnEdits
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
-from janus_r1.worlds.shapes.verify import look
+from janus_r1.worlds.shapes.verifier import look
 from janus_r1.worlds.shapes.verify_edit import check_edit
 
 

@@ -13,13 +13,12 @@ from itertools import islice
 
 import numpy as np
 
-from janus_r1.worlds.shapes.differences import statements
 from janus_r1.worlds.shapes.edit_cases import FAMILIES, EditCase, Family, Instruction, train_edits
 from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Scene
-from janus_r1.worlds.shapes.verify import View, look
+from janus_r1.worlds.shapes.questions import statements
+from janus_r1.worlds.shapes.scene import Scene, render
+from janus_r1.worlds.shapes.verifier import View, look
 from janus_r1.worlds.shapes.verify_edit import make_plan
 
 COMPARED = 7  # statements a checklist

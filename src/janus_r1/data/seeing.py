@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from janus_r1.layout import Layout, Row, Seen
 from janus_r1.worlds.shapes.prompts import Prompt, near_miss, train_prompts
 from janus_r1.worlds.shapes.questions import ask, checklist
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Scene, sample_scene
-from janus_r1.worlds.shapes.verify import verify_scene
+from janus_r1.worlds.shapes.scene import Scene, render, sample_scene
+from janus_r1.worlds.shapes.verifier import verify_scene
 
 WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
 CHECKED = 7  # items a checklist

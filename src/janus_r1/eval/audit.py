@@ -17,8 +17,8 @@ from janus_r1.eval.balance import in_turn
 from janus_r1.eval.drafts import Sampler, Verifier
 from janus_r1.eval.statistics import Figure, figure
 from janus_r1.eval.world import EvalOptions, choose_prompts
-from janus_r1.worlds.shapes.failures import KINDS, OTHER, failure_kind
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.questions import KINDS, OTHER, failure_kind
+from janus_r1.worlds.shapes.verifier import verify
 
 ERRORS = ("accepted_wrong", "rejected_right")
 

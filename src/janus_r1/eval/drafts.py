@@ -11,14 +11,14 @@ import numpy as np
 
 from janus_r1.chain import Chain, Round, Settings
 from janus_r1.eval.checks import check_chains
+from janus_r1.worlds.base import Check
 from janus_r1.worlds.shapes.prompts import Prompt
 from janus_r1.worlds.shapes.scene import Description
-from janus_r1.worlds.shapes.verify import Verification
 
 CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
 
 Sampler = Callable[[list[str], Settings], list[Chain]]
-Verifier = Callable[[np.ndarray, Description], Verification]
+Verifier = Callable[[np.ndarray, Description], Check]
 
 
 class Drafts(NamedTuple):

@@ -21,10 +21,12 @@ from janus_r1.chain import Chain, Round, Settings
 from janus_r1.eval.checks import EDIT_SPLITS, check_chains, check_counts, check_families, check_rounds, check_split
 from janus_r1.eval.similarity import edited_region, psnr, ssim
 from janus_r1.eval.statistics import Bounds, Figure, Rows, figure, judge_figures, mean_of
+from janus_r1.worlds.base import Check
 from janus_r1.worlds.shapes.edit_cases import EditCase, describe_target, edit_split
 from janus_r1.worlds.shapes.edits import KINDS
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.verify_edit import EditVerification, View, check_edit, look
+from janus_r1.worlds.shapes.scene import render
+from janus_r1.worlds.shapes.verifier import View, look
+from janus_r1.worlds.shapes.verify_edit import check_edit
 
 PLACED = {"recolour", "replace", "remove"}  # edits that happen where an object stands
 MAX_PSNR = 60.0  # dB; equal pictures would have infinitely many, and rounding alone costs 59
@@ -77,7 +79,7 @@ class Pictured:
     target: np.ndarray
     found: View
 
-    def check(self, image: np.ndarray) -> EditVerification:
+    def check(self, image: np.ndarray) -> Check:
         return check_edit(self.found, look(image), self.case.instruction.edits)
 
     @property
@@ -138,14 +140,12 @@ def _pictured(case: EditCase) -> Pictured:
 class _Scored:
     chain: Chain
     case: Pictured
-    rounds: list[EditVerification]
+    rounds: list[Check]
 
 
-def _scored_chains(
-    chains: Sequence[Chain], cases: Sequence[Pictured]
-) -> tuple[list[list[EditVerification] | None], list[str]]:
+def _scored_chains(chains: Sequence[Chain], cases: Sequence[Pictured]) -> tuple[list[list[Check] | None], list[str]]:
     """Of every chain what holds in each round, or ``None``; and what went wrong."""
-    scored: list[list[EditVerification] | None] = []
+    scored: list[list[Check] | None] = []
     failures: list[str] = []
     for chain, case in zip(chains, cases, strict=True):
         try:
@@ -156,16 +156,16 @@ def _scored_chains(
     return scored, failures
 
 
-def _judged(case: Pictured, item: Round) -> EditVerification:
+def _judged(case: Pictured, item: Round) -> Check:
     if not np.isfinite(item.verdict.p_yes):
         raise ValueError(f"p_yes {item.verdict.p_yes}")
     return case.check(item.pixels)
 
 
-def _holds(found: EditVerification) -> dict[str, float]:
+def _holds(found: Check) -> dict[str, float]:
     return {
         "following": float(found.following.correct),
-        "preserving": float(found.preserving.correct),
+        "preserving": float(found.preserving is None or found.preserving.correct),
         "both": float(found.correct),
     }
 
@@ -173,7 +173,7 @@ def _holds(found: EditVerification) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------ figures
 
 
-def _report(rows: Rows, found: Sequence[EditVerification]) -> dict[str, Any]:
+def _report(rows: Rows, found: Sequence[Check]) -> dict[str, Any]:
     """The three checks, over all, over edits of one step, and by edit type."""
     held = [_holds(one) for one in found]
     by_check = {check: rows.by_family(np.array([one[check] for one in held])) for check in CHECKS}

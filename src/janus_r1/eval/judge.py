@@ -20,7 +20,7 @@ from janus_r1.eval.world import choose_prompts
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.worlds.shapes.prompts import Prompt
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.verifier import verify
 
 Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from janus_r1.eval.statistics import figure
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Description, Scene, Slot, random_description, sample_scene
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.scene import Description, Scene, Slot, random_description, render, sample_scene
+from janus_r1.worlds.shapes.verifier import verify
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from janus_r1.eval.controls import controls
 from janus_r1.eval.drafts import Bench, Drafts, Sampler, Verifier, at
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
 from janus_r1.worlds.shapes.prompts import Prompt, split
-from janus_r1.worlds.shapes.verify import verify
+from janus_r1.worlds.shapes.verifier import verify
 
 
 @dataclass(frozen=True)

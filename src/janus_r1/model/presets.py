@@ -1,4 +1,4 @@
-"""Sizes of models that are built from nothing. ``tiny`` is trained here on a laptop.
+"""Sizes of models that are built from nothing.
 
 Every preset has the architecture of Janus-Pro (SigLIP, Llama, VQ-16's layout, two-layer
 aligners, untied text head); only the numbers differ. ``1b`` and ``7b`` are Janus-Pro's own sizes;
@@ -16,7 +16,7 @@ from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from janus_r1.errors import UserError
 
-PRESETS = ("tiny", "100m", "1b", "7b")
+PRESETS = ("100m", "1b", "7b")
 
 
 def janus_config(text: LlamaConfig, vision: JanusVisionConfig, vq: JanusVQVAEConfig) -> JanusConfig:
@@ -42,32 +42,6 @@ def llama_config(
     )
 
 
-def tiny_vq_config(num_embeddings: int = 2048) -> JanusVQVAEConfig:
-    """64x64 pixels <-> 8x8 ids. One resolution step less than VQ-16, so a patch is 8 pixels."""
-    return JanusVQVAEConfig(
-        embed_dim=8,
-        num_embeddings=num_embeddings,
-        latent_channels=64,
-        base_channels=64,
-        channel_multiplier=[1, 1, 1, 1],
-        num_res_blocks=0,
-        num_patches=8,
-        projection_dim=256,
-        image_token_embed_dim=256,
-    )
-
-
-def tiny_config(
-    vocab_size: int, num_embeddings: int = 2048, hidden: int = 256, layers: int = 5, intermediate: int = 640
-) -> JanusConfig:
-    """The ``tiny`` preset; about 4 M parameters in the language model."""
-    vision = JanusVisionConfig(
-        hidden_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8, num_image_tokens=64
-    )
-    text = llama_config(vocab_size, hidden, intermediate, layers, heads=max(1, hidden // 64), positions=1024)
-    return janus_config(text, vision, tiny_vq_config(num_embeddings))
-
-
 def pro_config(
     hidden: int,
     intermediate: int,
@@ -83,15 +57,13 @@ def pro_config(
 
 
 def preset_config(name: str, vocab_size: int) -> JanusConfig:
-    """``tiny``, ``100m``, ``1b`` or ``7b``; ``vocab_size`` is that of the tokenizer.
+    """``100m``, ``1b`` or ``7b``; ``vocab_size`` is that of the tokenizer.
 
     Janus-Pro's own vocabulary is larger than its tokenizer's, so 1b and 7b keep 102,400 rows.
 
     Raises:
         UserError: for another name.
     """
-    if name == "tiny":
-        return tiny_config(vocab_size)
     if name == "100m":  # 85 M in the layers, 13 M in text embeddings and head
         vision = JanusVisionConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=6)
         return pro_config(768, 2048, 12, 12, max(vocab_size, 8192), vision, base_channels=64)

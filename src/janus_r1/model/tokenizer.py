@@ -1,4 +1,4 @@
-"""Special tokens by name, and the small tokenizer of the ``tiny`` preset.
+"""Special tokens by name, and small tokenizers for models from nothing.
 
 Ids differ between Janus-Pro 1B, 7B and tiny, so nothing in this package holds an id as a number:
 :class:`SpecialTokens` looks every one up by its name.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score
+from janus_r1.worlds.base import FAIL_CEILING, Check
 from janus_r1.worlds.shapes.edits import CannotEdit
-from janus_r1.worlds.shapes.instructions import parse_instruction
-from janus_r1.worlds.shapes.parse import parse
+from janus_r1.worlds.shapes.language import parse, parse_instruction
 from janus_r1.worlds.shapes.scene import IMAGE_SIZE
-from janus_r1.worlds.shapes.verify import FAIL_CEILING, Verification, verify
-from janus_r1.worlds.shapes.verify_edit import EditVerification, verify_edit
+from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds.shapes.verify_edit import verify_edit
 
 
 class WorldReward:
@@ -41,17 +41,17 @@ class WorldReward:
         found = examine(item)
         if isinstance(found, Abstained):
             return found
-        if isinstance(found, Verification):
+        if found.preserving is None:
             return self._of(found)
         follow, preserve = self.edit_weights
         mean = (follow * self._of(found.following) + preserve * self._of(found.preserving)) / (follow + preserve)
         return mean if found.correct or not self.joint else FAIL_CEILING * mean
 
-    def _of(self, found: Verification) -> float:
+    def _of(self, found: Check) -> float:
         return float(found.correct) if self.binary else found.score
 
 
-def examine(item: Scorable) -> Verification | EditVerification | Abstained:
+def examine(item: Scorable) -> Check | Abstained:
     """What the verifier finds in a picture or an edit, or why it cannot say."""
     for pixels in item.images:
         if pixels.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):

@@ -13,7 +13,7 @@ from janus_r1.model.janus import Janus
 from janus_r1.sheet import sheet
 from janus_r1.worlds.shapes.edit_cases import train_edits
 from janus_r1.worlds.shapes.prompts import train_prompts
-from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import render
 
 
 def chain_sheet(janus: Janus, rounds: int, count: int = 6, edits: int = 0) -> np.ndarray:

@@ -19,12 +19,18 @@ examples:
   janus-r1 data splits --examples 10 --json"""
 
 STAGES: dict[str, tuple[Recipe, str]] = {
-    "vq": (("janus_r1.train.vq", "VqRecipe", "train_vq"), "Train the image tokenizer of a from-scratch model."),
+    "vq": (
+        ("janus_r1.worlds.shapes.training.vq", "VqRecipe", "train_vq"),
+        "Train the image tokenizer of a from-scratch model.",
+    ),
     "vision": (
-        ("janus_r1.train.vision", "VisionRecipe", "teach_vision"),
+        ("janus_r1.worlds.shapes.training.vision", "VisionRecipe", "teach_vision"),
         "Teach a from-scratch encoder words for patches.",
     ),
-    "pretrain": (("janus_r1.train.pretrain", "PretrainRecipe", "pretrain"), "Train a base model from nothing."),
+    "pretrain": (
+        ("janus_r1.worlds.shapes.training.pretrain", "PretrainRecipe", "pretrain"),
+        "Train a base model from nothing.",
+    ),
     "sft": (("janus_r1.train.sft", "SftRecipe", "sft"), "Finetune on candidates: draw, judge, redraw, edit."),
     "rl": (("janus_r1.train.rl.stage", "RlRecipe", "rl"), "Reinforce whole chains by rewards for drawing and judging."),
 }

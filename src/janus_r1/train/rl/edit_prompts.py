@@ -15,7 +15,7 @@ from janus_r1.errors import UserError
 from janus_r1.images import read_image
 from janus_r1.train.rl.prompts import PromptSource
 from janus_r1.worlds.shapes.edit_cases import FAMILIES, EditCase, Family, train_edits
-from janus_r1.worlds.shapes.render import render
+from janus_r1.worlds.shapes.scene import render
 
 TaskName = Literal["draw", "edit", "both"]
 

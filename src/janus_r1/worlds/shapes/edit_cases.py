@@ -30,7 +30,7 @@ from janus_r1.worlds.shapes.edits import (
     meant,
     stands,
 )
-from janus_r1.worlds.shapes.instructions import write
+from janus_r1.worlds.shapes.language import write
 from janus_r1.worlds.shapes.prompts import SPLIT_SEED
 from janus_r1.worlds.shapes.questions import enumerate_objects
 from janus_r1.worlds.shapes.scene import (
@@ -226,7 +226,7 @@ def edit_split(name: str) -> tuple[EditCase, ...]:
     return tuple(cases.values())
 
 
-def train_edits(rng: random.Random, families: Sequence[Family] = FAMILIES) -> Iterator[EditCase]:
+def train_edits(rng: random.Random, families: Sequence[str] = FAMILIES) -> Iterator[EditCase]:
     """Endless training cases, the ``families`` equally often; one that is named twice comes twice as often."""
     while True:
         case = sample_case(rng, rng.choice(families))

@@ -25,8 +25,8 @@ from janus_r1.worlds.shapes.scene import (
     SceneObject,
     Slot,
     holds,
+    name,
 )
-from janus_r1.worlds.shapes.verify import name
 
 Kind = Literal["recolour", "replace", "remove", "add", "move"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

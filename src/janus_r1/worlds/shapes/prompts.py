@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from janus_r1.worlds.shapes.scene import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Description, Slot, with_article
+from janus_r1.worlds.shapes.language import JOINERS, NUMBERS, OPENINGS, RELATION_WORDS, phrase, plural
+from janus_r1.worlds.shapes.scene import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, Description, Slot
 
 # GenEval's tags and its number of prompts for each.
 GENEVAL_COUNTS = {
@@ -44,48 +45,12 @@ HARD = ("binding", "repeated shape", "repeated colour")  # every word of the pic
 HARD_WEIGHT = 3.0
 SPLIT_SEED = 20260  # changing it makes other splits, and every committed result void
 
-OPENINGS = (
-    "",
-    "a photo of ",
-    "a picture of ",
-    "an image of ",
-    "a drawing of ",
-    "an icon of ",
-    "a painting of ",
-    "draw ",
-    "please draw ",
-    "show me ",
-    "paint ",
-    "make a picture of ",
-)
-RELATION_WORDS = {
-    "left of": ("left of", "to the left of", "on the left of"),
-    "right of": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
-}
-JOINERS = (" and ", " with ", " together with ", " beside ")
-NUMBERS = {2: "two", 3: "three", 4: "four"}
-
 
 @dataclass(frozen=True)
 class Prompt:
     text: str
     family: str
     description: Description
-
-
-# --------------------------------------------------------------------------------------- wording
-
-
-def phrase(slot: Slot) -> str:
-    """ "a small red circle", "an orange ring"."""
-    return with_article(" ".join(word for word in (slot.size, slot.colour, slot.shape) if word))
-
-
-def plural(slot: Slot) -> str:
-    shape = f"{slot.shape}es" if slot.shape == "cross" else f"{slot.shape}s"
-    return " ".join(word for word in (slot.size, slot.colour, shape) if word)
 
 
 # -------------------------------------------------------------------------------------- families

@@ -1,6 +1,6 @@
 """The exact check of an edit: two pictures and the edits asked for -> what holds, and why not.
 
-Like ``verify`` it is plain and reads pixels only. The source's objects, with the edits made on paper, say
+Like ``verifier`` it is plain and reads pixels only. The source's objects, with the edits made on paper, say
 what the result must hold. Objects found in the result are assigned to these so that most facts hold.
 Facts about the objects that the edits name count as *following*, all other facts as *preserving*.
 """
@@ -14,9 +14,10 @@ from math import hypot
 
 import numpy as np
 
+from janus_r1.worlds.base import Check, claims
 from janus_r1.worlds.shapes.edits import CannotEdit, Edit, locate, stands
-from janus_r1.worlds.shapes.scene import Slot, with_article
-from janus_r1.worlds.shapes.verify import FAIL_CEILING, Seen, Verification, View, look, name
+from janus_r1.worlds.shapes.scene import Slot, name, with_article
+from janus_r1.worlds.shapes.verifier import Seen, View, look
 
 PLACE_TOLERANCE = 3.0  # pixels that a centre may be off; the lattice of places has 4
 BACKGROUND_TOLERANCE = 30.0  # RGB distance; the closest two backgrounds are 63 apart
@@ -24,36 +25,7 @@ MAX_SEEN = 6  # a source with more objects is no scene of this world
 MAX_OPTIONS = 3  # likeliest objects that are tried for each one wanted
 
 
-@dataclass(frozen=True)
-class EditVerification:
-    """``following``: the instruction holds. ``preserving``: everything else is unchanged."""
-
-    following: Verification
-    preserving: Verification
-
-    @property
-    def correct(self) -> bool:
-        return self.following.correct and self.preserving.correct
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """All facts that fail."""
-        return (*self.following.failed, *self.preserving.failed)
-
-    @property
-    def reason(self) -> str:
-        """The first fact that fails, if any does."""
-        if self.correct:
-            return "the edit is made and everything else is unchanged"
-        return self.preserving.reason if self.following.correct else self.following.reason
-
-    @property
-    def verdict(self) -> str:
-        """As a model is to say it: "Yes, ..." or "No, ..."."""
-        return f"{'Yes' if self.correct else 'No'}, {self.reason}."
-
-
-def verify_edit(source: np.ndarray, result: np.ndarray, edits: Sequence[Edit]) -> EditVerification:
+def verify_edit(source: np.ndarray, result: np.ndarray, edits: Sequence[Edit]) -> Check:
     """Judge uint8 [64, 64, 3] ``result`` as the edited ``source``.
 
     Raises:
@@ -63,7 +35,7 @@ def verify_edit(source: np.ndarray, result: np.ndarray, edits: Sequence[Edit]) -
     return check_edit(look(source), look(result), edits)
 
 
-def check_edit(source: View, result: View, edits: Sequence[Edit]) -> EditVerification:
+def check_edit(source: View, result: View, edits: Sequence[Edit]) -> Check:
     """As :func:`verify_edit`, of pictures already looked at.
 
     Raises:
@@ -75,17 +47,9 @@ def check_edit(source: View, result: View, edits: Sequence[Edit]) -> EditVerific
         findings.preserving.append("the background has changed")
     edited = sum(w.facts for w in plan.wanted if w.edited) + len(plan.removed)
     kept = sum(w.facts for w in plan.wanted if not w.edited) + 2  # nothing new, the same background
-    return EditVerification(
-        _verification(findings.following, edited, "the instruction is fulfilled"),
-        _verification(findings.preserving, kept, "everything else is unchanged"),
-    )
-
-
-def _verification(failed: list[str], facts: int, praise: str) -> Verification:
-    if not failed:
-        return Verification(1.0, praise, facts, ())
-    share = max(0, facts - len(failed)) / facts
-    return Verification(FAIL_CEILING * share, failed[0], facts, tuple(failed))
+    preserving = Check(claims(kept, findings.preserving), "everything else is unchanged")
+    praise = "the edit is made and everything else is unchanged"
+    return Check(claims(edited, findings.following), praise, preserving)
 
 
 # ------------------------------------------------------------------------------- what is to be there

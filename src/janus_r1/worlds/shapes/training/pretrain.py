@@ -13,29 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from janus_r1.data.edit_examples import WorldEdits
 from janus_r1.data.seeing import Seeing, SeeingRecipe
-from janus_r1.errors import UserError
-from janus_r1.layout import EDIT_REQUEST, REGENERATE, SELF_CHECK, Row
+from janus_r1.layout import Row
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
-from janus_r1.model.presets import random_model, tiny_config
-from janus_r1.model.tokenizer import train_tokenizer
 from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import prepare
 from janus_r1.train.preview import chain_sheet
-from janus_r1.worlds.shapes.edit_cases import train_edits
-from janus_r1.worlds.shapes.mistakes import side_effects
 from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
-from janus_r1.worlds.shapes.questions import ask
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import Scene, sample_scene
-from janus_r1.worlds.shapes.verify import verify
-from janus_r1.worlds.shapes.verify_edit import verify_edit
+from janus_r1.worlds.shapes.scene import Scene, render, sample_scene
+from janus_r1.worlds.shapes.training.model import from_nothing, tokenizer_corpus
 
 
 @dataclass
@@ -75,52 +66,16 @@ class PretrainRecipe:
     intermediate: int = 640
 
 
-def tokenizer_corpus(count: int, seed: int = 0, edits: bool = False) -> list[str]:
-    """Texts of the world: prompts, answers, reasons, and the fixed strings of the layout; those of ``edits``, too."""
-    rng = random.Random(seed)
-    texts = []
-    for prompt in itertools.islice(train_prompts(rng), count):
-        scene = sample_scene(prompt.description, rng)
-        question, answer = ask(scene, prompt, rng)
-        other = next(train_prompts(rng))
-        reason = verify(render(scene), other.description).reason
-        texts += [f": {prompt.text}\n\n", f"\n{question}\n\n", f" {answer}", f"No, {reason}.", f"Yes, {reason}."]
-    texts += [SELF_CHECK, REGENERATE, "Yes, the image matches the prompt."] * 50
-    return texts + _editing_corpus(count, rng) if edits else texts
-
-
-def _editing_corpus(count: int, rng: random.Random) -> list[str]:
-    """Instructions, the string behind them, and what a verifier says about edits that went wrong."""
-    texts = [f"{EDIT_REQUEST}\n\n", "Yes, the edit is made and everything else is unchanged."] * 50
-    for case in itertools.islice(train_edits(rng), count):
-        source, result = render(case.source), render(next(iter(side_effects(case, rng).values())))
-        texts += [case.instruction.text, verify_edit(source, result, case.instruction.edits).verdict]
-        texts.append(verify_edit(source, source, case.instruction.edits).verdict)
-    return texts
-
-
-def from_nothing(recipe: PretrainRecipe) -> Janus:
-    """An untrained tiny model around the trained image tokenizer, with a text tokenizer of its own.
-
-    Raises:
-        UserError: if there is no image tokenizer.
-    """
-    try:
-        vq = JanusVQVAE.from_pretrained(recipe.vq)
-    except OSError:
-        raise UserError(f"no image tokenizer in {recipe.vq}: run janus-r1 train vq first, or set vq") from None
+def _from_nothing(recipe: PretrainRecipe) -> Janus:
     corpus = tokenizer_corpus(recipe.tokenizer_prompts, edits=recipe.edit_rows > 0)
-    words = train_tokenizer(corpus, recipe.vocab_size)
-    config = tiny_config(len(words), vq.config.num_embeddings, recipe.hidden, recipe.layers, recipe.intermediate)
-    core = random_model(config, recipe.run.seed)
-    core.model.vqmodel.load_state_dict(vq.state_dict())
-    return Janus(core, words)
+    sizes = (recipe.vocab_size, recipe.hidden, recipe.layers, recipe.intermediate)
+    return from_nothing(recipe.vq, corpus, *sizes, recipe.run.seed)
 
 
 class PretrainStage(Stage):
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
-        self.janus = load(recipe.model) if recipe.model else from_nothing(recipe)
+        self.janus = load(recipe.model) if recipe.model else _from_nothing(recipe)
         prepare(self.janus, recipe.train_vision, recipe.compile)
         self.janus.core.model.aligner.requires_grad_(recipe.train_vision)
         self.module = NextToken(self.janus)

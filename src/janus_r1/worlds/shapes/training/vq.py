@@ -23,11 +23,10 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from janus_r1.model import vq
 from janus_r1.model.janus import from_uint8, to_uint8
-from janus_r1.model.presets import tiny_vq_config
 from janus_r1.train.loop import RunOptions, Stage, run
 from janus_r1.train.optim import muon_for_encoders
-from janus_r1.worlds.shapes.render import render
-from janus_r1.worlds.shapes.scene import random_description, sample_scene
+from janus_r1.worlds.shapes.scene import random_description, render, sample_scene
+from janus_r1.worlds.shapes.training.model import tiny_vq_config
 
 
 @dataclass

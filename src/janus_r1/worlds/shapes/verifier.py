@@ -12,24 +12,29 @@ from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
+from scipy import ndimage
 
-from janus_r1.worlds.shapes.components import components
-from janus_r1.worlds.shapes.overlap import crop, match_shape
+from janus_r1.worlds.base import Check, claims
 from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
+    SHAPES,
+    SIZES,
     Description,
     Scene,
     Slot,
     holds,
     in_reading_order,
+    name,
+    shape_mask,
     with_article,
 )
 
 FOREGROUND_DISTANCE = 48.0  # RGB distance from the background at which a pixel belongs to an object
 MIN_AREA = 24  # smaller specks are noise: the smallest drawn object covers about 70 pixels
 SIZE_BOUNDARY = 20.0  # larger bounding side, pixels: below is small, above is large
-FAIL_CEILING = 0.49
+MIN_OVERLAP = 0.62  # a blob that overlaps every template less than this has no known shape
+SHIFTS = (0, -1, 1)
 
 _PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
 _NAMES = tuple(COLOURS)
@@ -56,31 +61,12 @@ class View:
     background: np.ndarray
 
 
-@dataclass(frozen=True)
-class Verification:
-    """``score`` is 1.0 when every fact holds, else 0.49 x the share of facts that hold."""
-
-    score: float
-    reason: str
-    facts: int
-    failed: tuple[str, ...]
-
-    @property
-    def correct(self) -> bool:
-        return not self.failed
-
-    @property
-    def verdict(self) -> str:
-        """As a model is to say it: "Yes, ..." or "No, ..."."""
-        return f"{'Yes' if self.correct else 'No'}, {self.reason}."
-
-
-def verify(pixels: np.ndarray, description: Description) -> Verification:
+def verify(pixels: np.ndarray, description: Description) -> Check:
     """Judge uint8 [64, 64, 3] pixels against a description."""
     return check(find_objects(pixels), description)
 
 
-def verify_scene(scene: Scene, description: Description) -> Verification:
+def verify_scene(scene: Scene, description: Description) -> Check:
     """Judge what a scene holds without rendering it: what :func:`verify` says of its picture, for nothing."""
     seen = [Seen(item.shape, item.colour, item.size, item.centre) for item in scene.objects]
     return check(in_reading_order(seen), description)
@@ -111,7 +97,7 @@ def _look(picture: bytes, shape: tuple[int, ...], dtype: str) -> View:
 
 def _objects_before(background: np.ndarray, image: np.ndarray) -> list[Seen]:
     distance = np.linalg.norm(image - background, axis=-1)
-    labels, count = components(distance > FOREGROUND_DISTANCE)
+    labels, count = ndimage.label(distance > FOREGROUND_DISTANCE)  # 4-connected, in reading order
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     seen = []
     for label in range(1, count + 1):
@@ -162,10 +148,58 @@ def _coverage(
     return crop(np.where(belongs | (coverage < 0.5), coverage, 0.0))
 
 
+# ---------------------------------------------------------------------------------------------------------- shapes
+
+
+def match_shape(blob: np.ndarray) -> str | None:
+    """The shape whose template fits ``blob`` [H, W] best, over nearby sizes and shifts.
+
+    Overlap is soft intersection over union, with the two centred or one pixel off centre.
+    """
+    placed, areas = _placed_templates(*blob.shape)
+    shared = np.minimum(placed, blob.ravel()).sum(1)
+    overlap = shared / (blob.sum() + areas - shared)
+    best = int(overlap.argmax())
+    each = len(SHIFTS) ** 2
+    return SHAPES[best // each % len(SHAPES)] if overlap[best] > MIN_OVERLAP else None
+
+
+@lru_cache(maxsize=128)
+def _placed_templates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What of every template lies over a blob, [N, height * width], and the templates' whole areas [N].
+
+    N runs over sizes, then shapes, then shifts.
+    """
+    side = min(max(height, width, min(SIZES.values()) - 4), max(SIZES.values()) + 4)
+    templates = [crop(shape_mask(shape, scale)) for scale in (side - 1, side, side + 1) for shape in SHAPES]
+    placed = [_over(height, width, t, y, x).ravel() for t in templates for y in SHIFTS for x in SHIFTS]
+    return np.stack(placed), np.array([t.sum() for t in templates for _ in range(len(SHIFTS) ** 2)], dtype=np.float32)
+
+
+def _over(height: int, width: int, template: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    """``template``, centred on [height, width] and then shifted; what stands out is cut off."""
+    room = max(template.shape) + 1
+    canvas = np.zeros((height + 2 * room, width + 2 * room), dtype=np.float32)
+    top, left = (
+        room + int((size - own) / 2) + shift
+        for size, own, shift in zip((height, width), template.shape, (dy, dx), strict=True)
+    )
+    canvas[top : top + template.shape[0], left : left + template.shape[1]] = template
+    return canvas[room : room + height, room : room + width]
+
+
+def crop(coverage: np.ndarray) -> np.ndarray:
+    """``coverage`` of pixels, [H, W], as far as it reaches 0.4."""
+    ys, xs = np.nonzero(coverage >= 0.4)
+    if len(ys) == 0:
+        return coverage
+    return coverage[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+
+
 # --------------------------------------------------------------------------------------- judging
 
 
-def check(seen: list[Seen], description: Description) -> Verification:
+def check(seen: list[Seen], description: Description) -> Check:
     """Assign objects to slots so that most facts hold, then report the facts that do not."""
     wanted = len(description.slots)
     facts = 1 + sum(_slot_facts(slot) for slot in description.slots) + len(description.relations)
@@ -178,11 +212,7 @@ def check(seen: list[Seen], description: Description) -> Verification:
             if not failed:
                 break
     assert best is not None
-    failed = [*_count_failure(seen, description), *best]
-    share = max(0, facts - len(failed)) / facts
-    if not failed:
-        return Verification(1.0, "the image matches the prompt", facts, ())
-    return Verification(FAIL_CEILING * share, failed[0], facts, tuple(failed))
+    return Check(claims(facts, [*_count_failure(seen, description), *best]))
 
 
 def _slot_facts(slot: Slot) -> int:
@@ -223,8 +253,3 @@ def _slot_failures(slot: Slot, item: Seen | None) -> list[str]:
     if slot.size is not None and item.size != slot.size:
         failures.append(f"the {item.shape or slot.shape or 'object'} is {item.size}, not {slot.size}")
     return failures
-
-
-def name(slot: Slot) -> str:
-    """How a slot is spoken of: "small red circle", "object"."""
-    return " ".join(word for word in (slot.size, slot.colour, slot.shape or "object") if word)

@@ -25,7 +25,6 @@ from janus_r1.model.presets import random_model
 from janus_r1.train.loop import RunOptions, Stage, run, share
 from janus_r1.train.optim import muon_for_encoders
 from janus_r1.train.processes import this_process
-from janus_r1.worlds.shapes.render import render, shape_mask
 from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -34,7 +33,9 @@ from janus_r1.worlds.shapes.scene import (
     SIZES,
     Scene,
     random_description,
+    render,
     sample_scene,
+    shape_mask,
 )
 
 KINDS: dict[str, tuple[str, ...]] = {

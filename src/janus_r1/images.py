@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -54,6 +54,36 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """
     _check(io.BytesIO(data), name)
     return _read(io.BytesIO(data), name)
+
+
+def to_pixels(image: Any) -> np.ndarray:
+    """What people hold as an image, as uint8 [H, W, 3]: a PIL image, a path, or an array.
+
+    Arrays are uint8 [H, W, 3] or [H, W]. Floats are refused: in [0, 1], [-1, 1] or [0, 255] they look alike.
+
+    Raises:
+        UserError: for anything else, saying what to do with it.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        with _one_line("the image"):
+            return np.array(_rgb(ImageOps.exif_transpose(image)))
+    if isinstance(image, bytes):
+        return decode_image(image, "the image")
+    if hasattr(image, "detach"):
+        raise UserError("an image is a tensor: pass PIL images, paths or uint8 arrays [H, W, 3]")
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"an image is a {type(image).__name__}: pass PIL images, paths or uint8 arrays [H, W, 3]")
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"images are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: scale to 0..255 and convert"
+        )
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise UserError(f"images are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: convert them first")
+    return image
 
 
 def _read(file: IO[bytes], name: str | Path, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:

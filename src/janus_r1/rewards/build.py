@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from janus_r1.errors import UserError, require
 from janus_r1.rewards.cache import Cache
 from janus_r1.rewards.chat import Chat, Patience
 from janus_r1.rewards.endpoint import EndpointReward
 from janus_r1.rewards.ensemble import Ensemble, OnAbstain
+from janus_r1.rewards.python import PythonReward, load_function
 from janus_r1.rewards.score import Reward
 from janus_r1.rewards.world import WorldReward
 
@@ -21,17 +22,19 @@ from janus_r1.rewards.world import WorldReward
 class RewardRecipe:
     """One reward of a recipe's list."""
 
-    kind: Literal["world", "endpoint", "local_vlm", "janus"]
+    kind: Literal["world", "endpoint", "local_vlm", "janus", "python"]
     """world: the exact verifier; endpoint: a model behind an OpenAI-compatible server; local_vlm: one
-    in this process; janus: a Janus checkpoint."""
+    in this process; janus: a Janus checkpoint; python: a function of yours."""
     weight: float = 1.0
     """Share in the weighted mean."""
     name: str | None = None
     """In logs and counts; the kind by default, numbered where it occurs twice."""
     model: str | None = None
     """endpoint: the name the server knows; local_vlm: a folder or Hub id; janus: also an embedded model."""
+    path: str | None = None
+    """python: ``my_rewards.py:score``, or ``package.module:score`` where it is installed; it is run."""
     url: str | None = None
-    """endpoint: base address, such as http://localhost:8000/v1."""
+    """endpoint: base address, such as http://localhost:8000/v1; of several replicas with commas between them."""
     api_key_env: str | None = None
     """endpoint: the environment variable that holds the API key; none for servers without one."""
     binary: bool = False
@@ -49,6 +52,12 @@ class RewardRecipe:
     """endpoint, local_vlm: abstain where P(yes) + P(no) is less."""
     top_logprobs: int = 20
     """endpoint: how many log-probs to ask for; some servers allow fewer."""
+    max_tokens: int = 1
+    """endpoint: of an answer; judges that think first need hundreds."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """endpoint: what else every question says, such as {chat_template_kwargs: {enable_thinking: false}}."""
+    text_fallback: bool = False
+    """endpoint: score 1 or 0 by the word where the server gives no log-probs; such answers are counted."""
     concurrency: int = 16
     """endpoint: questions asked at once."""
     tries: int = 5
@@ -69,12 +78,23 @@ class RewardRecipe:
 
 COMMON = {"kind", "weight", "name"}
 OF_EDITS = {"follow_weight", "preserve_weight"}
-OF_REQUESTS = {"concurrency", "tries", "timeout_s", "backoff_s", "batch_s", "cache"}
+OF_REQUESTS = {
+    "max_tokens",
+    "extra_body",
+    "text_fallback",
+    "concurrency",
+    "tries",
+    "timeout_s",
+    "backoff_s",
+    "batch_s",
+    "cache",
+}
 KNOWN = {
     "world": {"binary", "joint", *OF_EDITS},
     "endpoint": {"model", "url", "api_key_env", "decompose_words", "min_mass", "top_logprobs", *OF_EDITS, *OF_REQUESTS},
     "local_vlm": {"model", "min_mass", "batch_size", "dtype", *OF_EDITS},
     "janus": {"model", "batch_size", "dtype"},
+    "python": {"path"},
 }
 
 
@@ -95,18 +115,20 @@ def build_rewards(recipes: Sequence[RewardRecipe], device: str = "cpu", on_absta
 
 def _check(recipe: RewardRecipe, place: str) -> None:
     require(recipe.kind in KNOWN, f"{place}.kind must be one of {', '.join(KNOWN)}, not {recipe.kind!r}")
-    for field in fields(recipe):
-        useless = field.name not in COMMON | KNOWN[recipe.kind] and field.default is not MISSING
-        if useless and getattr(recipe, field.name) != field.default:
-            raise UserError(f"{place}.{field.name} means nothing for the kind {recipe.kind}: remove it")
+    plain = RewardRecipe(recipe.kind)
+    for key in (known.name for known in fields(recipe)):
+        if key not in COMMON | KNOWN[recipe.kind] and getattr(recipe, key) != getattr(plain, key):
+            raise UserError(f"{place}.{key} means nothing for the kind {recipe.kind}: remove it")
     require(recipe.weight > 0, f"{place}.weight must be positive, not {recipe.weight}: or remove the reward")
     if "model" in KNOWN[recipe.kind]:
         require(bool(recipe.model), f"{place} of the kind {recipe.kind} needs a model")
+    if recipe.kind == "python":
+        require(bool(recipe.path), f"{place} of the kind python needs a path, such as my_rewards.py:score")
     if recipe.kind == "endpoint":
         require(bool(recipe.url), f"{place} of the kind endpoint needs a url, such as http://localhost:8000/v1")
     edits = (recipe.follow_weight, recipe.preserve_weight)
     require(min(edits) >= 0 and sum(edits) > 0, f"{place}: follow_weight and preserve_weight must not both be 0")
-    for key in ("concurrency", "tries", "timeout_s", "batch_s", "batch_size", "top_logprobs"):
+    for key in ("concurrency", "tries", "timeout_s", "batch_s", "batch_size", "top_logprobs", "max_tokens"):
         require(getattr(recipe, key) > 0, f"{place}.{key} must be positive, not {getattr(recipe, key)}")
     for key in ("backoff_s", "decompose_words"):
         require(getattr(recipe, key) >= 0, f"{place}.{key} must not be negative")
@@ -141,6 +163,9 @@ def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:
         top_logprobs=recipe.top_logprobs,
         min_mass=recipe.min_mass,
         batch_s=recipe.batch_s,
+        max_tokens=recipe.max_tokens,
+        extra_body=recipe.extra_body,
+        text_fallback=recipe.text_fallback,
     )
 
 
@@ -173,9 +198,14 @@ def _janus(recipe: RewardRecipe, name: str, device: str) -> Reward:
     return JanusReward(load(str(recipe.model), recipe.dtype, device), recipe.batch_size, name)
 
 
+def _python(recipe: RewardRecipe, name: str, device: str) -> Reward:
+    return PythonReward(load_function(str(recipe.path)), name)
+
+
 _BUILD: dict[str, Callable[[RewardRecipe, str, str], Reward]] = {
     "world": _world,
     "endpoint": _endpoint,
     "local_vlm": _local_vlm,
     "janus": _janus,
+    "python": _python,
 }

@@ -7,6 +7,7 @@ nothing that could be seen. Redirects are refused, because they would carry the 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import random
 import ssl
@@ -53,16 +54,20 @@ class Failure:
 class Chat:
     """A model behind ``url`` (the base, as in ``http://localhost:8000/v1``). Safe to call from many threads.
 
+    A bare address gets the usual ``/v1``. Several addresses with commas between them are replicas of one server: calls
+    go to them in turn, and a try that failed goes to the next.
+
     Raises:
         UserError: for an address that is none, or a key that cannot stand in a header.
     """
 
     def __init__(self, url: str, model: str, api_key: str | None = None, patience: Patience | None = None) -> None:
-        self.url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        self.urls = [endpoint(part, "chat/completions") for part in url.split(",") if part.strip()]
+        self._turn = itertools.count()
         self.model, self.patience = model, patience or Patience()
         self._key = (api_key or "").strip()
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if not _is_address(self.url):
+        if not self.urls or not all(map(_is_address, self.urls)):
             raise UserError(f"{url!r} is not the address of an endpoint: use one like http://localhost:8000/v1")
         if not self._key.isascii() or not self._key.isprintable():
             raise UserError("the API key holds characters that a header cannot carry: copy it again")
@@ -71,15 +76,22 @@ class Chat:
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._random = random.Random()  # its own: waiting must not disturb a seeded run
 
+    @property
+    def url(self) -> str:
+        """Of the first replica; all hold the same model."""
+        return self.urls[0]
+
     def complete(self, body: dict[str, Any], deadline: float = float("inf")) -> dict[str, Any] | Abstained:
         """The server's answer to ``body``; ``deadline`` is a time.monotonic() after which none is awaited."""
         data = json.dumps({"model": self.model, **body}).encode()
         failure = Failure("out of time: not asked", again=True)
+        turn = next(self._turn)
         for attempt in range(self.patience.tries):
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            answer = self._try(data, min(self.patience.timeout_s, left))
+            url = self.urls[(turn + attempt) % len(self.urls)]
+            answer = self._try(url, data, min(self.patience.timeout_s, left))
             if isinstance(answer, dict):
                 return answer
             failure = answer
@@ -94,8 +106,8 @@ class Chat:
         wait = self.patience.backoff_s * 2**attempt * self._random.uniform(0.5, 1.5)
         return max(min(wait, self.patience.longest_wait_s), failure.after_s or 0.0)
 
-    def _try(self, data: bytes, seconds: float) -> dict[str, Any] | Failure:
-        request = urllib.request.Request(self.url, data, self._headers)
+    def _try(self, url: str, data: bytes, seconds: float) -> dict[str, Any] | Failure:
+        request = urllib.request.Request(url, data, self._headers)
         try:
             end = time.monotonic() + seconds
             with self._opener.open(request, timeout=seconds) as response:
@@ -117,6 +129,14 @@ class Chat:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+
+def endpoint(url: str, route: str) -> str:
+    """The address of a route of an OpenAI-compatible server, from its base address with or without ``/v1``."""
+    base = url.strip().rstrip("/").removesuffix(f"/{route}")
+    if urlsplit(base).path in ("", "/"):
+        base += "/v1"
+    return f"{base}/{route}"
 
 
 def _is_address(url: str) -> bool:

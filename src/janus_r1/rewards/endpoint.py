@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -21,7 +22,7 @@ from janus_r1.rewards import cache as caching
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.questions import SPLIT, Plan, combine, decomposition, edit, whole
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score, checked
-from janus_r1.rewards.yes_no import MIN_MASS, p_yes
+from janus_r1.rewards.yes_no import MIN_MASS, NO_LOGPROBS, p_yes, said
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -32,7 +33,10 @@ class EndpointReward:
     """``decompose_words``: prompts of at least so many words are split into atomic questions, 0: none.
 
     ``batch_s`` bounds one call of :meth:`score`: a server that hangs must not hold a run for hours.
-    ``fallbacks`` counts, by cause, prompts that could not be split and are one question instead.
+    ``fallbacks`` counts, by cause, prompts that could not be split and are one question instead, and answers taken from
+    their text. More than one of ``max_tokens`` is for judges that think first; ``extra_body`` is added to every
+    question, ``{"chat_template_kwargs": {"enable_thinking": False}}`` for one. With ``text_fallback`` a server without
+    log-probs scores 1 or 0 by the word that it says.
     """
 
     def __init__(
@@ -47,7 +51,11 @@ class EndpointReward:
         top_logprobs: int = 20,
         min_mass: float = MIN_MASS,
         batch_s: float = 900.0,
+        max_tokens: int = 1,
+        extra_body: Mapping[str, Any] | None = None,
+        text_fallback: bool = False,
     ) -> None:
+        self.max_tokens, self.extra_body, self.text_fallback = max_tokens, dict(extra_body or {}), text_fallback
         self.name, self.chat, self.cache = name, chat, cache or caching.Cache()
         self.decompose_words, self.edit_weights = decompose_words, edit_weights
         self.top_logprobs, self.min_mass, self.batch_s = top_logprobs, min_mass, batch_s
@@ -81,7 +89,7 @@ class EndpointReward:
     # ------------------------------------------------------------------------------ one question
 
     def _answer(self, question: str, item: Scorable, digest: str, deadline: float) -> Score:
-        key = caching.key("p_yes", self.chat.url, self.chat.model, question, digest)
+        key = caching.key("p_yes", self.chat.url, self.chat.model, question, digest, *self._manner())
         known = self.cache.get(key)
         if isinstance(known, float) and not isinstance(checked(known), Abstained):
             return known
@@ -97,13 +105,27 @@ class EndpointReward:
         content.append({"type": "text", "text": question})
         body = {
             "messages": [{"role": "user", "content": content}],
-            "max_tokens": 1,
+            "max_tokens": self.max_tokens,
             "temperature": 0,
             "logprobs": True,
             "top_logprobs": self.top_logprobs,
+            **self.extra_body,
         }
         answer = self.chat.complete(body, deadline)
-        return answer if isinstance(answer, Abstained) else p_yes(answer, self.min_mass)
+        if isinstance(answer, Abstained):
+            return answer
+        score = p_yes(answer, self.min_mass, thinks=self.max_tokens > 1)
+        if self.text_fallback and isinstance(score, Abstained) and score.cause == NO_LOGPROBS.partition(":")[0]:
+            score = said(answer)
+            if not isinstance(score, Abstained):
+                self.fallbacks["1 or 0 by the word, without log-probs"] += 1
+        return score
+
+    def _manner(self) -> list[str]:
+        """What else an answer depends on; nothing where all is as it always was, so that old caches stay good."""
+        if self.max_tokens == 1 and not self.extra_body and not self.text_fallback:
+            return []
+        return [str(self.max_tokens), json.dumps(self.extra_body, sort_keys=True), str(self.text_fallback)]
 
     # ----------------------------------------------------------------------------- what is asked
 
@@ -132,7 +154,7 @@ class EndpointReward:
         if not isinstance(reply, str):
             message = {"role": "user", "content": SPLIT.format(prompt=prompt)}
             answer = self.chat.complete(
-                {"messages": [message], "max_tokens": MAX_SPLIT_TOKENS, "temperature": 0}, deadline
+                {"messages": [message], "max_tokens": MAX_SPLIT_TOKENS, "temperature": 0, **self.extra_body}, deadline
             )
             if isinstance(answer, Abstained):
                 return answer

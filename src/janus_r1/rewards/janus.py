@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from janus_r1.chain import Settings
 from janus_r1.errors import UserError
-from janus_r1.images import square
+from janus_r1.images import square, to_pixels
 from janus_r1.introspect import judge
 from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
+from janus_r1.model.loading import load
 from janus_r1.rewards.score import Abstained, Scorable, Score, checked
 
 WORD_ONLY = Settings(max_reason_tokens=1)  # p_yes is read at the first token; a reason would only cost
 
 
 class JanusReward:
-    """Judges ``batch_size`` images at once, resized to the model's size; edits with a look at their source."""
+    """Judges ``batch_size`` images at once, resized to the model's size; edits with a look at their source.
+
+    Also a reward function as TRL and plain loops call them:
+
+    >>> reward = JanusReward.from_pretrained("tiny-r1")
+    >>> reward(prompts=["a red circle"], images=[image])
+    """
 
     def __init__(self, model: Janus, batch_size: int = 64, name: str = "janus") -> None:
         self.model, self.batch_size, self.name = model, batch_size, name
+        self.__name__ = name  # TRL names its metrics so
+
+    @classmethod
+    def from_pretrained(cls, model: str, dtype: str = "auto", device: str = "cpu", batch_size: int = 64) -> JanusReward:
+        """Of an embedded model, a folder or a Hub id.
+
+        Raises:
+            UserError: if it cannot be loaded.
+        """
+        return cls(load(model, dtype, device), batch_size)
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any] | None = None,
+        images: Sequence[Any] | None = None,
+        sources: Sequence[Any] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """P(yes) of every image, None where there is none to give.
+
+        Args:
+            prompts: Texts, or conversations, whose last text by the user counts.
+            completions: The images, where ``images`` are not given.
+            images: PIL images, paths or uint8 [H, W, 3]; or a list of one for each prompt.
+            sources: For edits, the images before.
+            columns: What else a trainer passes; not looked at.
+
+        Raises:
+            UserError: if prompts and images are not as many, or an image is none.
+        """
+        drawn = images if images is not None else completions
+        if drawn is None:
+            raise UserError("there are no images: pass images (or completions that are images)")
+        before = list(sources) if sources is not None else [None] * len(drawn)
+        if not len(prompts) == len(drawn) == len(before):
+            raise UserError(f"{len(prompts)} prompts, {len(drawn)} images and {len(before)} sources: give as many")
+        items = [
+            Scorable(_text(prompt), to_pixels(_only(image)), None if source is None else to_pixels(source))
+            for prompt, image, source in zip(prompts, drawn, before, strict=True)
+        ]
+        return [None if isinstance(score, Abstained) else score for score in self.score(items)]
 
     def score(self, items: Sequence[Scorable]) -> list[Score]:
         refusals = [_refusal(item) for item in items]
@@ -38,6 +88,24 @@ class JanusReward:
         sources = [None if item.source is None else next(edited) for item in items]
         verdicts = judge(self.model, images, [item.prompt for item in items], WORD_ONLY, sources=sources)
         return [checked(verdict.p_yes) for verdict in verdicts]
+
+
+def _text(prompt: Any) -> str:
+    """The text of a prompt; of a conversation what the user said last."""
+    if isinstance(prompt, str):
+        return prompt
+    said = [message.get("content") for message in prompt if isinstance(message, dict) and message.get("role") == "user"]
+    content = said[-1] if said else None
+    if isinstance(content, list):
+        content = " ".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("text"))
+    if not isinstance(content, str):
+        raise UserError(f"a prompt must be a text or a conversation, not {prompt!s:.60}")
+    return content
+
+
+def _only(image: Any) -> Any:
+    """TRL's rows hold a list of images."""
+    return image[0] if isinstance(image, list | tuple) and len(image) == 1 else image
 
 
 def _refusal(item: Scorable) -> Abstained | None:

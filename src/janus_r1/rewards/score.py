@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Scorable:
     """uint8 [H, W, 3]."""
     source: np.ndarray | None = None
     """For an edit: the image before it, uint8 [H, W, 3]."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What else the task's row says, for rewards that want it."""
 
     def __post_init__(self) -> None:
         for pixels in self.images:

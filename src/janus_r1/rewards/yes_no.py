@@ -29,13 +29,23 @@ def share_of_yes(yes: float, no: float, min_mass: float = MIN_MASS) -> Score:
     return yes / mass
 
 
-def p_yes(answer: dict[str, Any], min_mass: float = MIN_MASS) -> Score:
-    """P(yes) at the first token of a chat completion that was asked for ``top_logprobs``."""
+NO_LOGPROBS = "no log-probs: the server must support logprobs and top_logprobs in chat completions"
+THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+
+
+def p_yes(answer: dict[str, Any], min_mass: float = MIN_MASS, thinks: bool = False) -> Score:
+    """P(yes) at the first token of a chat completion that was asked for ``top_logprobs``.
+
+    Of a judge that ``thinks`` first: at the first yes or no after its thoughts.
+    """
     try:
-        first = answer["choices"][0]["logprobs"]["content"][0]
-        tokens = [(entry["token"], _number(entry["logprob"])) for entry in first["top_logprobs"]]
+        content = answer["choices"][0]["logprobs"]["content"]
+        position = _after_thoughts(answer, content) if thinks else 0
+        if position is None:
+            return Abstained("no answer: the thoughts filled max_tokens")
+        tokens = [(entry["token"], _number(entry["logprob"])) for entry in content[position]["top_logprobs"]]
     except (KeyError, IndexError, TypeError):
-        return Abstained("no log-probs: the server must support logprobs and top_logprobs in chat completions")
+        return Abstained(NO_LOGPROBS)
     fault = _fault(tokens)
     if fault:
         return Abstained(fault)
@@ -45,6 +55,45 @@ def p_yes(answer: dict[str, Any], min_mass: float = MIN_MASS) -> Score:
         if word:
             mass[word] += math.exp(min(logprob, 0.0))
     return share_of_yes(mass["yes"], mass["no"], min_mass)
+
+
+def said(answer: dict[str, Any]) -> Score:
+    """1 or 0 by the first word of a chat completion after its thoughts: for servers that give no log-probs."""
+    try:
+        text = answer["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        return Abstained("bad answer: no text")
+    words = text.rpartition(END_OF_THOUGHT)[2].split()
+    word = spelling(words[0]) if words else None
+    return Abstained(f"neither yes nor no: {text[-40:]!r}") if word is None else float(word == "yes")
+
+
+def _after_thoughts(answer: dict[str, Any], content: list[dict[str, Any]]) -> int | None:
+    """Position of the first yes or no behind the thoughts, which stand in the text or in a field of their own.
+
+    A server that keeps them apart may give the log-probs of all tokens or of the answer's alone: the answer is what
+    its text, read from the end, reaches back to.
+    """
+    tokens = [str(entry["token"]) for entry in content]
+    text, first = "", len(tokens)
+    while first and not text.startswith(END_OF_THOUGHT):
+        first -= 1
+        text = tokens[first] + text
+    if not text.startswith(END_OF_THOUGHT) and text.lstrip().startswith(THOUGHT):
+        return None
+    start = first if text.startswith(END_OF_THOUGHT) else _own_text(answer, tokens)
+    return next((i for i in range(start, len(tokens)) if spelling(tokens[i])), None)
+
+
+def _own_text(answer: dict[str, Any], tokens: list[str]) -> int:
+    """Where the answer's own text begins among the tokens."""
+    wanted = str(answer["choices"][0]["message"]["content"] or "").strip()
+    for first in range(len(tokens) - 1, -1, -1):
+        if wanted and "".join(tokens[first:]).strip().removesuffix("<|im_end|>").strip() == wanted:
+            return first
+    return len(tokens)
 
 
 def _number(value: Any) -> float:

@@ -11,7 +11,7 @@ TRAINING = "worlds.shapes.training"  # the tiny world's own stages are a room ab
 
 # Design section 3; a package may import its own level and those before it.
 LEVELS = [
-    {"environment", "errors", "files", "progress", "reading"},
+    {"environment", "errors", "fields", "files", "progress", "reading"},
     {"chain", "layout", "model", "worlds", "images", "sheet"},
     {"engine"},
     {"introspect"},

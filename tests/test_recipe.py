@@ -79,7 +79,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path):
     assert "run.setps" in message(Recipe, None, ["--run.setps", "5"])
     assert "did you mean run.steps?" in message(Recipe, None, ["--run.setps", "5"])
     assert "did you mean history?" in message(Recipe, write(tmp_path, "histroy: last\n"))
-    assert "known keys: run, lr" in message(Recipe, None, ["--zzz", "1"])
+    assert "known are run, lr" in message(Recipe, None, ["--zzz", "1"])
 
 
 @pytest.mark.parametrize(

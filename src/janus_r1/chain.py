@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from janus_r1.errors import UserError, first_line, require
+from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 from janus_r1.files import write_atomically, write_json
 from janus_r1.images import read_image
 from janus_r1.reading import field, read_json_object
@@ -36,21 +37,21 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """How chains are sampled. The same settings, prompts and weights reproduce them exactly."""
 
-    rounds: int = 3
+    rounds: Positive = 3
     """Largest number of drafts (T in the paper)."""
-    guidance: float = 1.5
+    guidance: Annotated[float, Range(ge=1)] = 1.5
     """Classifier-free guidance weight of drafts; 1 turns it off. Best for the tiny models; the paper uses 5."""
-    temperature: float = 1.0
-    top_k: int = 0
+    temperature: AtLeast0 = 1.0
+    top_k: Count = 0
     """Image ids to sample from, 0 for all. The paper uses 4096."""
-    top_p: float = 1.0
-    text_temperature: float = 0.0
+    top_p: Annotated[float, Range(gt=0, le=1)] = 1.0
+    text_temperature: AtLeast0 = 0.0
     """Of the reason; the verdict word too. 0 takes the likeliest; the paper samples, at 1."""
-    text_top_k: int = 50
-    max_reason_tokens: int = 80
+    text_top_k: Count = 50
+    max_reason_tokens: Positive = 80
     history: Literal["full", "last"] = "full"
     """Earlier rounds kept in context: all of them (paper) or only the last (released checkpoint)."""
     final: Literal["last", "best"] = "last"
@@ -63,17 +64,6 @@ class Settings:
     def among(cls, values: Mapping[str, Any]) -> Settings:
         """From command-line options, a recipe or a file: what they say of other things is passed over."""
         return cls(**{known.name: values[known.name] for known in fields(cls) if known.name in values})
-
-    def __post_init__(self) -> None:
-        """Raises UserError for values that cannot be meant."""
-        require(self.rounds >= 1, "rounds must be at least 1")
-        require(self.guidance >= 1, "guidance must be at least 1 (1 turns it off)")
-        require(self.temperature >= 0 and self.text_temperature >= 0, "temperatures must not be negative")
-        require(0 < self.top_p <= 1, "top_p must be in (0, 1]")
-        require(self.top_k >= 0 and self.text_top_k >= 0, "top_k must not be negative (0 keeps all)")
-        require(self.max_reason_tokens >= 1, "max_reason_tokens must be at least 1")
-        require(self.history in ("full", "last"), "history must be full or last")
-        require(self.final in ("last", "best"), "final must be last or best")
 
 
 @dataclass(frozen=True)

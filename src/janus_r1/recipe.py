@@ -6,23 +6,22 @@ Every key is checked against the dataclass, so a typing error is an error and no
 from __future__ import annotations
 
 import difflib
-import types
+import re
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
 from janus_r1.errors import UserError
+from janus_r1.fields import Typed, convert, field_types, shown
 from janus_r1.reading import read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"  # in the package: --config shapes/sft works wherever it is installed
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # a number that YAML 1.1 takes for text
 R = TypeVar("R")
-
-
-class _Typed(str):
-    """A value typed on the command line: text until the field's type says what it means."""
 
 
 def load_recipe(cls: type[R], path: str | Path | None = None, overrides: Sequence[str] = ()) -> R:
@@ -31,10 +30,15 @@ def load_recipe(cls: type[R], path: str | Path | None = None, overrides: Sequenc
     Raises:
         UserError: for an unknown key, a value of the wrong type, a missing file or broken YAML.
     """
-    values = {} if path is None else read_yaml(find_recipe(path))
+    values = {} if path is None else _with_exponents(read_yaml(find_recipe(path)))
     for key, value in parse_overrides(overrides):
         _put(values, key, value)
-    return _build(cls, values, None, "")
+    return build(cls, values)
+
+
+def as_yaml(recipe: Any) -> str:
+    """A recipe as the YAML that makes it."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
 
 
 def find_recipe(path: str | Path) -> Path:
@@ -66,7 +70,7 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"--{key} needs a value")
             value = rest.pop(0)
-        pairs.append((key.replace("-", "_"), _Typed(value)))
+        pairs.append((key.replace("-", "_"), Typed(value)))
     return pairs
 
 
@@ -87,123 +91,56 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     _put(inner, rest, value)
 
 
-# ------------------------------------------------------------------------------- values and types
+def _with_exponents(value: Any) -> Any:
+    """``value`` of a YAML file, in which ``1e-3`` shall be a number."""
+    if isinstance(value, dict):
+        return {key: _with_exponents(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_exponents(item) for item in value]
+    return Typed(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
-def _build(cls: type[R], values: dict[str, Any], base: R | None, prefix: str) -> R:
-    """``base`` (or the defaults) with ``values`` put in, checked."""
-    hints = get_type_hints(cls)
-    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
+# ------------------------------------------------------------------------------- keys and dataclasses
+
+
+def build(cls: type[R], values: dict[str, Any], base: R | None = None, prefix: str = "") -> R:
+    """``base`` (or the defaults) with ``values`` put in, checked; ``prefix`` stands before keys in complaints."""
+    hints = field_types(cls)
     for key in values:
-        if key not in known:
-            raise UserError(_unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in known]))
-    if base is None and not _required(cls):
+        if key not in hints:
+            raise UserError(
+                unknown(f"recipe key {prefix}{key}", f"{prefix}{key}", [f"{prefix}{name}" for name in hints])
+            )
+    required = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    missing = [f"{prefix}{name}" for name in required if name not in values]
+    if base is None and missing:
+        raise UserError(f"the recipe lacks {', '.join(missing)}")
+    if base is None and not required:
         base = cls()
-    changes = {k: _coerce(value, hints[k], f"{prefix}{k}", getattr(base, k, None)) for k, value in values.items()}
-    if base is None:
-        missing = [f"{prefix}{name}" for name in _required(cls) if name not in changes]
-        if missing:
-            raise UserError(f"the recipe lacks {', '.join(missing)}")
-        return cls(**changes)
-    return replace(base, **changes)  # type: ignore[type-var]
+
+    changes = {}
+    for key, value in values.items():
+        nested = partial(_nested, base=getattr(base, key, None))
+        changes[key] = convert(value, hints[key], f"{prefix}{key}", nested)
+    return cls(**changes) if base is None else replace(base, **changes)  # type: ignore[type-var]
 
 
 def _required(cls: type) -> list[str]:
     return [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-    return f"unknown recipe key {key}: {hint}"
+def _nested(cls: type[R], value: Any, key: str, base: Any) -> R:
+    """The dataclass that a recipe holds under ``key``; ``base`` is what it starts from."""
+    if isinstance(value, dict):
+        return build(cls, value, base if isinstance(base, cls) else None, f"{key}.")
+    name = fields(cls)[0].name  # type: ignore[arg-type]
+    if key.endswith("]"):
+        raise UserError(f"{key} must hold keys with values, such as {{{name}: ...}}, not {shown(value)}")
+    raise UserError(f"{key} holds keys of its own: set {key}.{name} and the like")
 
 
-def _coerce(value: Any, hint: Any, key: str, base: Any) -> Any:
-    """``value`` as the type ``hint``; ``base`` is what a nested dataclass starts from."""
-    if is_dataclass(hint):
-        if isinstance(value, _Typed) or not isinstance(value, dict):
-            name = fields(hint)[0].name
-            if key.endswith("]"):
-                raise UserError(f"{key} must hold keys with values, such as {{{name}: ...}}, not {value!r}")
-            raise UserError(f"{key} holds keys of its own: set {key}.{name} and the like")
-        return _build(hint, value, base if isinstance(base, hint) else None, f"{key}.")  # type: ignore[arg-type]
-    if isinstance(value, _Typed):
-        value = str(value) if hint is str else _parsed(value)
-    try:
-        return _convert(value, hint, key, base)
-    except (TypeError, ValueError):
-        raise UserError(f"{key} must be {type_name(hint)}, not {value!r}") from None
-
-
-def _parsed(text: str) -> Any:
-    """What YAML makes of a typed value: ``[1, 2]``, ``null``, ``true``; the text itself if nothing."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return str(text)
-
-
-def _convert(value: Any, hint: Any, key: str, base: Any) -> Any:
-    """Raises ValueError or TypeError when ``value`` is no ``hint``."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        return _coerce(value, hint, key, base)
-    if origin in (Union, types.UnionType):
-        return _first_fitting(value, arguments, key, base)
-    if origin is Literal:
-        return _expect(value in arguments, value)
-    if origin in (list, tuple, dict):
-        return _container(value, origin, arguments, key)
-    if hint in (int, float):
-        return _number(value, hint)
-    if hint is Path:
-        return Path(_expect(isinstance(value, str), value))
-    return _expect(hint is Any or isinstance(value, hint), value)
-
-
-def _expect(condition: bool, value: Any) -> Any:
-    if not condition:
-        raise ValueError
-    return value
-
-
-def _first_fitting(value: Any, hints: tuple[Any, ...], key: str, base: Any) -> Any:
-    for hint in sorted(hints, key=lambda h: h is str):  # text last: it would take everything typed
-        try:
-            return _convert(value, hint, key, base)
-        except (TypeError, ValueError):
-            continue
-    raise ValueError
-
-
-def _number(value: Any, hint: type) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text, and 5.0 may stand for the integer 5; True is no number."""
-    _expect(not isinstance(value, bool), value)
-    if hint is float:
-        return float(value)
-    number = float(value)
-    return value if isinstance(value, int) else int(_expect(number.is_integer(), number))
-
-
-def _container(value: Any, origin: type, arguments: tuple[Any, ...], key: str) -> Any:
-    if origin is dict:
-        _expect(isinstance(value, dict), value)
-        return {_convert(k, arguments[0], key, None): _convert(v, arguments[1], key, None) for k, v in value.items()}
-    if isinstance(value, str) and "," in value:  # --rounds 1,3 beside --rounds [1, 3]
-        value = [_parsed(part) for part in value.split(",")]
-    items = list(value) if isinstance(value, list | tuple) else [_expect(not isinstance(value, dict), value)]
-    if origin is list or arguments[1:] == (...,):
-        return origin(_convert(item, arguments[0], f"{key}[{i}]", None) for i, item in enumerate(items))
-    return tuple(_convert(item, hint, key, None) for item, hint in zip(items, arguments, strict=True))
-
-
-def type_name(hint: Any) -> str:
-    """How an error speaks of a type: ``int``, ``float or None``, ``full or last``."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return " or ".join(map(str, arguments))
-    if origin in (Union, types.UnionType):
-        return " or ".join(type_name(a) for a in arguments)
-    if origin in (list, tuple):
-        return f"a list of {type_name(arguments[0])}"
-    return {type(None): "None", str: "text", bool: "true or false"}.get(hint, getattr(hint, "__name__", str(hint)))
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """A complaint about a name that is none, with the likeliest of those that are ``known``."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"unknown {what}: {hint}"

@@ -111,6 +111,8 @@ def _default(value: ast.expr | None) -> ast.expr | None:
 
 
 def _shown_type(annotation: ast.expr) -> str:
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        annotation = annotation.slice.elts[0]  # type: ignore[attr-defined]
     text = ast.unparse(annotation)
     if text.startswith("Literal["):
         return text[len("Literal[") : -1].replace("'", "").replace(", ", "|")

@@ -10,7 +10,7 @@ import itertools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from janus_r1.data.candidates import Candidate, write_part
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import UserError
+from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
@@ -29,32 +30,32 @@ from janus_r1.worlds.shapes.verifier import verify
 
 
 @dataclass
-class BuildRecipe:
+class BuildRecipe(Checked):
     """Recipe of ``janus-r1 data build``."""
 
     out: str = "runs/candidates"
     model: str = "runs/base/model"
     """Model whose drafts are judged."""
-    prompts: int = 4096
+    prompts: Positive = 4096
     """Training prompts (N in the paper)."""
     families: list[str] = field(default_factory=list)
     """Families of the prompts; empty: all, in the proportions of training."""
-    temperatures: list[float] = field(default_factory=lambda: [0.8, 1.0, 1.0, 1.2])
+    temperatures: list[AtLeast0] = field(default_factory=lambda: [0.8, 1.0, 1.0, 1.2])
     """One draft of every prompt at each of these."""
-    guidance: float = 1.5
-    renderings: int = 2
+    guidance: Annotated[float, Range(ge=1)] = 1.5
+    renderings: Count = 2
     """Renderings of every prompt."""
-    near_misses: int = 2
+    near_misses: Count = 2
     """Renderings of every prompt changed in one fact: clean pictures that are wrong, so that a judge
     cannot take clean for right."""
     seed: int = 0
-    part: int = 128
+    part: Positive = 128
     """Prompts a part; what a killed build loses at most."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the drawing model; bfloat16 is twice as fast on a CPU that multiplies it."""
     device: str = "cpu"
     """Of the drawing model: cpu, cuda, cuda:1, ..."""
-    threads: int = 0
+    threads: Count = 0
     """CPU threads; 0 leaves torch's default."""
 
 

@@ -8,37 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from janus_r1.chain import Source
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import require
+from janus_r1.fields import AtLeast0, Checked, Count, Range
 from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus
 
 
 @dataclass
-class OwnEditsRecipe:
+class OwnEditsRecipe(Checked):
     """Drafts of the world's edits by the model as it is now. Off by default."""
 
-    drafts: int = 0
+    drafts: Count = 0
     """Of every edit that is judged or redrawn. A right one is then accepted in the place of the rendered result, a
     wrong one rejected before the world's mistakes."""
     as_drawn: bool = False
     """Judge the first draft of every edit, right or wrong as it comes. Else every other verdict is on a wrong result,
     and a model that is mostly right learns to say No too often."""
-    guidance: float = 1.5
-    temperature: float = 1.0
+    guidance: Annotated[float, Range(ge=1)] = 1.5
+    temperature: AtLeast0 = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the drawing copy; bfloat16 is twice as fast on a CPU that multiplies it."""
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        require(self.drafts >= 0, "own_edits.drafts must not be negative (0 draws none)")
+        super().__post_init__()
         require(self.drafts > 0 or not self.as_drawn, "own_edits.as_drawn judges drafts: set own_edits.drafts to 1")
-        require(self.guidance >= 1, "own_edits.guidance must be at least 1 (1 turns it off)")
-        require(self.temperature >= 0, "own_edits.temperature must not be negative")
 
 
 class OwnEdits:

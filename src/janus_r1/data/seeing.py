@@ -9,6 +9,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
+from janus_r1.fields import Checked, Share
 from janus_r1.layout import Layout, Row, Seen
 from janus_r1.worlds.shapes.prompts import Prompt, near_miss, train_prompts
 from janus_r1.worlds.shapes.questions import ask, checklist
@@ -21,17 +22,17 @@ VERDICT_WEIGHT = 10.0  # tokens that a verdict counts for beside descriptions of
 
 
 @dataclass
-class SeeingRecipe:
+class SeeingRecipe(Checked):
     """What the rows are made of."""
 
-    judge: float = 0.5
+    judge: Share = 0.5
     """Share laid out as self-evaluation of a picture that may be right or wrong."""
-    checklist: float = 0.3
+    checklist: Share = 0.3
     """Share that asks of several words whether they are there; the rest are questions with one answer."""
-    easy: float = 0.5
+    easy: Share = 0.5
     """Share of verdicts about one object, and share of wrong pictures that are of another prompt altogether;
     the rest miss one fact. Comparing is learnt on easy cases first (docs/log.md)."""
-    describe: float = 0.4
+    describe: Share = 0.4
     """Share of question rows that ask for a description, which names every object."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 
 from janus_r1.environment import environment
 from janus_r1.errors import UserError, require
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.files import write_json
 from janus_r1.reading import read_json
 from janus_r1.train import processes
@@ -75,42 +76,42 @@ class Stage:
 
 
 @dataclass
-class RunOptions:
+class RunOptions(Checked):
     """How a run is carried out. Every stage's recipe has these keys under ``run``."""
 
     out: str = "runs/unnamed"
     """Folder for checkpoints, logs and the result."""
-    steps: int = 1000
+    steps: Positive = 1000
     """Optimizer steps."""
     seed: int = 0
     """Everything random follows from it."""
-    warmup: int = 50
+    warmup: Count = 50
     """Steps of linear learning-rate warm-up."""
     schedule: Literal["trapezoid", "linear", "cosine"] = "trapezoid"
     """How the learning rate falls: at the end only, or from the warm-up on."""
-    cooldown: float = 0.5
+    cooldown: Share = 0.5
     """trapezoid: last share of the run over which the learning rate falls linearly."""
-    knee: int = 0
+    knee: Count = 0
     """linear, cosine: step until which it falls linearly to ``knee_lr`` first; 0 for none."""
-    knee_lr: float = 1.0
+    knee_lr: AtLeast0 = 1.0
     """Learning rate at the knee, as a share of the peak."""
-    final_lr: float = 0.02
+    final_lr: AtLeast0 = 0.02
     """Learning rate at the end, as a share of the peak."""
-    grad_clip: float = 1.0
+    grad_clip: Above0 = 1.0
     """Largest gradient norm."""
-    ema: float = 0.0
+    ema: Annotated[float, Range(ge=0, lt=1)] = 0.0
     """Decay of a moving average of the weights (0.99: of the last 100 steps or so), which the run's model then has;
     0: the last weights. A float32 copy of what is trained."""
-    precision: str = "bf16"
+    precision: Literal["bf16", "no"] = "bf16"
     """bf16 (autocast over float32 master weights) or no (float32)."""
-    log_every: int = 20
-    save_every: int = 200
+    log_every: Positive = 20
+    save_every: Count = 200
     """Steps between checkpoints; 0: one at the end."""
-    preview_every: int = 500
+    preview_every: Count = 500
     """Steps between pictures in the log; 0: one at the end."""
-    threads: int = 0
+    threads: Count = 0
     """CPU threads; 0 leaves torch's default."""
-    workers: int = 0
+    workers: Count = 0
     """sft: processes that prepare the world's edits of the coming steps, which pays beside a GPU; 0: this one does."""
 
     def seed_of(self, step: int) -> int:

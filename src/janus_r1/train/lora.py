@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from janus_r1.errors import UserError
+from janus_r1.fields import Checked, Count, Positive, Range
 from janus_r1.files import write_atomically
 from janus_r1.model.janus import Janus
 from janus_r1.train.processes import this_process
@@ -25,14 +26,14 @@ NAME = "default"  # peft's, of a model's only adapter
 
 
 @dataclass
-class LoraRecipe:
+class LoraRecipe(Checked):
     """What is trained in place of all weights. Off by default."""
 
-    rank: int = 0
+    rank: Count = 0
     """Rank of the adapters (r); 0 trains all weights."""
-    alpha: int = 64
+    alpha: Positive = 64
     """An adapter counts alpha / rank."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(ge=0, lt=1)] = 0.0
     """Of an adapter's input; above 0 the log-probs of training are no longer the sampler's."""
     targets: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -24,6 +24,7 @@ from janus_r1.data.examples import Examples
 from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
 from janus_r1.data.seeing import Seeing, SeeingRecipe
 from janus_r1.errors import UserError, require
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.layout import Row, row_length
 from janus_r1.model.loading import load, save
 from janus_r1.train.ahead import Ahead
@@ -38,7 +39,7 @@ from janus_r1.worlds.shapes.edit_cases import FAMILIES, Family
 
 
 @dataclass
-class SftRecipe:
+class SftRecipe(Checked):
     """Recipe of ``janus-r1 train sft``."""
 
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/sft", steps=1200))
@@ -46,18 +47,18 @@ class SftRecipe:
     """Model to start from: a folder, an embedded model or a Hub id."""
     candidates: str | list[str] = "runs/candidates"
     """Folder of ``janus-r1 data build``, or several taken together."""
-    rows: int = 64
+    rows: Positive = 64
     """Rows a step over all tasks and processes."""
-    micro_batch: int = 0
+    micro_batch: Count = 0
     """Rows that go through the model together in a process, alike in length; sets the memory. 0: all of a step.
     Where short and long rows meet (mix), a few parts a step are also faster: less is padded."""
-    mix: list[float] = field(default_factory=lambda: [0.2, 0.3, 0.5])
+    mix: list[AtLeast0] = field(default_factory=lambda: [0.2, 0.3, 0.5])
     """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), a fourth of edit, and a fifth of seeing. Without the
     first three no candidates are needed."""
     seeing: SeeingRecipe = field(default_factory=SeeingRecipe)
     """What the rows of seeing are made of: rendered pictures of the world, as in pretraining, so that what judging
     needs is not unlearnt. Their loss stands beside that of the verdicts, with the same weight."""
-    edit_mix: list[float] = field(default_factory=lambda: [0.5, 0.25, 0.25])
+    edit_mix: list[AtLeast0] = field(default_factory=lambda: [0.5, 0.25, 0.25])
     """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one; perhaps a fourth that
     compares a result with its source, statement by statement, which judging needs. Each statement weighs as much as a
     whole verdict: where verdicts are to be learnt, too, let the fourth be small."""
@@ -72,18 +73,18 @@ class SftRecipe:
     """Folder of candidates whose drafts alone are judged, any as likely as another: verdicts then know what the
     model is bad at. Of several folders, each as often. Empty: all images of ``candidates`` are judged, every prompt
     alike."""
-    judge_wrong_rounds: int = 2
+    judge_wrong_rounds: Count = 2
     """Rejected drafts before the judged one: 0 to this many (t - 1 of the paper, t = 3)."""
-    redraw_wrong_rounds: int = 2
+    redraw_wrong_rounds: Positive = 2
     """Rejected drafts before the redrawn one: 1 to this many (t of the paper)."""
-    caption_dropout: float = 0.1
-    word_weight: float | None = 0.5
+    caption_dropout: Share = 0.1
+    word_weight: Share | None = 0.5
     """Share of a verdict's loss on its Yes/No; null weighs all tokens alike."""
-    text_weight: float = 1.0
+    text_weight: AtLeast0 = 1.0
     """Weight of the verdict loss beside the image loss."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: float = 2e-5
-    weight_decay: float = 0.05
+    lr: Above0 = 2e-5
+    weight_decay: AtLeast0 = 0.05
     compile: bool = False
     """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
     recompute: bool = False
@@ -93,6 +94,7 @@ class SftRecipe:
 
     def __post_init__(self) -> None:
         """One folder is a list of one, so that a run may be resumed by a recipe or by the command line."""
+        super().__post_init__()
         self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
 
     @property

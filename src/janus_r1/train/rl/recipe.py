@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from janus_r1.chain import Settings
 from janus_r1.errors import require
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.rewards.build import RewardRecipe
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
@@ -18,7 +19,7 @@ from janus_r1.worlds.shapes.edit_cases import FAMILIES, Family
 
 
 @dataclass
-class RlRecipe:
+class RlRecipe(Checked):
     """Recipe of ``janus-r1 train rl``."""
 
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/rl", steps=1000))
@@ -29,7 +30,7 @@ class RlRecipe:
     task: TaskName = "draw"
     """``edit``: edits instead of prompts; ``both``: some of each. A copied source earns most of an edit's reward
     (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
-    edit_share: float = 0.5
+    edit_share: Annotated[float, Range(gt=0, lt=1)] = 0.5
     """Share of edits where the task is both."""
     edits: str = "shapes"
     """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
@@ -37,18 +38,18 @@ class RlRecipe:
     """Families of the world's edits, each as often as it is named: what a model is worst at can come more often."""
     rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
     """What scores a draft in [0, 1]; several are averaged by weight."""
-    prompts_per_step: int = 16
+    prompts_per_step: Positive = 16
     """Prompts a rollout, over all processes."""
-    group: int = 8
+    group: Annotated[int, Range(ge=2)] = 8
     """Chains of every prompt (G; paper: 7)."""
-    rounds: int = 3
+    rounds: Positive = 3
     """Largest number of drafts (T)."""
-    guidance: float = 1.5
-    temperature: float = 1.0
-    top_k: int = 0
-    text_temperature: float = 1.0
-    text_top_k: int = 0
-    max_reason_tokens: int = 40
+    guidance: Annotated[float, Range(ge=1)] = 1.5
+    temperature: Above0 = 1.0
+    top_k: Count = 0
+    text_temperature: Above0 = 1.0
+    text_top_k: Count = 0
+    max_reason_tokens: Positive = 40
     history: Literal["full", "last"] = "full"
     credit: Literal["chain", "segment", "direct", "calibrated"] = "direct"
     """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
@@ -57,29 +58,29 @@ class RlRecipe:
     policy: PolicyName = "guided"
     """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
     code), ``conditional`` (no guidance, half the cost)."""
-    draw_weight: float = 1.0
+    draw_weight: AtLeast0 = 1.0
     """Weight of the reward for drawing well (R_gen); 0 leaves it out."""
-    judge_weight: float = 1.0
+    judge_weight: AtLeast0 = 1.0
     """Weight of the reward for judging truly (R_comp); 0 leaves it out."""
-    reason_weight: float = 0.0
+    reason_weight: AtLeast0 = 0.0
     """Weight of the reward for true reasons of a No, which the world's verifier alone can tell; without it they are
     paid by the next draft (paper), and soon say the same of every one."""
-    judge_threshold: float | None = None
+    judge_threshold: Share | None = None
     """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
     are (paper)."""
     judge_balanced: bool = False
     """Whether the right and the wrong drafts of a prompt count alike for the judge; as they come (paper), it is also
     paid for knowing which prompts are mostly drawn well."""
-    clip: float = 0.2
-    kl: float = 0.0
+    clip: Above0 = 0.2
+    kl: AtLeast0 = 0.0
     """Weight of the KL to the reference (beta; paper: 0.05); 0 needs no reference."""
-    minibatches: int = 1
+    minibatches: Positive = 1
     """Optimizer steps a pass over a rollout, each on its own share of the groups."""
-    passes: int = 1
+    passes: Positive = 1
     """Passes over a rollout; beyond the first the ratio and its clip act."""
-    micro_batch: int = 32
+    micro_batch: Positive = 32
     """Chains that go through the model together in training; sets the memory."""
-    max_batch: int = 128
+    max_batch: Positive = 128
     """Chains that are drawn together."""
     rollout_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the drawing model; another than the trained one's makes a copy of it."""
@@ -88,16 +89,16 @@ class RlRecipe:
     lora: LoraRecipe = field(default_factory=LoraRecipe)
     """Train adapters in place of all weights."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: float = 1e-6
-    weight_decay: float = 0.0
+    lr: Above0 = 1e-6
+    weight_decay: AtLeast0 = 0.0
     compile: bool = False
     recompute: bool = False
     """Recompute the layers' activations backwards: a third more work for a fraction of the memory."""
     stability: StabilityRecipe = field(default_factory=StabilityRecipe)
     """Roll back or move the reference when the run goes wrong."""
-    eval_every: int = 50
+    eval_every: Count = 50
     """Steps between evaluations on fixed prompts that are not trained on; 0 for none."""
-    eval_prompts: int = 128
+    eval_prompts: Count = 128
     keep_candidates: bool = False
     """Keep every draft with its reward in ``<out>/candidates``, for ``train sft`` on the same rollouts (rejection
     sampling); a draft of 64 x 64 pixels takes 12 kB."""
@@ -115,18 +116,12 @@ class RlRecipe:
 def check(recipe: RlRecipe) -> None:
     """Raises UserError for values that cannot be meant, before anything is loaded."""
     processes = this_process().num_processes
-    require(recipe.group >= 2, "group must be at least 2: chains of a prompt are compared with each other")
     require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
-    require(0 < recipe.edit_share < 1, "edit_share must be between 0 and 1; for all or none of them there is task")
     require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
-    require(recipe.minibatches >= 1 and recipe.passes >= 1, "minibatches and passes must be at least 1")
     share = recipe.prompts_per_step // processes
     require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
     updates = recipe.updates
     require(recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)")
-    sampled = recipe.temperature > 0 and recipe.text_temperature > 0
-    require(sampled, "temperature and text_temperature must be above 0: rollouts are sampled")
-    require(recipe.reason_weight >= 0, "reason_weight must not be negative")
     ours = (recipe.task == "edit" or recipe.prompts == "shapes") and (recipe.task == "draw" or recipe.edits == "shapes")
     require(not recipe.reason_weight or ours, "reason_weight needs prompts and edits of the world (shapes)")
     require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")

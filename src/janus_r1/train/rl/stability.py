@@ -10,25 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 
 
 @dataclass
-class StabilityRecipe:
+class StabilityRecipe(Checked):
     """What counts as instability. Off by default; every act is logged with its reason."""
 
     enabled: bool = False
-    window: int = 10
+    window: Positive = 10
     """Rollouts whose mean is looked at."""
-    drop: float = 0.25
+    drop: Annotated[float, Range(gt=0, lt=1)] = 0.25
     """Sharp drop: the window's reward lies so much, as a share, below the best window's. Then the last
     good weights come back and the learning rate is halved."""
-    kl_limit: float = 0.0
+    kl_limit: AtLeast0 = 0.0
     """A KL above this, in nats a token, counts as a sharp drop as well; 0 for no limit."""
-    decline: int = 40
+    decline: Annotated[int, Range(ge=2)] = 40
     """Slow decline: the reward's trend has been falling over so many rollouts. Then the reference
     moves to the current weights."""
-    acts: int = 5
+    acts: Count = 5
     """Give up with an error after so many rollbacks."""
 
 

@@ -16,6 +16,7 @@ import torch
 
 from janus_r1.data.edit_examples import WorldEdits
 from janus_r1.data.seeing import Seeing, SeeingRecipe
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.layout import Row
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
@@ -30,7 +31,7 @@ from janus_r1.worlds.shapes.training.model import from_nothing, tokenizer_corpus
 
 
 @dataclass
-class PretrainRecipe:
+class PretrainRecipe(Checked):
     """Recipe of ``janus-r1 train pretrain``."""
 
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/base", steps=6000))
@@ -38,32 +39,32 @@ class PretrainRecipe:
     """Folder of the trained image tokenizer, for a model from nothing."""
     model: str | None = None
     """Go on from this model instead; then ``vq``, the tokenizer and the sizes below are the model's."""
-    draw_rows: int = 80
+    draw_rows: Count = 80
     """Caption -> image rows a step."""
-    see_rows: int = 24
+    see_rows: Count = 24
     """Rows about a picture a step: questions, and verdicts on whether it is what a prompt asks for."""
-    edit_rows: int = 0
+    edit_rows: Count = 0
     """Rows a step from a source image and an instruction to the edited image. The text tokenizer of a model
     from nothing then learns the words of edits, too."""
     seeing: SeeingRecipe = field(default_factory=SeeingRecipe)
     """What ``see_rows`` are made of."""
-    text_weight: float = 0.3
+    text_weight: AtLeast0 = 0.3
     """Weight of the text loss beside the image loss."""
     train_vision: bool = True
     """Also train the understanding encoder and its aligner; not after ``train vision`` has taught them."""
-    caption_dropout: float = 0.1
+    caption_dropout: Share = 0.1
     """Share of drawing and editing rows whose prompt or instruction is replaced by pads, for guidance."""
-    lr: float = 3e-3
-    weight_decay: float = 0.01
+    lr: Above0 = 3e-3
+    weight_decay: AtLeast0 = 0.01
     compile: bool = False
     """Compile the language model (needs a C++ compiler): 30 % faster steps after a minute or two."""
-    vocab_size: int = 640
+    vocab_size: Positive = 640
     """Largest text vocabulary; the world's words need about 530."""
-    tokenizer_prompts: int = 2500
+    tokenizer_prompts: Positive = 2500
     """Prompts whose texts the text tokenizer is trained on."""
-    hidden: int = 256
-    layers: int = 5
-    intermediate: int = 640
+    hidden: Positive = 256
+    layers: Positive = 5
+    intermediate: Positive = 640
 
 
 def _from_nothing(recipe: PretrainRecipe) -> Janus:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from janus_r1.fields import Above0, AtLeast0, Checked, Positive
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model
@@ -49,16 +50,16 @@ COVERED = 0.15  # share of a patch that an object must cover to be named there
 
 
 @dataclass
-class VisionRecipe:
+class VisionRecipe(Checked):
     """Recipe of ``janus-r1 train vision``."""
 
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/vision", steps=600))
     model: str = "runs/base/model"
     """Model whose encoder is taught and whose word embeddings are the targets."""
-    batch: int = 96
+    batch: Positive = 96
     """Scenes a step."""
-    lr: float = 4e-3
-    weight_decay: float = 0.01
+    lr: Above0 = 4e-3
+    weight_decay: AtLeast0 = 0.01
     fresh: bool = True
     """Begin with random weights: an encoder that was trained along with the language model is far off scale."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.model import vq
 from janus_r1.model.janus import from_uint8, to_uint8
 from janus_r1.train.loop import RunOptions, Stage, run
@@ -30,27 +32,27 @@ from janus_r1.worlds.shapes.training.model import tiny_vq_config
 
 
 @dataclass
-class VqRecipe:
+class VqRecipe(Checked):
     """Recipe of ``janus-r1 train vq``."""
 
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/vq", steps=4500))
-    batch: int = 16
+    batch: Positive = 16
     """Images a step."""
-    lr: float = 2e-3
-    codes: int = 2048
+    lr: Above0 = 2e-3
+    codes: Annotated[int, Range(ge=2)] = 2048
     """Size of the codebook."""
-    continuous_steps: int = 200
+    continuous_steps: Count = 200
     """First steps without quantisation: the codebook starts from latents that already mean something."""
-    commitment: float = 0.25
-    object_weight: float = 4.0
+    commitment: AtLeast0 = 0.25
+    object_weight: AtLeast0 = 4.0
     """Extra weight of pixels that differ from the image's median: small objects, not the background."""
-    consistency: float = 2.0
+    consistency: AtLeast0 = 2.0
     """Weight of the distance between the latents of patches with equal pixels."""
-    separation: float = 0.05
+    separation: AtLeast0 = 0.05
     """Least squared distance between two codes; of a closer pair the rarer one is moved away."""
-    decay: float = 0.98
+    decay: Annotated[float, Range(ge=0, lt=1)] = 0.98
     """Of the running means that are the codes."""
-    revive_until: float = 0.8
+    revive_until: Share = 0.8
     """Share of the run during which unused codes are moved."""
 
 

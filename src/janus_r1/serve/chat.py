@@ -84,7 +84,8 @@ def _parts(messages: list[dict[str, Any]], limits: PictureLimits) -> tuple[list[
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list):
         raise bad("content must be a text or a list of parts", "messages")
-    pictures, texts = [], []
+    pictures: list[np.ndarray] = []
+    texts: list[str] = []
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in ("text", "input_text"):

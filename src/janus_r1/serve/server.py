@@ -86,10 +86,12 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = threading.Event()
+        self.when_ready: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+        self.when_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
@@ -144,13 +146,22 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(make_app: Callable[[str], Any], devices: Sequence[str], listening: socket.socket, drain_s: float) -> None:
+def run(
+    make_app: Callable[[str], Any],
+    devices: Sequence[str],
+    listening: socket.socket,
+    drain_s: float,
+    ready: Callable[[], None],
+) -> None:
     """Serve until SIGTERM or Ctrl-C: in this process, or in one process a device where there are several.
 
-    All processes accept from one socket. Each has a model and a queue of its own.
+    All processes accept from one socket. Each has a model and a queue of its own. ``ready`` is called when the first
+    listens.
     """
     if len(devices) == 1:
-        server(make_app(devices[0]), drain_s).run([listening])
+        only = server(make_app(devices[0]), drain_s)
+        only.when_ready = ready
+        only.run([listening])
         return
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -159,6 +170,7 @@ def run(make_app: Callable[[str], Any], devices: Sequence[str], listening: socke
     ]
     for worker in workers:
         worker.start()
+    ready()
     asked = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, lambda *_: asked.set())

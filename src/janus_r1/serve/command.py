@@ -1,0 +1,185 @@
+"""``janus-r1 serve``: what the operator decides."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from janus_r1.errors import UserError, require
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+KEY_VARIABLE = "JANUS_R1_API_KEY"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of :func:`serve`, as each process gets them."""
+
+    model: str
+    dtype: str
+    kv: str
+    adapters: tuple[str, ...]
+    aliases: tuple[str, ...]
+    rounds: int
+    edit_rounds: int
+    max_batch: int
+    max_waiting: int
+    per_client: int
+    max_body_mb: int
+    max_megapixels: float
+    fetch_urls: bool
+    page: bool
+    gallery: Path | None
+    trainer: bool
+    log_prompts: bool
+    local: bool
+    key: str | None = field(repr=False)
+
+
+def serve(
+    model: str = "tiny-r1-edit",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key_file: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    kv: str = "auto",
+    adapters: list[str] | None = None,
+    aliases: list[str] | None = None,
+    rounds: int = 3,
+    edit_rounds: int = 1,
+    max_batch: int = 16,
+    max_waiting: int = 256,
+    per_client: int = 64,
+    max_body_mb: int = 32,
+    max_megapixels: float = 16.0,
+    fetch_urls: bool = False,
+    page: bool = True,
+    gallery: str | None = None,
+    trainer: bool = False,
+    log_prompts: bool = False,
+    drain_s: float = 300.0,
+) -> None:
+    """Serve OpenAI's image endpoints, a judge, and a page that shows the model think.
+
+    The key that clients must send is read from a file, or from the environment variable JANUS_R1_API_KEY; without
+    either none is needed. SIGTERM ends the server when the requests that it has accepted are answered.
+
+    Args:
+        model: An embedded model, a folder or a Hub id.
+        host: Address to listen on; 0.0.0.0 for all of this machine's.
+        port: Port to listen on; 0 takes a free one.
+        api_key_file: File that holds the key which clients must send.
+        dtype: float32, bfloat16, auto (as stored) or int8.
+        device: cpu, cuda, or several with commas (cuda:0,cuda:1): one process each.
+        kv: Cached keys and values: auto, or fp8.
+        adapters: LoRA folders, each as name=folder; a request chooses one as its model.
+        aliases: Further names that mean the model, for clients that only know gpt-image-1.
+        rounds: Most drafts of a chain, where a request does not say.
+        edit_rounds: The same for edits.
+        max_batch: Rows drawn at once at most.
+        max_waiting: Images in the house at most; beyond that requests get 503 and a time to come back.
+        per_client: Images that one address may have in the house; beyond that it gets 429.
+        max_body_mb: Largest request in megabytes.
+        max_megapixels: Largest picture that is decoded.
+        fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone.
+        page: Show the page at /; needs gradio, and one process.
+        gallery: Folder in which the page keeps chains; without it nothing is kept.
+        trainer: Offer rollouts and weight updates under /v1/rollouts and /v1/weights; needs a key.
+        log_prompts: Write prompts into the log.
+        drain_s: Seconds that answers may take after a SIGTERM before they are cut.
+
+    Raises:
+        UserError: for options that cannot be meant, and for a missing extra.
+    """
+    needed("serve")
+    from janus_r1.serve.limits import is_loopback
+    from janus_r1.serve.server import bind, run
+
+    devices = [name.strip() for name in device.split(",") if name.strip()]
+    require(bool(devices), "no device: pass --device cpu or cuda")
+    if len(devices) > 1:
+        page = False  # a visitor's clicks would reach a process that does not know them
+    require(1 <= max_batch <= max_waiting, "max_batch must be from 1 to max_waiting")
+    require(1 <= rounds <= 8 and 1 <= edit_rounds <= 8, "rounds and edit_rounds must be from 1 to 8")
+    key = _key(api_key_file)
+    require(not trainer or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
+    local = is_loopback(host)
+    options = Options(
+        model, dtype, kv, tuple(adapters or ()), tuple(aliases or ()), rounds, edit_rounds, max_batch, max_waiting,
+        per_client, max_body_mb, max_megapixels, fetch_urls, page, Path(gallery) if gallery else None, trainer,
+        log_prompts, local, key,
+    )  # fmt: skip
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if not local and key is None:
+        _say(f"warning: everybody who can reach {host} may use this server: set {KEY_VARIABLE} to ask for a key")
+    with bind(host, port) as listening:
+        shown, number = ("localhost" if local else host), listening.getsockname()[1]
+        _say(f"loading {model} ({dtype}, {', '.join(devices)})")
+        say = partial(_say_ready, f"http://{shown}:{number}", page)
+        run(partial(make_app, options), devices, listening, drain_s, say)
+
+
+def make_app(options: Options, device: str) -> FastAPI:
+    """The application on a device, as the operator wants it.
+
+    Raises:
+        UserError: for a model that cannot be loaded.
+    """
+    from transformers.utils import logging as noise
+
+    from janus_r1.serve.app import House, create_app
+    from janus_r1.serve.drawing import Defaults
+    from janus_r1.serve.limits import Limits
+    from janus_r1.serve.models import load_all
+    from janus_r1.serve.pictures import PictureLimits
+    from janus_r1.serve.scheduler import Scheduler
+
+    noise.set_verbosity_error()
+    noise.disable_progress_bar()
+    pictures = PictureLimits(
+        min(20_000_000, options.max_body_mb * 1_000_000), round(options.max_megapixels * 1e6), options.fetch_urls
+    )
+    limits = Limits(options.max_body_mb * 1_000_000, per_client=options.per_client, pictures=pictures)
+    models = load_all(options.model, options.dtype, device, options.kv, options.adapters)
+    scheduler = Scheduler(models, max_batch=options.max_batch, max_waiting=options.max_waiting)
+    defaults = Defaults(options.rounds, options.edit_rounds)
+    house = House(scheduler, limits, defaults, options.aliases, options.key, options.local, options.log_prompts)
+    return create_app(house)
+
+
+def needed(extra: str) -> None:
+    """Raises UserError where the extra ``serve`` is not installed."""
+    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        if find_spec(name) is None:
+            raise UserError(f"serving needs {name}: pip install 'janus-r1[{extra}]'")
+
+
+def _key(file: str | None) -> str | None:
+    """Raises UserError for a file without a key, or a key that cannot stand in a header."""
+    from janus_r1.reading import read_text
+
+    key = read_text(file, 10_000).strip() if file else os.environ.get(KEY_VARIABLE, "").strip()
+    if file and not key:
+        raise UserError(f"{file} holds no key")
+    require(key.isascii() and key.isprintable(), "the key holds characters that a header cannot carry")
+    return key or None
+
+
+def _say(text: str) -> None:
+    print(f"janus-r1: {text}", file=sys.stderr, flush=True)
+
+
+def _say_ready(address: str, page: bool) -> None:
+    shown = f"; the page is {address}/" if page else ""
+    _say(f"serving at {address}/v1 (how: {address}/docs){shown}")

@@ -1,0 +1,70 @@
+"""The models of a server: one, and copies of it with LoRA adapters merged in, each under its own name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from janus_r1.api import JanusR1
+from janus_r1.errors import UserError, first_line, require
+from janus_r1.model.int8 import refuse
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ADAPTER = "adapter_model.safetensors"
+
+
+def served_name(model: str) -> str:
+    """What clients call a model: an embedded model's name, a Hub id, or the name of a folder."""
+    folder = Path(model)
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+    """``name=folder`` -> folders by name.
+
+    Raises:
+        UserError: for anything else, for names twice, and for folders that do not hold an adapter as safetensors.
+    """
+    folders: dict[str, Path] = {}
+    for item in given:
+        name, equals, folder = item.partition("=")
+        require(bool(equals and NAME.fullmatch(name)), f"adapter {item!r}: write it as name=folder")
+        require(name not in folders, f"two adapters are called {name}: give each a name of its own")
+        path = Path(folder)
+        if not (path / ADAPTER).is_file() or not (path / "adapter_config.json").is_file():
+            raise UserError(f"{folder} is not a LoRA folder: it needs adapter_config.json and {ADAPTER}")
+        folders[name] = path
+    return folders
+
+
+def load_all(model: str, dtype: str, device: str, kv: str, adapters: Sequence[str]) -> dict[str, JanusR1]:
+    """The model under its own name first, then one for every adapter.
+
+    An adapter's model is a whole copy, which costs the model's memory once more; in return a request for it is as fast
+    as one for the base, and its rows may be cut off from no cache.
+
+    Raises:
+        UserError: for models and adapters that cannot be loaded.
+    """
+    folders = adapter_folders(adapters)
+    name = served_name(model)
+    require(name not in folders, f"an adapter must not be called {name}, as the model is")
+    loaded = {name: JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv)}
+    for adapter, folder in folders.items():
+        loaded[adapter] = _merged(JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv), adapter, folder)
+    return loaded
+
+
+def _merged(model: JanusR1, name: str, folder: Path) -> JanusR1:
+    refuse(model.model)  # rounded weights cannot be added to
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise UserError("adapters need peft: pip install 'janus-r1[lora]'") from None
+    try:
+        adapted = PeftModel.from_pretrained(model.model.core, str(folder))
+        model.model.core = adapted.merge_and_unload().eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"cannot load the adapter {name}: {first_line(error)}") from None
+    return model

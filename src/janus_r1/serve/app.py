@@ -76,13 +76,15 @@ class House:
         return name
 
     @contextlib.contextmanager
-    def admitted(self, request: Request, work: Sequence[Drawing | Look], model: str) -> Iterator[Ticket]:
+    def admitted(self, client: str, work: Sequence[Drawing | Look], model: str, name: str = "") -> Iterator[Ticket]:
         """A place in the queue for a request's work, within the client's own limit; left early, the work is called off.
+
+        ``name`` is the request's, for the log.
 
         Raises:
             Fault: 429 or 503, with Retry-After.
         """
-        with self.clients.holding(request.state.client, len(work)):
+        with self.clients.holding(client, len(work)):
             try:
                 ticket = self.scheduler.submit(work, model)
             except Full as full:
@@ -90,7 +92,7 @@ class House:
             except Stopping:
                 raise Fault(503, "the server is going down", code="shutting_down", retry_s=10) from None
             if self.log_prompts:
-                log.info("request %s: %r", request.state.request_id, work[0].prompt)
+                log.info("request %s: %r", name, work[0].prompt)
             try:
                 yield ticket
             finally:
@@ -228,13 +230,13 @@ async def _drawn(
     order = drawing.order(asked, name, model.image_size, model.image_tokens, house.defaults, original, editable)
     if asked.stream:
         return streamed(await _begun(_events(house, request, order, name)))
-    with house.admitted(request, order.work, name) as ticket:
+    with house.admitted(request.state.client, order.work, name, request.state.request_id) as ticket:
         return JSONResponse(await while_connected(request, drawing.collected(order, ticket)))
 
 
 async def _events(house: House, request: Request, order: drawing.Order, name: str) -> AsyncIterator[bytes]:
     """Its first item is empty: by then the work has its place in the queue, or the request its fault."""
-    with house.admitted(request, order.work, name) as ticket:
+    with house.admitted(request.state.client, order.work, name, request.state.request_id) as ticket:
         yield b""
         async for item in drawing.events(order, ticket):
             yield item
@@ -320,7 +322,7 @@ def _add_chat(app: FastAPI, house: House) -> None:
         """Judge a picture: Yes or No, with log-probs, and why."""
         name = house.model(asked.model)
         look = await asyncio.to_thread(chat.look_for, asked, house.limits.pictures)
-        with house.admitted(request, [look], name) as ticket:
+        with house.admitted(request.state.client, [look], name, request.state.request_id) as ticket:
             finished = await while_connected(request, chat.judged(ticket))
         model = house.scheduler.models[name].model
         ids = getattr(finished.result, "ids", ())

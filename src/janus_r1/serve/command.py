@@ -92,7 +92,7 @@ def serve(
         max_body_mb: Largest request in megabytes.
         max_megapixels: Largest picture that is decoded.
         fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone.
-        page: Show the page at /; needs gradio, and one process.
+        page: Show the page at /page; needs one process.
         gallery: Folder in which the page keeps chains; without it nothing is kept.
         trainer: Offer rollouts and weight updates under /v1/rollouts and /v1/weights; needs a key.
         log_prompts: Write prompts into the log.
@@ -155,12 +155,17 @@ def make_app(options: Options, device: str) -> FastAPI:
     scheduler = Scheduler(models, max_batch=options.max_batch, max_waiting=options.max_waiting)
     defaults = Defaults(options.rounds, options.edit_rounds)
     house = House(scheduler, limits, defaults, options.aliases, options.key, options.local, options.log_prompts)
-    return create_app(house)
+    app = create_app(house)
+    if options.page:
+        from janus_r1.serve.page import mount
+
+        mount(app, house, options.gallery)
+    return app
 
 
 def needed(extra: str) -> None:
     """Raises UserError where the extra ``serve`` is not installed."""
-    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "gradio"):
         if find_spec(name) is None:
             raise UserError(f"serving needs {name}: pip install 'janus-r1[{extra}]'")
 
@@ -181,5 +186,5 @@ def _say(text: str) -> None:
 
 
 def _say_ready(address: str, page: bool) -> None:
-    shown = f"; the page is {address}/" if page else ""
+    shown = f"; the page is {address}/page/" if page else ""
     _say(f"serving at {address}/v1 (how: {address}/docs){shown}")

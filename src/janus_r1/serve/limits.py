@@ -19,7 +19,8 @@ from janus_r1.serve.faults import Fault, printable
 from janus_r1.serve.pictures import PictureLimits
 
 log = logging.getLogger("janus_r1.serve")
-OPEN_PATHS = ("/health",)  # without a key: who asks whether a server lives has none
+OPEN_PATHS = ("/health", "/")  # without a key: who asks whether a server lives has none
+PAGE = "/page"  # asks for the key by a form of its own
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
 
@@ -122,7 +123,8 @@ class Guard:
         if length is not None and (not length.isdecimal() or int(length[:20]) > self.limits.max_body):
             raise too_large(self.limits.max_body)
         scope["state"]["client"] = (scope.get("client") or ("unknown", 0))[0]
-        if self.key is None or scope["path"] in OPEN_PATHS:
+        path = scope["path"]
+        if self.key is None or path in OPEN_PATHS or path == PAGE or path.startswith(f"{PAGE}/"):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self.key):
@@ -163,12 +165,15 @@ class _Body:
 
     def __init__(self, receive: Receive, limits: Limits, headers: dict[str, str]) -> None:
         self.receive, self.limits = receive, limits
-        self.taken, self.complete = 0, False
-        self.deadline = time.monotonic() + limits.body_s
+        self.taken = 0
+        self.complete = not {"content-length", "transfer-encoding"} & set(headers)  # there is none
+        self.deadline: float | None = None
 
     async def __call__(self) -> Message:
         if self.complete:
             return await self.receive()
+        if self.deadline is None:
+            self.deadline = time.monotonic() + self.limits.body_s
         try:
             message = await asyncio.wait_for(self.receive(), max(0.0, self.deadline - time.monotonic()))
         except TimeoutError:

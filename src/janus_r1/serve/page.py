@@ -307,7 +307,6 @@ def mount(app: FastAPI, house: House, gallery: Path | None) -> FastAPI:
 
     blocks = build(Page(house, gallery))
     blocks.queue(max_size=256, default_concurrency_limit=64)
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return gr.mount_gradio_app(
         app,
         blocks,
@@ -319,6 +318,6 @@ def mount(app: FastAPI, house: House, gallery: Path | None) -> FastAPI:
         run_history=False,
         show_error=True,
         mcp_server=find_spec("mcp") is not None,
-        theme=gr.themes.Default(**fonts),
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=CSS,
     )

@@ -100,7 +100,7 @@ def continued(house: House, chain: Chain, kept: int, seed: int) -> Order:
     settings = replace(chain.settings, seed=seed, rounds=max(chain.settings.rounds, kept + 1))
     original = chain.source.pixels if chain.source else None
     work = Drawing(chain.prompt, settings, chain.row, original, rounds=rounds)
-    asked = ImageRequest(prompt=chain.prompt)
+    asked = ImageRequest.model_validate({"prompt": chain.prompt})
     return Order(asked, name, model.image_size, model.image_tokens, [Picture(seed, 1)], [work], original)
 
 

@@ -30,8 +30,8 @@ for model in base sft r1 r1-edit; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16
 done
 for model in base sft r1; do # what they accept though it is wrong, and reject though it is right
-  janus-r1 eval audit --model "tiny-$model" --out "outputs/audit-$model" --overwrite --dtype bfloat16 --max-batch 128
+  python studies/audit.py run --model "tiny-$model" --out "outputs/audit-$model" --dtype bfloat16 > /dev/null
   cp "outputs/audit-$model/audit.json" "results/audit-tiny-$model.json"
 done
-python -m janus_r1.eval.audit_report results/audit-tiny-{base,sft,r1}.json > docs/audit.md
+python studies/audit.py page results/audit-tiny-{base,sft,r1}.json > docs/audit.md
 python -m janus_r1.eval.report results/tiny-{base,sft,r1,r1-edit}-{test,held_out,dense}.json > docs/results.md

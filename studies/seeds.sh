@@ -28,6 +28,6 @@ for seed in $SEEDS; do
   measure r1 "$seed" "$run/model"
 done
 for split in $splits; do
-  python -m janus_r1.eval.study "$results/$split"/*.json --title "Reinforcement learning, $split" --baseline sft
+  python studies/study.py "$results/$split"/*.json --title "Reinforcement learning, $split" --baseline sft
 done > "docs/$STUDY.md.tmp"
 mv "docs/$STUDY.md.tmp" "docs/$STUDY.md"

@@ -35,6 +35,6 @@ trial() { # variant seed stage options...
 
 report() { # options of the page...
   [ -z "$VARIANTS" ] || return 0
-  python -m janus_r1.eval.study "$results"/*.json "$@" > "docs/$STUDY.md.tmp"
+  python studies/study.py "$results"/*.json "$@" > "docs/$STUDY.md.tmp"
   mv "docs/$STUDY.md.tmp" "docs/$STUDY.md"
 }

@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from studies.audit import audit, examples, main, page
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
-from janus_r1.cli import main
-from janus_r1.eval.audit import audit, examples
-from janus_r1.eval.audit_report import main as compare
-from janus_r1.eval.report import markdown
-from janus_r1.eval.world import EvalOptions, choose_prompts
+from janus_r1.eval.protocol import choose_tasks
+from janus_r1.eval.world import EvalOptions
 from janus_r1.sheet import sheet, side_by_side
 from janus_r1.worlds.shapes.language import parse
 from janus_r1.worlds.shapes.prompts import alterations, train_prompts
 from janus_r1.worlds.shapes.questions import KINDS, failure_kind
 from janus_r1.worlds.shapes.scene import Scene, SceneObject, render, sample_scene
 from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds.shapes.world import Shapes
 
 EMPTY = render(Scene("black", ()))
 
@@ -81,15 +80,18 @@ SCRIPT = [
 ]
 
 
-def scripted(prompts: list[str], settings: Settings) -> list[Chain]:
+def chosen(limit=OPTIONS.limit) -> list:
+    return choose_tasks(Shapes(), "test", limit)
+
+
+def scripted(tasks: list, settings: Settings) -> list[Chain]:
     assert settings.rounds == 1, "only first drafts are judged"
-    descriptions = {prompt.text: prompt.description for prompt in choose_prompts("test", OPTIONS.limit)}
     chains = []
-    for row, text in enumerate(prompts):
+    for row, task in enumerate(tasks):
         right, said = SCRIPT[row % len(SCRIPT)]
-        pixels = render(sample_scene(descriptions[text], random.Random(0), allow_held_out=True)) if right else EMPTY
+        pixels = render(sample_scene(task.description, random.Random(0), allow_held_out=True)) if right else EMPTY
         verdict = Verdict(said.startswith("Yes"), said, 0.5)
-        chains.append(Chain(text, (Round((0,), pixels, verdict),), 0, settings, row))
+        chains.append(Chain(task.prompt, (Round((0,), pixels, verdict),), 0, settings, row))
     return chains
 
 
@@ -107,19 +109,19 @@ def test_shares_by_hand(audited):
     assert len(wrong["families"]) == 6 and all(f["mean"] == 0.5 and f["n"] == 2 for f in wrong["families"].values())
     assert {kind: figure["mean"] for kind, figure in wrong["kinds"].items()} == {"missing": 0.5}, "nothing was drawn"
     assert right["claims"]["colour"]["mean"] == 1.0 and right["claims"]["place"]["mean"] == 0.0
-    single = [len(prompt.description.slots) == 1 for prompt in choose_prompts("test", OPTIONS.limit)]
+    single = [len(prompt.description.slots) == 1 for prompt in chosen()]
     assert result["rejected_wrong"]["explained"]["mean"] == pytest.approx(sum(single) / 6) and 0 < sum(single) < 6
     assert json.loads(json.dumps(result, allow_nan=False))["run"]["benchmark"] == "audit"
 
 
 def test_a_judge_without_right_drafts_has_no_share_of_them():
-    def only_wrong(prompts, settings):
-        return [Chain(p, (Round((0,), EMPTY, Verdict(False, "No.", 0.1)),), 0, settings) for p in prompts]
+    def only_wrong(tasks, settings):
+        return [Chain(t.prompt, (Round((0,), EMPTY, Verdict(False, "No.", 0.1)),), 0, settings) for t in tasks]
 
     result, drafts = audit(only_wrong, OPTIONS)
     assert result["rejected_right"]["of_right"] is None and result["rejected_right"]["claims"]["shape"] is None
     assert result["accepted_wrong"]["of_wrong"]["mean"] == 0 and not examples(drafts, "accepted_wrong")
-    assert "none" in markdown(result)
+    assert "none" in page([result])
 
 
 def test_examples_take_kinds_in_turn_and_say_what_is_true(audited):
@@ -139,7 +141,7 @@ def test_examples_take_kinds_in_turn_and_say_what_is_true(audited):
 
 
 def test_sheets_stand_beside_each_other():
-    chains = scripted([prompt.text for prompt in choose_prompts("test", 4)], Settings(rounds=1))
+    chains = scripted(chosen(4), Settings(rounds=1))
     alone = sheet(chains[:1])
     assert side_by_side(chains[:3]).size == pytest.approx((3 * alone.width, alone.height), abs=60)
     assert side_by_side(chains[:1]).size == alone.size
@@ -151,20 +153,22 @@ def test_sheets_stand_beside_each_other():
 # --------------------------------------------------------------------------------------- the command
 
 
-def test_eval_audit_writes_a_folder_and_compares(tiny_folder, tmp_path, monkeypatch, capsys):
+def test_an_audit_writes_a_folder_and_compares(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    command = ["eval", "audit", "--model", str(tiny_folder), "--limit", "6", "--samples", "2"]
-    assert main([*command, "--out", "before", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert json.loads(Path("before/audit.json").read_text()) == result and result["run"]["samples"] == 2
+    command = ["run", "--model", str(tiny_folder), "--limit", "6", "--samples", "2"]
+    main([*command, "--out", "before"])
+    assert "wrong ones that were accepted" in capsys.readouterr().out
+    result = json.loads(Path("before/audit.json").read_text())
+    assert result["run"]["samples"] == 2
     for error, share in (("accepted_wrong", "of_wrong"), ("rejected_right", "of_right")):
         figure = result[error][share]
         assert Path("before", f"{error}.png").exists() == bool(figure and figure["mean"])
     Image.open("before/accepted_wrong.png").verify()
-    assert main([*command, "--out", "before"]) == 2 and "--overwrite" in capsys.readouterr().err
-    assert main([*command, "--out", "before", "--overwrite"]) == 0
-    assert "wrong ones that were accepted" in capsys.readouterr().out
-    compare(["before/audit.json", "before/audit.json"])
+    Path("mine").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--out", "mine"])
+    assert end.value.code == 2 and "was not written by this script" in capsys.readouterr().err
+    main(["page", "before/audit.json", "before/audit.json"])
     page = capsys.readouterr().out
     assert f"|  | {tiny_folder} | {tiny_folder} |" in page and page.startswith("# Where the judge errs")
 
@@ -172,5 +176,5 @@ def test_eval_audit_writes_a_folder_and_compares(tiny_folder, tmp_path, monkeypa
 def test_comparing_something_else_is_one_line(tmp_path, capsys):
     (tmp_path / "x.json").write_text('{"run": {"benchmark": "world"}}')
     with pytest.raises(SystemExit) as end:
-        compare([str(tmp_path / "x.json")])
+        main(["page", str(tmp_path / "x.json")])
     assert end.value.code == 2 and "is not a result of janus-r1 eval audit" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from janus_r1.commands.options import build_parser
 
 COMMANDS = ["", "generate", "edit", "judge", "train", "train vq", "train pretrain", "train sft", "train rl"]
 COMMANDS += ["train vision", "data", "data build", "data splits", "eval", "eval world", "eval edit", "eval pie"]
-COMMANDS += ["eval judge", "eval audit", "eval tokenizer", "convert"]
+COMMANDS += ["eval judge", "eval tokenizer", "convert"]
 
 
 class StandIn:
@@ -118,7 +118,7 @@ def test_a_default_of_zero_is_shown():
         (["judge", "a.png", "--text", " "], "empty"),
         (["judge", "a.png", "--text", "x", "--text", "y"], "1 images and 2 texts"),
         (["eval", "world", "--rounds", "1,x"], "round limits such as 1,3"),
-        (["eval", "world", "--split", "train"], "invalid choice"),
+        (["eval", "world", "--split", "train"], "unknown split"),
         (["nothing"], "invalid choice"),
         ([], "required"),
     ],

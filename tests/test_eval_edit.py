@@ -9,15 +9,18 @@ import pytest
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.errors import UserError
-from janus_r1.eval.edit import MAX_PSNR, EditEvalOptions, evaluate_edit
+from janus_r1.eval.edits import MAX_PSNR
 from janus_r1.eval.report import markdown
+from janus_r1.eval.world import EvalOptions, evaluate_world
 from janus_r1.worlds.shapes.edit_cases import FAMILIES, edit_split
 from janus_r1.worlds.shapes.scene import Scene, render
 
 CASES = edit_split("test")[:12]
 TARGETS = {case.instruction.text: render(case.target) for case in CASES}
 EMPTY = render(Scene("black", ()))
-OPTIONS = EditEvalOptions(rounds=(1, 2), limit=12, samples=2, settings=Settings(seed=3), model="scripted")
+OPTIONS = EvalOptions(
+    kind="edit", rounds=(1, 2), limit=12, samples=2, controls=False, settings=Settings(seed=3), model="scripted"
+)
 
 
 def draft(pixels: np.ndarray, p_yes: float) -> Round:
@@ -29,17 +32,20 @@ class Scripted:
 
     first, second = 0.2, 0.9
 
-    def edit(self, sources, instructions, settings):
+    def __call__(self, tasks, settings):
+        if tasks[0].source is None:  # the baseline that draws from scratch
+            return [Chain(task.prompt, (draft(EMPTY, 0.9),), 0, settings) for task in tasks]
+        return self.edit(tasks, settings)
+
+    def edit(self, tasks, settings):
         return [
-            Chain(text, (draft(source, self.first), draft(TARGETS[text], self.second)), 1, settings)
-            for source, text in zip(sources, instructions, strict=True)
+            Chain(t.prompt, (draft(t.source, self.first), draft(TARGETS[t.prompt], self.second)), 1, settings)
+            for t in tasks
         ]
 
-    def draw(self, prompts, settings):
-        return [Chain(prompt, (draft(EMPTY, 0.9),), 0, settings) for prompt in prompts]
 
-    def reconstruct(self, images):
-        return images
+def evaluate_edit(editor, options):
+    return evaluate_world(editor, options, reconstruct=lambda images: images)
 
 
 def means(report) -> tuple[float, ...]:
@@ -77,11 +83,11 @@ def test_edits_of_one_step_have_a_figure_of_their_own():
     class Halting(Scripted):
         """Two steps are too many for it."""
 
-        def edit(self, sources, instructions, settings):
-            chains = super().edit(sources, instructions, settings)
+        def edit(self, tasks, settings):
+            chains = super().edit(tasks, settings)
             return [
-                replace(chain, rounds=(chain.rounds[0], draft(source, 0.9))) if chain.prompt in two else chain
-                for chain, source in zip(chains, sources, strict=True)
+                replace(chain, rounds=(chain.rounds[0], draft(task.source, 0.9))) if chain.prompt in two else chain
+                for chain, task in zip(chains, tasks, strict=True)
             ]
 
     result = evaluate_edit(Halting(), OPTIONS)
@@ -100,8 +106,8 @@ def test_the_final_draft_may_be_the_best_one():
 
 def test_chains_without_a_score_are_counted_not_zero():
     class Broken(Scripted):
-        def edit(self, sources, instructions, settings):
-            chains = super().edit(sources, instructions, settings)
+        def edit(self, tasks, settings):
+            chains = super().edit(tasks, settings)
             return [replace(chains[0], rounds=(draft(EMPTY, float("nan")),)), *chains[1:]]
 
     result = evaluate_edit(Broken(), OPTIONS)
@@ -113,10 +119,10 @@ def test_chains_without_a_score_are_counted_not_zero():
 
 def test_an_editor_that_breaks_its_contract_is_refused():
     class Lazy(Scripted):
-        def edit(self, sources, instructions, settings):
-            return super().edit(sources, instructions, settings)[::-1]
+        def edit(self, tasks, settings):
+            return super().edit(tasks, settings)[::-1]
 
     with pytest.raises(ValueError, match="in order"):
         evaluate_edit(Lazy(), OPTIONS)
     with pytest.raises(UserError, match="split"):
-        EditEvalOptions(split="train")
+        evaluate_edit(Scripted(), replace(OPTIONS, split="dense"))

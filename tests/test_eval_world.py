@@ -11,12 +11,15 @@ from rich.console import Console
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.errors import UserError
+from janus_r1.eval.protocol import choose_tasks
 from janus_r1.eval.report import markdown, print_report
-from janus_r1.eval.world import EvalOptions, choose_prompts, evaluate_world
+from janus_r1.eval.world import EvalOptions, evaluate_world
 from janus_r1.worlds.shapes.prompts import GENEVAL_COUNTS, split
 from janus_r1.worlds.shapes.scene import Scene, render, sample_scene
 from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds.shapes.world import Shapes
 
+SHAPES = Shapes()
 DESCRIPTIONS = {p.text: p.description for name in ("test", "dense", "held_out") for p in split(name)}
 WRONG = render(Scene("black", ()))
 
@@ -56,7 +59,8 @@ class Scripted:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, prompts, settings):
+    def __call__(self, tasks, settings):
+        prompts = [task.prompt for task in tasks]
         self.calls.append((prompts, settings))
         singles = [[item] for sample in SINGLES for item in sample]
         scripts = singles if len(self.calls) > 1 else CHAINS
@@ -84,7 +88,7 @@ def test_rounds_read_every_limit_off_the_same_chains(result):
 
 
 def test_score_is_the_verifiers(result):
-    wrong = [verify(WRONG, p.description).score for p in choose_prompts("test", 6)]
+    wrong = [verify(WRONG, task.description).score for task in choose_tasks(SHAPES, "test", 6)]
     assert mean(result["rounds"]["3"]["score"]) == pytest.approx(0.75 + 0.25 * np.mean(wrong))
 
 
@@ -145,8 +149,8 @@ def test_control_drafts_have_their_own_random_numbers():
     sampler = Scripted()
     evaluate_world(sampler, OPTIONS)
     (prompts, settings), (extra, alone) = sampler.calls
-    assert Counter(prompts) == Counter({p.text: 4 for p in choose_prompts("test", 6)})
-    assert Counter(extra) == Counter({p.text: 8 for p in choose_prompts("test", 6)})
+    chosen = [task.prompt for task in choose_tasks(SHAPES, "test", 6)]
+    assert Counter(prompts) == Counter(chosen * 4) and Counter(extra) == Counter(chosen * 8)
     assert settings.rounds == 3 and alone.rounds == 1 and alone.seed != settings.seed
 
 
@@ -175,18 +179,21 @@ def test_final_best_takes_the_likeliest_round():
 
 
 def test_limit_keeps_families_balanced():
-    counts = Counter(p.family for p in choose_prompts("test", 20))
+    def chosen(split_name, limit=None):
+        return [task.prompt for task in choose_tasks(SHAPES, split_name, limit)]
+
+    counts = Counter(task.family for task in choose_tasks(SHAPES, "test", 20))
     assert set(counts) == set(GENEVAL_COUNTS) and max(counts.values()) - min(counts.values()) == 1
-    assert choose_prompts("test", 20) == choose_prompts("test")[:20]
-    assert sorted(p.text for p in choose_prompts("test")) == sorted(p.text for p in split("test"))
-    assert len(choose_prompts("dense", 7)) == 7 and len(choose_prompts("held_out", 1000)) == 100
+    assert chosen("test", 20) == chosen("test")[:20]
+    assert sorted(chosen("test")) == sorted(p.text for p in split("test"))
+    assert len(chosen("dense", 7)) == 7 and len(chosen("held_out", 1000)) == 100
 
 
 def test_overall_weighs_families_not_images():
     good = {p.text for p in split("test") if p.family == "single_object"}
 
-    def sample(prompts, settings):
-        return [chain(p, [(p in good, 0.9)], settings, i) for i, p in enumerate(prompts)]
+    def sample(tasks, settings):
+        return [chain(t.prompt, [(t.prompt in good, 0.9)], settings, i) for i, t in enumerate(tasks)]
 
     result = evaluate_world(sample, EvalOptions(rounds=(1,), limit=8, samples=1))
     assert result["rounds"]["1"]["families"]["single_object"]["n"] == 2
@@ -195,8 +202,8 @@ def test_overall_weighs_families_not_images():
 
 
 def test_undefined_metrics_are_null():
-    def sample(prompts, settings):
-        return [chain(p, [(True, 0.9)], settings, i) for i, p in enumerate(prompts)]
+    def sample(tasks, settings):
+        return [chain(t.prompt, [(True, 0.9)], settings, i) for i, t in enumerate(tasks)]
 
     result = evaluate_world(sample, replace(OPTIONS, split="held_out"))
     assert result["verdict"]["auroc"] is None and result["verdict"]["balanced"] is None
@@ -206,16 +213,16 @@ def test_undefined_metrics_are_null():
 
 
 def test_failures_are_counted_and_left_out_not_scored_zero():
-    seen = []
+    class Flaky(Shapes):
+        seen = 0
 
-    def flaky(pixels, description):
-        seen.append(description)
-        if len(seen) == 1:
-            raise RuntimeError("no picture")
-        found = verify(pixels, description)
-        return replace(found, score=float("nan")) if len(seen) == 2 else found
+        def check(self, task, image):
+            self.seen += 1
+            if self.seen <= 2:
+                raise RuntimeError("no picture")
+            return super().check(task, image)
 
-    result = evaluate_world(Scripted(), OPTIONS, flaky)
+    result = evaluate_world(Scripted(), OPTIONS, Flaky())
     # The first chain fails, and the first draft of the second.
     assert result["failures"]["drafts"] == 2 and result["failures"]["chains"] == 2
     assert result["failures"]["examples"][0] == "RuntimeError: no picture"
@@ -226,32 +233,33 @@ def test_failures_are_counted_and_left_out_not_scored_zero():
 
 
 def test_nan_p_yes_is_a_failure():
-    def sample(prompts, settings):
-        return [chain(p, [(True, float("nan") if i == 0 else 0.9)], settings, i) for i, p in enumerate(prompts)]
+    def sample(tasks, settings):
+        return [chain(t.prompt, [(True, float("nan") if i == 0 else 0.9)], settings, i) for i, t in enumerate(tasks)]
 
     result = evaluate_world(sample, replace(OPTIONS, rounds=(1,)))
     assert result["failures"]["chains"] == 1 and result["verdict"]["accuracy"]["n"] == 23
 
 
 def test_a_family_without_any_score_stops_the_run():
-    def broken(pixels, description):
-        raise RuntimeError("no picture")
+    class Broken(Shapes):
+        def check(self, task, image):
+            raise RuntimeError("no picture")
 
     with pytest.raises(UserError, match=r"colors.*no picture"):
-        evaluate_world(Scripted(), OPTIONS, broken)
+        evaluate_world(Scripted(), OPTIONS, Broken())
 
 
 def test_a_sampler_in_the_wrong_order_is_noticed():
     with pytest.raises(ValueError, match="in order"):
-        evaluate_world(lambda prompts, settings: Scripted()(prompts[::-1], settings), OPTIONS)
+        evaluate_world(lambda tasks, settings: Scripted()(tasks[::-1], settings), OPTIONS)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"split": "train"}, {"rounds": ()}, {"rounds": (0, 1)}, {"samples": 0}, {"limit": 0}]
+    "wrong", [{"split": "train"}, {"rounds": ()}, {"rounds": (0, 1)}, {"samples": 0}, {"limit": 0}, {"world": "none"}]
 )
 def test_options_that_cannot_be_meant(wrong):
     with pytest.raises(UserError):
-        EvalOptions(**wrong)
+        evaluate_world(Scripted(), EvalOptions(**wrong))
 
 
 def test_reports_show_the_same_figures(result):

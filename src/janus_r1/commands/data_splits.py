@@ -1,4 +1,4 @@
-"""``janus-r1 data splits``: the prompts and the edits of the world, by split and family."""
+"""``janus-r1 data splits``: the prompts and the edits of a world, by split and family."""
 
 from __future__ import annotations
 
@@ -6,48 +6,40 @@ import argparse
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from janus_r1.commands.terminal import print_json
-from janus_r1.eval.checks import SPLITS
-from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, Instruction, edit_split, train_edits
-from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, split, train_prompts
+from janus_r1.worlds.base import Kind, World, world
 
 
 def run(args: argparse.Namespace) -> None:
-    splits = _prompts(args.examples)
-    edits = _edits(args.examples)
+    chosen = world(args.world)
+    splits, edits = (_splits(chosen, kind, args.examples) for kind in ("draw", "edit"))
     if args.json:
-        print_json({"world": "shapes", "splits": splits, "edits": edits})
+        print_json({"world": chosen.name, "splits": splits, "edits": edits})
     else:
         _show(splits, "prompts")
         _show({f"edits, {name}": item for name, item in edits.items()}, "edits")
 
 
-def _prompts(examples: int) -> dict[str, Any]:
-    stream = itertools.islice(train_prompts(random.Random(0)), examples)
-    return {name: _frozen(split(name), examples) for name in SPLITS} | {"train": _endless(TRAIN_WEIGHTS, stream)}
+def _splits(chosen: World, kind: Kind, examples: int) -> dict[str, Any]:
+    """Of frozen splits a count and how many of each family; of the training stream the families' shares."""
+    shown = {name: _frozen(chosen, name, kind, examples) for name in chosen.splits(kind)}
+    if not (shares := chosen.shares(kind)):
+        return shown
+    stream = itertools.islice(chosen.stream(random.Random(0), kind), examples)
+    rounded = {family: round(share, 3) for family, share in shares.items()}
+    return shown | {"train": {"count": None, "families": rounded, "examples": [task.prompt for task in stream]}}
 
 
-def _edits(examples: int) -> dict[str, Any]:
-    frozen = {name: _frozen([case.instruction for case in edit_split(name)], examples) for name in EDIT_COUNTS}
-    stream = (case.instruction for case in itertools.islice(train_edits(random.Random(0)), examples))
-    return frozen | {"train": _endless({family: round(1 / len(FAMILIES), 3) for family in FAMILIES}, stream)}
-
-
-def _frozen(items: Sequence[Prompt | Instruction], examples: int) -> dict[str, Any]:
-    families = Counter(item.family for item in items)
-    chosen = random.Random(0).sample(items, min(examples, len(items)))
-    return {"count": len(items), "families": dict(families), "examples": [item.text for item in chosen]}
-
-
-def _endless(shares: Mapping[str, float], stream: Iterable[Prompt | Instruction]) -> dict[str, Any]:
-    """Training items are a stream: shares instead of counts."""
-    return {"count": None, "families": dict(shares), "examples": [item.text for item in stream]}
+def _frozen(chosen: World, name: str, kind: Kind, examples: int) -> dict[str, Any]:
+    tasks = chosen.tasks(name, kind)
+    picked = random.Random(0).sample(tasks, min(examples, len(tasks)))
+    families = dict(Counter(task.family for task in tasks))
+    return {"count": len(tasks), "families": families, "examples": [task.prompt for task in picked]}
 
 
 def _show(splits: dict[str, Any], noun: str) -> None:

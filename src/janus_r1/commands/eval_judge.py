@@ -26,7 +26,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from janus_r1.environment import environment
     from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
 
-    options = JudgeOptions(args.split, args.samples, args.limit, seed=args.seed)
+    options = JudgeOptions(args.world, args.split, args.samples, args.limit, seed=args.seed)
     held = judge_set(drawer.model, options)
     with progress("judging") as update:
 

@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
         model = load_model(args.model, args.dtype, args.device, kv=args.kv)
         from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
 
-        result = evaluate_tokenizer(model.model, TokenizerOptions(scenes=args.scenes, seed=args.seed))
+        result = evaluate_tokenizer(model.model, TokenizerOptions(args.world, scenes=args.scenes, seed=args.seed))
     if args.json:
         print_json(result)
         return

@@ -1,4 +1,4 @@
-"""``janus-r1 eval world``: success, introspection and controls on prompts not trained on."""
+"""``janus-r1 eval world`` and ``eval edit``: success, introspection and controls on tasks not trained on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    batch = plan_batch(args, [], MOST, settings)
+    from janus_r1.eval.protocol import choose_tasks
+    from janus_r1.worlds.base import world
+
+    choose_tasks(world(args.world), args.split, args.limit, args.kind)  # what cannot be had is told before a load
+    batch = plan_batch(args, [], MOST, settings, edit=args.kind == "edit")
     model = load_model(args.model, args.dtype, args.device, kv=args.kv)
     from janus_r1.eval.world import EvalOptions, evaluate_world
     from janus_r1.train.history import training
 
-    options = EvalOptions(
-        **asked(args, settings), rounds=args.round_limits, controls=args.controls, training=training(args.model)
-    )
+    given = {"kind": args.kind, "controls": args.controls, "baselines": args.baselines}
+    options = EvalOptions(**asked(args, settings), rounds=args.round_limits, training=training(args.model), **given)
     with progress("sampling") as update, memory_errors(batch, args.device):
-        return evaluate_world(sampler(model, batch, update), options)
+        return evaluate_world(sampler(model, batch, update), options, reconstruct=model.reconstruct)

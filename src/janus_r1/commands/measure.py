@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from janus_r1.chain import Chain, Settings
+from janus_r1.chain import Chain, Settings, Task
 from janus_r1.commands.checks import check_writable
 from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.files import check_replaceable, write_json
@@ -48,7 +48,13 @@ def asked(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """What the options of several benchmarks have in common."""
     from janus_r1.environment import environment
 
-    given = {"split": args.split, "samples": args.samples, "limit": args.limit, "model": args.model}
+    given = {
+        "world": args.world,
+        "split": args.split,
+        "samples": args.samples,
+        "limit": args.limit,
+        "model": args.model,
+    }
     return {**given, "settings": settings, "environment": environment()}
 
 
@@ -61,13 +67,12 @@ def show_report(result: Result, console: Console) -> None:
 
 def sampler(
     model: JanusR1, max_batch: int, update: Callable[[int, int], None]
-) -> Callable[[list[str], Settings], list[Chain]]:
-    """The model as a benchmark calls it: a chain a prompt."""
+) -> Callable[[list[Task], Settings], list[Chain]]:
+    """The model as a benchmark calls it: a chain a task; all of them are prompts, or all are edits."""
 
-    def sample(prompts: list[str], settings: Settings) -> list[Chain]:
-        total = len(prompts)
-        return model.generate(
-            prompts, max_batch=max_batch, on_progress=lambda done: update(done, total), **asdict(settings)
-        )
+    def sample(tasks: list[Task], settings: Settings) -> list[Chain]:
+        prompts, sources = [task.prompt for task in tasks], [task.source for task in tasks if task.source is not None]
+        common = {"max_batch": max_batch, "on_progress": lambda done: update(done, len(tasks)), **asdict(settings)}
+        return model.edit(sources, prompts, **common) if sources else model.generate(prompts, **common)
 
     return sample

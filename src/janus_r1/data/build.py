@@ -24,9 +24,8 @@ from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
-from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, near_miss, train_prompts
-from janus_r1.worlds.shapes.scene import Description, render, sample_scene
-from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds import base as worlds
+from janus_r1.worlds.base import World, WorldTask
 
 
 @dataclass
@@ -34,6 +33,9 @@ class BuildRecipe(Checked):
     """Recipe of ``janus-r1 data build``."""
 
     out: str = "runs/candidates"
+    world: str = worlds.DEFAULT
+    """Where prompts come from and what judges the drafts: shapes, a Python file with a world of your own, or
+    module:name."""
     model: str = "runs/base/model"
     """Model whose drafts are judged."""
     prompts: Positive = 4096
@@ -65,7 +67,8 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
     Raises:
         UserError: if the folder already holds parts and ``resume`` is false, or for a family that is none.
     """
-    out, prompts = Path(recipe.out), _prompts(recipe)
+    world = worlds.world(recipe.world)
+    out, prompts = Path(recipe.out), _prompts(world, recipe)
     if any(out.glob("part_*")) and not resume:
         raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
     if recipe.threads:
@@ -75,19 +78,18 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
     missing = [i for i in range(0, len(prompts), recipe.part) if not _folder(out, i, recipe).exists()]
     progress = reporter(out.name, 0, len(missing), "part")
     for done, start in enumerate(missing, 1):
-        candidates, images = _part(decoder, prompts[start : start + recipe.part], start, recipe)
+        candidates, images = _part(world, decoder, prompts[start : start + recipe.part], start, recipe)
         write_part(_folder(out, start, recipe), candidates, images)
         progress.update(done, {"drafts_right": _drafts_right(candidates)})
     progress.stop()
     return out
 
 
-def _prompts(recipe: BuildRecipe) -> list[Prompt]:
-    if unknown := set(recipe.families) - set(TRAIN_WEIGHTS):
-        raise UserError(f"no family {', '.join(sorted(unknown))}: choose from {', '.join(TRAIN_WEIGHTS)}")
-    stream = train_prompts(random.Random(recipe.seed + 77))
-    wanted = (prompt for prompt in stream if prompt.family in (recipe.families or TRAIN_WEIGHTS))
-    return list(itertools.islice(wanted, recipe.prompts))
+def _prompts(world: World, recipe: BuildRecipe) -> list[WorldTask]:
+    if unknown := set(recipe.families) - set(world.families()):
+        raise UserError(f"no family {', '.join(sorted(unknown))}: choose from {', '.join(world.families())}")
+    stream = world.stream(random.Random(recipe.seed + 77), families=recipe.families)
+    return list(itertools.islice(stream, recipe.prompts))
 
 
 def _folder(out: Path, start: int, recipe: BuildRecipe) -> Path:
@@ -95,22 +97,19 @@ def _folder(out: Path, start: int, recipe: BuildRecipe) -> Path:
 
 
 def _part(
-    decoder: Decoder, prompts: list[Prompt], first_id: int, recipe: BuildRecipe
+    world: World, decoder: Decoder, prompts: list[WorldTask], first_id: int, recipe: BuildRecipe
 ) -> tuple[list[Candidate], np.ndarray]:
     sources = [(f"draft@{t}", _drafts(decoder, prompts, first_id, k, t, recipe)) for k, t in _numbered(recipe)]
     rng = random.Random(f"{recipe.seed} {first_id}")
-    for _ in range(recipe.renderings):
-        sources.append(("rendering", _render_all(decoder.model, [p.description for p in prompts], rng)))
-    for _ in range(recipe.near_misses):
-        changed = [near_miss(p, rng) for p in prompts]
-        sources.append(("near miss", _render_all(decoder.model, changed, rng)))
+    sources += [("rendering", _coded(decoder.model, world.render(prompts, rng))) for _ in range(recipe.renderings)]
+    sources += [("near miss", _coded(decoder.model, world.spoil(prompts, rng))) for _ in range(recipe.near_misses)]
     candidates, images = [], []
     for source, ids in sources:
         pictures = decoder.model.decode_image(ids)
         for offset, (prompt, picture, row) in enumerate(zip(prompts, pictures, ids.tolist(), strict=True)):
-            judged = verify(picture, prompt.description)
+            judged = world.check(prompt, picture)
             number = first_id + offset
-            candidates.append(Candidate(number, prompt.text, tuple(row), judged.score, judged.verdict, source))
+            candidates.append(Candidate(number, prompt.prompt, tuple(row), judged.score, judged.verdict, source))
             images.append(picture)
     return candidates, np.stack(images)
 
@@ -119,16 +118,15 @@ def _numbered(recipe: BuildRecipe) -> list[tuple[int, float]]:
     return list(enumerate(recipe.temperatures))
 
 
-def _drafts(decoder: Decoder, prompts: list[Prompt], first_id: int, k: int, temperature: float, recipe: BuildRecipe):
-    openings = [decoder.model.layout.opening(prompt.text) for prompt in prompts]
+def _drafts(decoder: Decoder, prompts: list[WorldTask], first_id: int, k: int, temperature: float, recipe: BuildRecipe):
+    openings = [decoder.model.layout.opening(prompt.prompt) for prompt in prompts]
     rows = list(range(first_id, first_id + len(prompts)))
     uniform = uniforms(recipe.seed + 77, rows, k, DRAW, decoder.model.image_tokens)
     return first_drafts(decoder, openings, uniform, recipe.guidance, temperature)
 
 
-def _render_all(model: Janus, descriptions: list[Description], rng: random.Random) -> torch.Tensor:
-    """A rendering of every description as VQ ids [n, S]."""
-    pictures = [render(sample_scene(description, rng)) for description in descriptions]
+def _coded(model: Janus, pictures: list[np.ndarray]) -> torch.Tensor:
+    """Pictures as VQ ids [n, S]."""
     return model.encode_image(from_uint8(np.stack(pictures)).to(model.device))
 
 

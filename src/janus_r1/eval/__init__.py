@@ -1,14 +1,13 @@
 """Benchmarks, one a file, with their statistics and reports.
 
-``world``      introspection and verdicts on the world ``shapes``, with its ``drafts`` and equal-cost ``controls``
-``edit``       following and preserving on edits of the world; ``pie`` PIE-Bench from a user's own copy
-``judge``      verdicts of any judge on one fixed set of drafts
-``audit``      what a model accepts though it is wrong, and rejects though it is right
-``tokenizer``  what an image tokenizer keeps of fresh scenes
+``world``       introspection and verdicts on a world, of prompts to draw or of edits; ``edits`` is what only
+                those have, ``drafts`` what is computed with, controls at equal cost among it
+``judge``       verdicts of any judge on one fixed set of drafts
+``tokenizer``   what an image tokenizer keeps of a world's pictures
+``pie``         PIE-Bench from a user's own copy; ``similarity`` is PSNR and SSIM, also outside an edited region
+``benchmark``   GenEval and the like, built in: draw, score, report
 
-``statistics`` means with 95 % intervals over prompts, paired differences, AUROC, calibration
-``similarity`` PSNR and SSIM of two pictures, also outside an edited region
-``balance``    one of each kind in turn; ``checks`` what benchmarks refuse
-``report``     a result as terminal tables or Markdown; ``tables`` and ``*_report`` are its parts
-``study``      variants of a run with several seeds each, compared; ``repeats`` are its intervals
+``statistics``  means with 95 % intervals over prompts, paired differences, AUROC, calibration
+``protocol``    which items are taken, what a model is asked, what is refused
+``report``      a result as terminal tables or Markdown, made of ``tables``
 """

@@ -1,35 +1,38 @@
-"""Chains as arrays of judged drafts: what the benchmark on the world computes with."""
+"""Judged drafts as arrays, what the benchmark on a world computes with; and the controls of introspection.
+
+Controls are other ways to spend the same tokens on drafts that know nothing of each other: best of N, blind redrawing,
+and the oracle that takes any right one.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from janus_r1.chain import Chain, Round, Settings
-from janus_r1.eval.checks import check_chains
-from janus_r1.worlds.base import Check
-from janus_r1.worlds.shapes.prompts import Prompt
-from janus_r1.worlds.shapes.scene import Description
+from janus_r1.eval.protocol import Sampler, check_chains
+from janus_r1.eval.statistics import Figure, Rows
+from janus_r1.worlds.base import World, WorldTask
 
 CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
-
-Sampler = Callable[[list[str], Settings], list[Chain]]
-Verifier = Callable[[np.ndarray, Description], Check]
 
 
 class Drafts(NamedTuple):
     """Judged drafts in the order drawn: float64 arrays [R, T], one row a chain.
 
     After a chain's end its last draft is repeated with ``drawn`` and tokens 0. A failed draft has
-    ``correct``, ``score`` and ``p_yes`` NaN, which no statistic accepts.
+    everything from ``correct`` to ``p_yes`` NaN, which no statistic accepts.
     """
 
     correct: np.ndarray
     score: np.ndarray
+    following: np.ndarray
+    """Of edits: whether the instruction holds, the rest left aside."""
+    preserving: np.ndarray
+    """Of edits: whether the rest is unchanged."""
     p_yes: np.ndarray
     accepted: np.ndarray
     image_tokens: np.ndarray
@@ -58,52 +61,113 @@ def at(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Bench:
-    """The sampler and the verifier, with a clock, a counter and a record of failures."""
+    """The model and the world, with a clock, a counter and a record of failures."""
 
     sample: Sampler
-    verifier: Verifier
+    world: World
     seconds: float = 0.0
     images: int = 0
     failures: list[str] = field(default_factory=list)
 
-    def chains(self, prompts: list[Prompt], settings: Settings) -> Drafts:
-        """Sample and score one chain a prompt."""
-        texts = [p.text for p in prompts]
+    def chains(self, tasks: list[WorldTask], settings: Settings) -> tuple[Drafts, list[Chain]]:
+        """Sample and score one chain a task."""
         start = time.perf_counter()
-        chains = self.sample(texts, settings)
+        chains = self.sample(list(tasks), settings)
         self.seconds += time.perf_counter() - start
-        check_chains(chains, texts, settings.rounds, "sampler", "prompt")
+        check_chains(chains, [task.prompt for task in tasks], settings.rounds, "task")
         self.images += sum(len(c.rounds) for c in chains)
         cells = np.zeros((len(chains), settings.rounds, len(Drafts._fields)))
-        for row, chain, prompt in zip(cells, chains, prompts, strict=True):
-            row[: len(chain.rounds)] = [self._score(draft, prompt.description) for draft in chain.rounds]
-            row[len(chain.rounds) :, :4] = row[len(chain.rounds) - 1, :4]  # correct to accepted; no tokens
-        return Drafts(*np.moveaxis(cells, -1, 0))
+        for row, chain, task in zip(cells, chains, tasks, strict=True):
+            row[: len(chain.rounds)] = [self._score(draft, task) for draft in chain.rounds]
+            row[len(chain.rounds) :, :6] = row[len(chain.rounds) - 1, :6]  # correct to accepted; no tokens
+        return Drafts(*np.moveaxis(cells, -1, 0)), chains
 
-    def independent(self, drafts: Drafts, prompts: list[Prompt], settings: Settings) -> Drafts:
+    def independent(self, drafts: Drafts, tasks: list[WorldTask], settings: Settings) -> Drafts:
         """T judged drafts a row that know nothing of each other; the first is the chain's own."""
         extra = settings.rounds - 1
         if not extra:
             return drafts
         alone = replace(settings, rounds=1, seed=settings.seed + CONTROL_SEED)
-        singles = self.chains([p for p in prompts for _ in range(extra)], alone)
-        others = [array.reshape(len(prompts), extra) for array in singles]
+        singles, _ = self.chains([task for task in tasks for _ in range(extra)], alone)
+        others = [array.reshape(len(tasks), extra) for array in singles]
         return Drafts(*(np.hstack([own[:, :1], new]) for own, new in zip(drafts, others, strict=True)))
 
-    def _score(self, draft: Round, description: Description) -> tuple[float, ...]:
+    def _score(self, draft: Round, task: WorldTask) -> tuple[float, ...]:
         """The fields of Drafts for one draft."""
         verdict = draft.verdict
         rest = (float(verdict.accepted), len(draft.ids), len(verdict.ids), 1.0)
         try:
-            found = self.verifier(draft.pixels, description)
-            if not np.isfinite(found.score) or not np.isfinite(verdict.p_yes):
+            found = self.world.check(task, draft.pixels)
+            following, preserving = found.following.correct, found.preserving is None or found.preserving.correct
+            values = (float(found.correct), found.score, float(following), float(preserving), verdict.p_yes)
+            if not np.isfinite(values).all():
                 raise ValueError(f"score {found.score}, p_yes {verdict.p_yes}")
         except Exception as error:  # whatever went wrong, this image has no score, and a 0 would be a lie
             self.failures.append(f"{type(error).__name__}: {error}")
-            return (np.nan, np.nan, np.nan, *rest)
-        return (float(found.correct), found.score, verdict.p_yes, *rest)
+            return (*[np.nan] * 5, *rest)
+        return (*values, *rest)
 
     def cost(self) -> dict[str, float | None]:
-        """Of sampling alone, controls included; verification is not counted."""
+        """Of sampling alone, controls included; checking is not counted."""
         rate = self.images / self.seconds if self.seconds else None
         return {"seconds": self.seconds, "images": self.images, "images_per_second": rate}
+
+
+# ---------------------------------------------------------------------------------------- controls
+
+Rival = np.ndarray | None
+
+
+def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> dict[str, Any]:
+    """Other ways to spend the tokens, on independent ``drafts``; the chains' ``advantage`` is paired.
+
+    They need the verdict's word alone, so only that is charged to them, not the reason behind it.
+    One draft is the chain's own, so there is no advantage to measure.
+    """
+    limits = range(1, settings.rounds + 1)
+    spent = drafts.spent(reasons=False)
+    arms = {n: at(chains.correct, chains.final(n, settings)) for n in limits[1:]}
+    best = {n: drafts.p_yes[:, :n].argmax(1) for n in limits}
+    blind = {n: _until_yes(drafts, n) for n in limits}
+    target = rows.overall(chains.spent(reasons=True)[:, -1], None)["mean"]
+    picked = np.stack([at(drafts.correct, best[n]) for n in limits], axis=1)
+    return {
+        "best_of_n": {str(n): _arm(rows, drafts, best[n], spent[:, n - 1], arms.get(n)) for n in limits},
+        "best_of_n_equal_tokens": _equal_tokens(rows, picked, spent, target, arms.get(settings.rounds)),
+        "blind_redraw": {str(n): _arm(rows, drafts, blind[n], at(spent, blind[n]), arms.get(n)) for n in limits},
+        "oracle": {str(n): rows.overall(drafts.correct[:, :n].max(1)) for n in limits},
+    }
+
+
+def _until_yes(drafts: Drafts, limit: int) -> np.ndarray:
+    """Column [R] of the first accepted of ``limit`` drafts, else of the last."""
+    accepted = drafts.accepted[:, :limit] > 0
+    return np.where(accepted.any(1), accepted.argmax(1), limit - 1)
+
+
+def _arm(rows: Rows, drafts: Drafts, chosen: np.ndarray, spent: np.ndarray, rival: Rival) -> dict[str, Figure | None]:
+    correct = at(drafts.correct, chosen)
+    return {
+        "overall": rows.overall(correct),
+        "score": rows.overall(at(drafts.score, chosen)),
+        "tokens": rows.overall(spent, None),
+        "advantage": None if rival is None else rows.gain(correct, rival),
+    }
+
+
+def _equal_tokens(rows: Rows, picked: np.ndarray, spent: np.ndarray, target: float, rival: Rival) -> dict[str, Any]:
+    """Best-of-N between the two N whose mean cost encloses ``target`` tokens, by linear interpolation.
+
+    ``picked`` and ``spent`` are [R, N]. ``reached`` is False when even the largest N costs less.
+    """
+    costs = [rows.overall(column, None)["mean"] for column in spent.T]
+    n = float(np.interp(target, costs, np.arange(1, len(costs) + 1)))
+    low, share = int(n) - 1, n - int(n)
+    correct = (1 - share) * picked[:, low] + share * picked[:, min(low + 1, len(costs) - 1)]
+    return {
+        "n": n,
+        "tokens": min(target, costs[-1]),
+        "reached": target <= costs[-1],
+        "overall": rows.overall(correct),
+        "advantage": None if rival is None else rows.gain(correct, rival),
+    }

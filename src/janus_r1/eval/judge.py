@@ -1,6 +1,6 @@
 """A model as judge, on one fixed set: the same drafts for every judge, half of them right.
 
-The drafts are those of one drawing model on the world's test prompts, so that judges of different
+The drafts are those of one drawing model on a world's test prompts, so that judges of different
 skill at drawing can be compared (the paper's table of judge agreement; its judges see each its own).
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from janus_r1.chain import Settings, Verdict
 from janus_r1.errors import UserError
-from janus_r1.eval.checks import check_counts, check_split
+from janus_r1.eval.protocol import check_counts, choose_tasks
 from janus_r1.eval.statistics import figure, judge_figures
-from janus_r1.eval.world import choose_prompts
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
-from janus_r1.worlds.shapes.prompts import Prompt
-from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds import DEFAULT
+from janus_r1.worlds import base as worlds
+from janus_r1.worlds.base import WorldTask
 
 Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 
@@ -29,6 +29,7 @@ Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 class JudgeOptions:
     """Which drafts are judged."""
 
+    world: str = DEFAULT
     split: str = "test"
     samples: int = 4
     """Drafts a prompt, before balancing."""
@@ -39,7 +40,6 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        check_split(self.split)
         check_counts(self.samples, self.limit)
 
 
@@ -48,7 +48,7 @@ class JudgeSet:
     """Images to judge, with what is true of them."""
 
     images: list[np.ndarray]
-    prompts: list[Prompt]
+    prompts: list[WorldTask]
     numbers: np.ndarray
     """Which prompt each belongs to [N]."""
     right: np.ndarray
@@ -61,12 +61,13 @@ def judge_set(drawer: Janus, options: JudgeOptions) -> JudgeSet:
     Raises:
         UserError: if no family has both.
     """
-    prompts = choose_prompts(options.split, options.limit)
+    world = worlds.world(options.world)
+    prompts = choose_tasks(world, options.split, options.limit)
     numbers = np.repeat(np.arange(len(prompts)), options.samples)
     settings = Settings(rounds=1, guidance=options.guidance, seed=options.seed, max_reason_tokens=1)
-    chains = introspect(drawer, [prompts[i].text for i in numbers], settings)
+    chains = introspect(drawer, [prompts[i].prompt for i in numbers], settings)
     images = [chain.image for chain in chains]
-    right = np.array([verify(p, prompts[i].description).correct for p, i in zip(images, numbers, strict=True)], float)
+    right = np.array([world.check(prompts[i], p).correct for p, i in zip(images, numbers, strict=True)], float)
     families = np.array([prompts[i].family for i in numbers])
     chosen = _balanced(right, families, options.seed)
     if not len(chosen):
@@ -88,7 +89,7 @@ def _balanced(right: np.ndarray, families: np.ndarray, seed: int) -> np.ndarray:
 
 def evaluate_judge(judge: Judge, held: JudgeSet) -> dict[str, Any]:
     """Accuracy, AUROC and calibration over the set, and accuracy by family."""
-    verdicts = judge(held.images, [prompt.text for prompt in held.prompts])
+    verdicts = judge(held.images, [prompt.prompt for prompt in held.prompts])
     said = np.array([verdict.accepted for verdict in verdicts], float)
     p_yes = np.array([verdict.p_yes for verdict in verdicts])
     families = np.array([prompt.family for prompt in held.prompts])

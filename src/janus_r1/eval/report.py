@@ -6,18 +6,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.eval import audit_report, edit_report, tables, world_report
+from janus_r1.eval import tables
 from janus_r1.eval.pie import report as pie_report
-from janus_r1.eval.tables import Grid, show
+from janus_r1.eval.tables import Grid, rounds_title, show
 
-REPORTS: dict[str, Any] = {"world": world_report, "edit": edit_report, "pie": pie_report, "audit": audit_report}
+Result = dict[str, Any]
+
+JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
+CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
+CHECKS = ("following", "preserving", "both")
+BASELINES = {
+    "copy": "source copied",
+    "from_scratch": "drawn from scratch",
+    "tokenizer": "tokenizer's ceiling",
+}
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:
@@ -38,19 +47,155 @@ def markdown(result: dict[str, Any]) -> str:
 
 def grids(result: dict[str, Any]) -> list[Grid]:
     """The tables of a result, in the order of reading."""
-    return REPORTS[_benchmark(result)].grids(result)
+    return REPORTS[_benchmark(result)][0](result)
 
 
 def footer(result: dict[str, Any]) -> str:
     """One paragraph: what was measured, what it cost, what failed."""
-    return REPORTS[_benchmark(result)].footer(result)
+    return REPORTS[_benchmark(result)][1](result)
 
 
 def _benchmark(result: dict[str, Any]) -> str:
     return result["run"]["benchmark"]
 
 
+# --------------------------------------------------------------------------------------------- prompts
+
+
+def world_grids(result: dict[str, Any]) -> list[Grid]:
+    """The tables of a result, in the order of reading."""
+    judged = [_world_rounds(result["rounds"]), _introspection(result["introspection"]), _verdict(result["verdict"])]
+    return [*judged, _controls(result)] if result["controls"] else judged
+
+
+def world_footer(result: dict[str, Any]) -> str:
+    """One paragraph: what was measured, what it cost, what failed."""
+    run, cost, failures = result["run"], result["cost"], result["failures"]
+    rate = cost["images_per_second"]
+    parts = [
+        f"{run['model'] or 'model'} on {run['split']}: {run['prompts']} prompts x {run['samples']} samples, "
+        f"guidance {run['settings']['guidance']:g}, seed {run['settings']['seed']}.",
+        f"{cost['images']} images in {cost['seconds']:.1f} s" + (f" ({rate:.1f} images/s)." if rate else "."),
+        "Brackets are 95 % intervals over prompts.",
+    ]
+    if failures["drafts"]:
+        parts.append(
+            f"{failures['drafts']} images could not be scored ({failures['examples'][0]}); "
+            f"{failures['chains']} chains are left out."
+        )
+    return " ".join(parts)
+
+
+def _world_rounds(rounds: dict[str, Any]) -> Grid:
+    """A column a round limit; families, then the mean."""
+    reports = list(rounds.values())
+    rows = [["correct", *map(rounds_title, rounds)]]
+    rows += [[name, *(show(report["families"][name]) for report in reports)] for name in reports[0]["families"]]
+    rows.append(["overall (mean of families)", *(show(report["overall"]) for report in reports)])
+    rows.append(["gain over round 1", *(show(report["gain"]) for report in reports)])
+    rows.append(["mean verifier score", *(show(report["score"]) for report in reports)])
+    rows.append(["tokens a chain", *(show(report["tokens"], 1) for report in reports)])
+    return Grid("After at most T rounds", rows)
+
+
+def _introspection(chains: dict[str, Any]) -> Grid:
+    body = [[name.replace("_", " "), show(chains[name], 1 if name == "tokens" else 3)] for name in CHAINS]
+    return Grid("Introspection (share of all chains)", [["", "value"], *body])
+
+
+def _verdict(verdict: dict[str, Any]) -> Grid:
+    head = ["", "first drafts", "all drafts"]
+    body = [[name.replace("_", " "), show(verdict[name]), show(verdict["all_drafts"][name])] for name in JUDGE]
+    return Grid("Verdicts", [head, *body, ["accuracy, classes balanced", show(verdict["balanced"]), ""]])
+
+
+def _controls(result: dict[str, Any]) -> Grid:
+    """One row an arm; ``advantage`` is introspection minus the control, paired by image.
+
+    The chains have the control's number of drafts as their round limit, at equal tokens their largest.
+    One draft is the chains' own first round, which the first table shows.
+    """
+    controls = result["controls"]
+    equal = controls["best_of_n_equal_tokens"]
+    rows = [["control", "correct", "tokens", "gain over it"]]
+    for name, title in (("best_of_n", "best of {}"), ("blind_redraw", "blind redraw of {}")):
+        rows += [
+            _arm(title.format(n), arm, f"{arm['tokens']['mean']:.1f}") for n, arm in controls[name].items() if n != "1"
+        ]
+    label = "equal tokens" if equal["reached"] else "fewer tokens"
+    rows.append(_arm(f"best of {equal['n']:.2f} ({label})", equal, f"{equal['tokens']:.1f}"))
+    rows += [[f"oracle of {n}", show(value), "", ""] for n, value in controls["oracle"].items() if n != "1"]
+    return Grid("Controls on independent drafts", rows)
+
+
+def _arm(title: str, arm: dict[str, Any], tokens: str) -> list[str]:
+    return [title, show(arm["overall"]), tokens, show(arm["advantage"])]
+
+
+# ----------------------------------------------------------------------------------------------- edits
+
+
+def edit_grids(result: dict[str, Any]) -> list[Grid]:
+    """The tables of a result on edits."""
+    shown = [_arms(result), _types(result), _chains(result)]
+    return [*shown, _controls(result)] if result.get("controls") else shown
+
+
+def edit_footer(result: dict[str, Any]) -> str:
+    """One paragraph: what was measured, what it cost, what failed."""
+    run, cost, failed = result["run"], result["cost"], result["failures"]
+    text = (
+        f"{run['model'] or 'model'} on edits, {run['split']}: {run['cases']} cases x {run['samples']} samples, "
+        f"guidance {run['settings']['guidance']:g}, seed {run['settings']['seed']}. {cost['images']} images in "
+        f"{cost['seconds']:.1f} s. Brackets are 95 % intervals over cases. PSNR and SSIM are taken outside the edited "
+        "region, of edits that leave no place open."
+    )
+    if failed["chains"]:
+        text += f" {failed['chains']} chains could not be scored and are left out ({failed['examples'][0]})."
+    return text
+
+
+def _arms(result: dict[str, Any]) -> Grid:
+    """A line a round limit, then the baselines."""
+    rows = [["", *CHECKS, "PSNR", "SSIM"]]
+    rows += [_edit_arm(rounds_title(t), report) for t, report in result["rounds"].items()]
+    rows += [_edit_arm(BASELINES[name], report) for name, report in (result["baselines"] or {}).items()]
+    return Grid("Edits (mean of edit types)", rows)
+
+
+def _edit_arm(title: str, report: dict[str, Any]) -> list[str]:
+    checks = [show(report[check]) for check in CHECKS]
+    return [title, *checks, show(report["psnr"], 1), show(report["ssim"])]
+
+
+def _types(result: dict[str, Any]) -> Grid:
+    """By edit type, after the most rounds."""
+    last = list(result["rounds"].values())[-1]
+    parts = dict(last["families"])
+    if "one_step" in last:  # older results lack it
+        parts["one step (mean of types)"] = last["one_step"]
+    body = [[name, *(show(report[check]) for check in CHECKS)] for name, report in parts.items()]
+    return Grid("By edit type, after the most rounds", [["", *CHECKS], *body])
+
+
+def _chains(result: dict[str, Any]) -> Grid:
+    """Verdicts on first edits, and what redrawing did."""
+    last = list(result["rounds"].values())[-1]
+    verdict = {name: result["verdict"][name] for name in JUDGE}
+    chains = {name: result["introspection"][name] for name in ("triggered", "fixed", "broken")}
+    figures = {**verdict, **chains, "gain over round 1": last["gain"]}
+    body = [[name.replace("_", " "), show(value)] for name, value in figures.items()]
+    return Grid("Verdicts on first edits, and introspection", [["", "value"], *body])
+
+
 # --------------------------------------------------------------------------------- many results
+
+
+REPORTS: dict[str, tuple[Callable[[Result], list[Grid]], Callable[[Result], str]]] = {
+    "world": (world_grids, world_footer),
+    "edit": (edit_grids, edit_footer),
+    "pie": (pie_report.grids, pie_report.footer),
+}
 
 
 def summary(results: list[dict[str, Any]]) -> str:

@@ -15,13 +15,14 @@ Empty, NaN or infinite input is a ValueError everywhere; an undefined metric is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import hypot, sqrt
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 RESAMPLES = 2000
 SEED = 0
@@ -76,8 +77,8 @@ def paired_difference(first: ArrayLike, second: ArrayLike, clusters: ArrayLike) 
     return _combined(float(change.mean()), parts, (1, -1), n=len(ids))
 
 
-def mean_of(figures: Iterable[Figure], weights: Sequence[float] | None = None) -> Figure:
-    """Mean of independent figures, such as a benchmark's families: each counts the same, or by its weight.
+def mean_of(figures: Iterable[Figure]) -> Figure:
+    """Plain mean of independent figures, such as a benchmark's families: each counts the same.
 
     Their (bootstrap) intervals are combined by the distances of their ends from their means (MOVER),
     which equals resampling prompts within each family, and keeps the uncertainty of a family whose
@@ -86,10 +87,8 @@ def mean_of(figures: Iterable[Figure], weights: Sequence[float] | None = None) -
     parts = list(figures)
     if not parts:
         raise ValueError("no figures to average")
-    given = [1.0] * len(parts) if weights is None else weights
-    shares = [weight / sum(given) for weight in given]
-    mean = sum(part["mean"] * weight for part, weight in zip(parts, given, strict=True)) / sum(given)
-    return _combined(mean, parts, shares, n=sum(part["n"] for part in parts))
+    mean = sum(part["mean"] for part in parts) / len(parts)
+    return _combined(mean, parts, [1 / len(parts)] * len(parts), n=sum(part["n"] for part in parts))
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -127,9 +126,8 @@ def auroc(p_yes: ArrayLike, truth: ArrayLike) -> float | None:
     positives, negatives = int(right.sum()), int((~right).sum())
     if positives == 0 or negatives == 0:
         return None
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return float((ranks[right].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    won = rankdata(scores)[right].sum() - positives * (positives + 1) / 2  # Mann and Whitney's U
+    return float(won / (positives * negatives))
 
 
 def ece(p_yes: ArrayLike, truth: ArrayLike, bins: int = 10) -> float:

@@ -1,8 +1,7 @@
-"""What the image tokenizer keeps: fresh scenes, encoded and decoded, before the verifier."""
+"""What the image tokenizer keeps: a world's pictures, encoded and decoded, before the world's check."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,48 +9,45 @@ import numpy as np
 
 from janus_r1.eval.statistics import figure
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.worlds.shapes.scene import Description, Scene, Slot, random_description, render, sample_scene
-from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds import DEFAULT
+from janus_r1.worlds import base as worlds
 
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """Which scenes are encoded."""
+    """Which pictures are encoded."""
 
+    world: str = DEFAULT
     scenes: int = 1000
     seed: int = 1_000_000
     """Far from training's seeds."""
     batch: int = 100
 
 
-def full_description(scene: Scene) -> Description:
-    """Everything about a scene's objects but their places."""
-    return Description(tuple(Slot(o.shape, o.colour, o.size) for o in scene.objects))
-
-
 def evaluate_tokenizer(model: Janus, options: TokenizerOptions) -> dict[str, Any]:
-    """Share of scenes whose every object survives, with and without held-out pairs; ids used; error.
+    """Share of pictures of which every claim survives, with and without combinations that training never shows;
+    ids used; error.
 
     ``error`` is the root mean square over all pixels, in grey levels of 255.
     """
     return {
-        "seen_combinations": _survival(model, options, held_out=False),
-        "all_combinations": _survival(model, options, held_out=True),
+        "seen_combinations": _survival(model, options, all_combinations=False),
+        "all_combinations": _survival(model, options, all_combinations=True),
     }
 
 
-def _survival(model: Janus, options: TokenizerOptions, held_out: bool) -> dict[str, Any]:
-    rng = random.Random(options.seed)
-    scenes = [sample_scene(random_description(rng), rng, allow_held_out=held_out) for _ in range(options.scenes)]
+def _survival(model: Janus, options: TokenizerOptions, all_combinations: bool) -> dict[str, Any]:
+    world = worlds.world(options.world)
+    pictures = world.pictures(options.scenes, options.seed, all_combinations)
     kept, squares, used = [], [], set()
-    for start in range(0, len(scenes), options.batch):
-        part = scenes[start : start + options.batch]
-        images = np.stack([render(scene) for scene in part])
+    for start in range(0, len(pictures), options.batch):
+        tasks, shown = zip(*pictures[start : start + options.batch], strict=True)
+        images = np.stack(shown)
         ids = model.encode_image(from_uint8(images).to(model.device))
         decoded = model.decode_image(ids)
         used |= set(ids.flatten().tolist())
         squares.append(np.square(decoded.astype(float) - images).mean())
-        kept += [verify(i, full_description(s)).correct for i, s in zip(decoded, part, strict=True)]
+        kept += [world.check(task, image).correct for task, image in zip(tasks, decoded, strict=True)]
     values = np.array(kept, dtype=float)
     return {
         "kept": figure(values, np.arange(len(values))),

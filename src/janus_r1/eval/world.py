@@ -1,8 +1,8 @@
-"""The benchmark on the world ``shapes``: rounds, verdicts, introspection, controls at equal cost.
+"""The benchmark on a world: rounds, verdicts, introspection, controls at equal cost; of prompts to draw or of edits.
 
 Chains are sampled once, with the largest round limit. What a smaller limit T would have given is
-read off the same chains, since the first rounds do not depend on T. Correct means that every fact of
-the prompt holds. ``overall`` is the plain mean of the families' means, as in GenEval; the figures under
+read off the same chains, since the first rounds do not depend on T. Correct means that every claim of
+the task holds. ``overall`` is the plain mean of the families' means, as in GenEval; the figures under
 ``verdict`` and ``introspection`` are plain means over images or chains.
 """
 
@@ -14,29 +14,37 @@ from typing import Any
 import numpy as np
 
 from janus_r1.chain import Settings
-from janus_r1.eval.balance import in_turn
-from janus_r1.eval.checks import check_counts, check_families, check_rounds, check_split
-from janus_r1.eval.controls import controls
-from janus_r1.eval.drafts import Bench, Drafts, Sampler, Verifier, at
+from janus_r1.eval.drafts import Bench, Drafts, at, controls
+from janus_r1.eval.edits import Edited, Reconstruct, edit_baselines, edit_report
+from janus_r1.eval.protocol import Sampler, check_counts, check_families, check_rounds, choose_tasks
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
-from janus_r1.worlds.shapes.prompts import Prompt, split
-from janus_r1.worlds.shapes.verifier import verify
+from janus_r1.worlds import DEFAULT
+from janus_r1.worlds import base as worlds
+from janus_r1.worlds.base import Kind, World
+
+CHECKS = ("following", "preserving", "both")
 
 
 @dataclass(frozen=True)
 class EvalOptions:
     """What to measure. Of ``settings``, ``rounds`` and ``early_stop`` are set by the benchmark."""
 
+    world: str = DEFAULT
+    """Its name, a Python file, or module:name."""
+    kind: Kind = "draw"
+    """Prompts to draw, or edits."""
     split: str = "test"
     rounds: tuple[int, ...] = (1, 2, 3)
     """Round limits to report."""
     samples: int = 4
-    """Chains a prompt."""
+    """Chains a task."""
     limit: int | None = None
-    """Prompts at most, taken in turn from the families; a limited run is the beginning of a full one."""
+    """Tasks at most, taken in turn from the families; a limited run is the beginning of a full one."""
     settings: Settings = field(default_factory=Settings)
     controls: bool = True
     """Also draw max(rounds) - 1 independent drafts a chain for best-of-N, blind redrawing and the oracle."""
+    baselines: bool = True
+    """Of edits: also copy the source, draw the target from scratch, and take it through the image tokenizer."""
     model: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     """Machine and versions. Like ``model`` it is copied into the record, nothing else."""
@@ -45,46 +53,60 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        check_split(self.split)
         check_rounds(self.rounds)
         check_counts(self.samples, self.limit)
 
 
-def evaluate_world(sample: Sampler, options: EvalOptions, verifier: Verifier = verify) -> dict[str, Any]:
-    """Run the benchmark; the result is ready for JSON.
+def evaluate_world(
+    sample: Sampler, options: EvalOptions, world: World | None = None, reconstruct: Reconstruct | None = None
+) -> dict[str, Any]:
+    """Run the benchmark; the result is ready for JSON. Of edits ``following``, ``preserving`` and ``both`` at its top
+    are those of the largest round limit.
 
-    ``sample(prompts, settings)`` returns one chain a prompt, in order; repeated prompts must differ by
-    their row. A chain with an image that the verifier failed on, or with a p_yes that is no number, is
-    left out of every figure and counted under ``failures``.
+    ``reconstruct`` takes images through the model's tokenizer; without it edits have no such baseline. A chain with an
+    image that the world could not check, or with a p_yes that is no number, is left out of every figure and counted
+    under ``failures``.
 
     Raises:
-        UserError: when nothing of a family could be scored.
+        UserError: for a split that the world does not have, and when nothing of a family could be scored.
         ValueError: when the sampler breaks its contract.
     """
-    bench, prompts = Bench(sample, verifier), choose_prompts(options.split, options.limit)
-    numbers = np.repeat(np.arange(len(prompts)), options.samples)
-    repeated = [prompts[i] for i in numbers]
+    world = world or worlds.world(options.world)
+    bench, tasks = Bench(sample, world), choose_tasks(world, options.split, options.limit, options.kind)
+    numbers = np.repeat(np.arange(len(tasks)), options.samples)
+    repeated = [tasks[i] for i in numbers]
     settings = replace(options.settings, rounds=max(options.rounds), early_stop=True)
-    drafts = bench.chains(repeated, settings)
+    drafts, chains = bench.chains(repeated, settings)
     redrawn = bench.independent(drafts, repeated, settings) if options.controls else drafts
     keep = np.isfinite(drafts.score).all(1) & np.isfinite(redrawn.score).all(1)
-    rows = Rows(numbers[keep], np.array([p.family for p in repeated])[keep])
-    check_families({p.family for p in prompts}, rows.families.tolist(), bench.failures)
+    rows = Rows(numbers[keep], np.array([task.family for task in repeated])[keep])
+    check_families({task.family for task in tasks}, rows.families.tolist(), bench.failures)
     drafts, redrawn = drafts.rows(keep), redrawn.rows(keep)
+    limits = sorted(set(options.rounds))
+    rounds = {str(t): _after_rounds(rows, drafts, t, settings) for t in limits}
+    if options.kind == "edit":
+        edited = Edited([repeated[i] for i in np.flatnonzero(keep)], [chains[i] for i in np.flatnonzero(keep)])
+        for limit in limits:
+            rounds[str(limit)] |= edit_report(rows, drafts, edited, drafts.final(limit, settings))
+    last = rounds[str(settings.rounds)]
+    counted = "prompts" if options.kind == "draw" else "cases"
+    baselines = options.kind == "edit" and options.baselines
     return {
-        "run": {"benchmark": "world", **asdict(options), "prompts": len(prompts), "settings": asdict(settings)},
+        **{check: last[check] for check in CHECKS if check in last},
+        "run": {
+            "benchmark": "world" if options.kind == "draw" else "edit",
+            **asdict(options),
+            counted: len(tasks),
+            "settings": asdict(settings),
+        },
         "cost": bench.cost(),
         "failures": {"drafts": len(bench.failures), "chains": int((~keep).sum()), "examples": bench.failures[:3]},
-        "rounds": {str(t): _after_rounds(rows, drafts, t, settings) for t in sorted(set(options.rounds))},
+        "rounds": rounds,
         "verdict": _verdict(rows, drafts),
         "introspection": _introspection(rows, drafts, settings),
         "controls": controls(rows, drafts, redrawn, settings) if options.controls else None,
+        "baselines": edit_baselines(sample, reconstruct, world, tasks, settings) if baselines else None,
     }
-
-
-def choose_prompts(name: str, limit: int | None = None) -> list[Prompt]:
-    """Prompts of a split, one of each family in turn, so that any limit is balanced."""
-    return in_turn(split(name), lambda prompt: prompt.family)[:limit]
 
 
 # ----------------------------------------------------------------------------------------- figures

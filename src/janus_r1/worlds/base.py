@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,8 +21,8 @@ import numpy as np
 
 from janus_r1.chain import Task
 from janus_r1.errors import UserError, first_line
+from janus_r1.worlds import DEFAULT as DEFAULT
 
-DEFAULT = "shapes"  # the world of every recipe that names none
 FAIL_CEILING = 0.49  # what an image may score at most that is wrong in anything
 
 Kind = Literal["draw", "edit"]
@@ -38,6 +38,8 @@ class WorldTask(Task):
     """Of an edit: a right result, uint8 [H, W, 3]."""
     settled: bool = False
     """Of an edit: whether every right result looks like ``target``, no place or size being left open."""
+    steps: int = 1
+    """Of an edit: how many changes it asks for."""
     retold: str = ""
     """Of an edit: a prompt that draws the target from scratch."""
 
@@ -181,9 +183,13 @@ class World:
         """
         raise self._cannot("cannot check images")
 
+    def shares(self, kind: Kind = "draw") -> Mapping[str, float]:
+        """The families of its training tasks and their shares; empty where it has no tasks of the kind."""
+        return {"all": 1.0} if kind == "draw" else {}
+
     def families(self, kind: Kind = "draw") -> tuple[str, ...]:
-        """Names of the families of its tasks; empty where it has no tasks of the kind."""
-        return ("all",) if kind == "draw" else ()
+        """The names of :meth:`shares`."""
+        return tuple(self.shares(kind))
 
     def splits(self, kind: Kind = "draw") -> tuple[str, ...]:
         """Names of the frozen splits that it is measured on."""
@@ -219,10 +225,6 @@ class World:
         """Random images, each with a task of which every claim about it is true; with ``all_combinations`` also such
         as training never shows."""
         raise self._cannot("has no pictures of its own")
-
-    def failure_kind(self, reason: str) -> str:
-        """What kind of claim a reason speaks of, for reports."""
-        return "other"
 
     def _cannot(self, what: str) -> UserError:
         return UserError(f"the world {self.name} {what}")

@@ -8,13 +8,12 @@ from janus_r1.commands.options.common import (
     EDIT_TEMPERATURE,
     JUDGE,
     add_command,
-    add_folder,
     add_json,
     add_model,
     add_sampling,
 )
 from janus_r1.commands.options.parser import Parser, at_least, limits
-from janus_r1.eval.checks import EDIT_SPLITS, SPLITS
+from janus_r1.worlds import DEFAULT
 
 EVAL_EXAMPLES = """\
 examples:
@@ -42,14 +41,6 @@ examples:
   janus-r1 eval judge --model tiny-r1
   janus-r1 eval judge --model runs/rl/model --drafts-of tiny-base --out results/judge.json"""
 
-AUDIT_EXAMPLES = """\
-examples:
-  janus-r1 eval audit --model tiny-r1 --limit 60
-  janus-r1 eval audit --model runs/rl/model --out outputs/audit-r1
-  python -m janus_r1.eval.audit_report outputs/audit-sft/audit.json outputs/audit-r1/audit.json
-
-The folder --out then holds audit.json and, of each of the two errors, up to twelve examples in a picture."""
-
 TOKENIZER_EXAMPLES = """\
 examples:
   janus-r1 eval tokenizer --model tiny-base
@@ -60,13 +51,14 @@ def add_eval(commands: Any) -> None:
     about = "measure a model"
     measure = commands.add_parser("eval", help=about, description=f"{about.capitalize()}.", epilog=EVAL_EXAMPLES)
     benchmarks = measure.add_subparsers(metavar="BENCHMARK", required=True)
-    for add in (_add_world, _add_edit, _add_pie, _add_judge, _add_audit, _add_tokenizer):
+    for add in (_add_world, _add_edit, _add_pie, _add_judge, _add_tokenizer):
         add(benchmarks)
 
 
 def _add_world(commands: Any) -> None:
-    parser = add_command(commands, "world", "eval_world", "measure a model on the world shapes", EVAL_EXAMPLES)
-    parser.add_argument("--split", choices=SPLITS, default="test", help="prompts to draw")
+    parser = add_command(commands, "world", "eval_world", "measure a model on prompts of a world", EVAL_EXAMPLES)
+    parser.set_defaults(kind="draw", baselines=False)
+    _add_split(parser, "prompts to draw")
     _add_round_limits(parser, "1,2,3,4")
     _add_samples(parser, 4, "chains a prompt")
     _add_limit(parser, "prompts at most, balanced over families")
@@ -75,9 +67,10 @@ def _add_world(commands: Any) -> None:
 
 
 def _add_edit(commands: Any) -> None:
-    summary = "measure how a model edits pictures of the world shapes"
-    parser = add_command(commands, "edit", "eval_edit", summary, EVAL_EDIT_EXAMPLES)
-    parser.add_argument("--split", choices=EDIT_SPLITS, default="test", help="edits to make")
+    summary = "measure how a model edits pictures of a world"
+    parser = add_command(commands, "edit", "eval_world", summary, EVAL_EDIT_EXAMPLES)
+    parser.set_defaults(kind="edit", controls=False)
+    _add_split(parser, "edits to make")
     _add_round_limits(parser, "1")
     _add_samples(parser, 1, "chains an edit")
     _add_limit(parser, "edits at most, balanced over their types")
@@ -113,7 +106,7 @@ def _add_judge(commands: Any) -> None:
     summary = "measure a model's verdicts on one fixed set of drafts, half of them right"
     parser = add_command(commands, "judge", "eval_judge", summary, EVAL_JUDGE_EXAMPLES)
     parser.add_argument("--drafts-of", metavar="MODEL", default="tiny-base", help="model that drew what is judged")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="prompts of the drafts")
+    _add_split(parser, "prompts of the drafts")
     _add_samples(parser, 4, "drafts a prompt")
     _add_limit(parser, "prompts at most, balanced over families")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the drafts")
@@ -123,25 +116,23 @@ def _add_judge(commands: Any) -> None:
     add_json(parser)
 
 
-def _add_audit(commands: Any) -> None:
-    summary = "show what a model accepts though it is wrong, and rejects though it is right"
-    parser = add_command(commands, "audit", "eval_audit", summary, AUDIT_EXAMPLES)
-    parser.add_argument("--split", choices=SPLITS, default="test", help="prompts to draw")
-    _add_samples(parser, 4, "drafts a prompt")
-    _add_limit(parser, "prompts at most, balanced over families")
-    add_sampling(parser)
-    add_model(parser)
-    add_folder(parser, "folder to write", "audit")
-    add_json(parser)
-
-
 def _add_tokenizer(commands: Any) -> None:
     summary = "measure what a model's image tokenizer keeps of fresh scenes"
     parser = add_command(commands, "tokenizer", "eval_tokenizer", summary, TOKENIZER_EXAMPLES)
+    _add_world_name(parser)
     parser.add_argument("--scenes", metavar="N", type=at_least(1), default=1000, help="scenes to encode and decode")
     parser.add_argument("--seed", metavar="N", type=int, default=1_000_000, help="of the scenes")
     add_model(parser)
     add_json(parser)
+
+
+def _add_world_name(parser: Parser) -> None:
+    parser.add_argument("--world", metavar="NAME", default=DEFAULT, help="its name, a Python file, or module:name")
+
+
+def _add_split(parser: Parser, about: str) -> None:
+    _add_world_name(parser)
+    parser.add_argument("--split", metavar="NAME", default="test", help=f"{about}: a split of the world (data splits)")
 
 
 def _add_round_limits(parser: Parser, default: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from janus_r1.commands.options.common import add_command, add_json
 from janus_r1.commands.options.parser import Recipe, at_least
+from janus_r1.worlds import DEFAULT
 
 TRAIN_EXAMPLES = """\
 examples:
@@ -63,7 +64,8 @@ def _add_recipe(commands: Any, name: str, recipe: Recipe, summary: str) -> None:
 
 
 def _add_splits(commands: Any) -> None:
-    summary = "show the world's prompts and edits, by split and family"
+    summary = "show a world's prompts and edits, by split and family"
     parser = add_command(commands, "splits", "data_splits", summary, SPLITS_EXAMPLES)
+    parser.add_argument("--world", metavar="NAME", default=DEFAULT, help="its name, a Python file, or module:name")
     parser.add_argument("--examples", metavar="N", type=at_least(0), default=5, help="prompts or edits shown a split")
     add_json(parser)

@@ -18,9 +18,9 @@ from PIL import Image
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.errors import UserError, require
-from janus_r1.eval.checks import check_chains, check_rounds
 from janus_r1.eval.pie.folder import SIDE, TYPES, Case
 from janus_r1.eval.pie.metrics import SCALES, Metrics, NotMeasured, Pair
+from janus_r1.eval.protocol import check_chains, check_rounds
 from janus_r1.eval.statistics import Figure, figure
 from janus_r1.layout import clean
 
@@ -134,7 +134,7 @@ class _Bench:
         start = time.perf_counter()
         chains = self.editor.edit([one.source for one in opened], texts, self.settings, first_row)
         self.seconds += time.perf_counter() - start
-        check_chains(chains, texts, self.settings.rounds, "editor", "picture")
+        check_chains(chains, texts, self.settings.rounds, "picture")
         self.images += sum(len(chain.rounds) for chain in chains)
         return chains
 

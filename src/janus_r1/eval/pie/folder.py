@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from janus_r1.errors import UserError
-from janus_r1.eval.balance import in_turn
+from janus_r1.eval.protocol import in_turn
 from janus_r1.images import FORMATS, check_image, read_image
 from janus_r1.reading import read_json
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -27,7 +27,7 @@ from janus_r1.worlds.shapes.edits import CannotEdit, Edit
 from janus_r1.worlds.shapes.language import parse, parse_instruction
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
 from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, near_miss, split, train_prompts
-from janus_r1.worlds.shapes.questions import ask, checklist, enumerate_objects, failure_kind, statements
+from janus_r1.worlds.shapes.questions import ask, checklist, enumerate_objects, statements
 from janus_r1.worlds.shapes.scene import IMAGE_SIZE, Description, Scene, Slot, random_description, render, sample_scene
 from janus_r1.worlds.shapes.verifier import look, verify, verify_scene
 from janus_r1.worlds.shapes.verify_edit import make_plan, verify_edit
@@ -64,6 +64,7 @@ def edit_task(case: EditCase) -> EditTask:
         family=case.instruction.family,
         target=render(case.target),
         settled=all(edit.kind in PLACED for edit in edits),
+        steps=len(edits),
         retold=enumerate_objects(case.target),
         edits=edits,
         case=case,
@@ -78,8 +79,8 @@ class Shapes(World):
 
     # ---------------------------------------------------------------------------------------- tasks
 
-    def families(self, kind: Kind = "draw") -> tuple[str, ...]:
-        return tuple(TRAIN_WEIGHTS) if kind == "draw" else FAMILIES
+    def shares(self, kind: Kind = "draw") -> Mapping[str, float]:
+        return TRAIN_WEIGHTS if kind == "draw" else dict.fromkeys(FAMILIES, 1 / len(FAMILIES))
 
     def splits(self, kind: Kind = "draw") -> tuple[str, ...]:
         return SPLITS if kind == "draw" else tuple(EDIT_COUNTS)
@@ -113,9 +114,6 @@ class Shapes(World):
             return verify_edit(task.source, image, edits)
         except CannotEdit as error:
             raise CannotCheck(f"the edit does not fit its source: {error}") from None
-
-    def failure_kind(self, reason: str) -> str:
-        return failure_kind(reason)
 
     # --------------------------------------------------------------------------- right and wrong images
 

@@ -1,19 +1,26 @@
 """A study: variants of a run, each with several seeds, compared in tables.
 
-``python -m janus_r1.eval.study results/ablations/*.json --baseline default``. Every file is what ``eval world`` or
+``python studies/study.py results/ablations/*.json --baseline default``. Every file is what ``eval world`` or
 ``eval edit`` wrote for one seed of a variant, and is named VARIANT-SEED.json.
+
+Every mean has an interval over seeds and one over prompts, which answer different questions. Over seeds: what would
+training again give, measured on these prompts? Over prompts: what would these very models score on other prompts of
+the kind?
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import t
+
 from janus_r1.errors import UserError
-from janus_r1.eval.repeats import prompt_interval, seed_interval, student
 from janus_r1.eval.statistics import Figure
 from janus_r1.eval.tables import Grid, markdown, print_page, read_result, show
 
@@ -117,6 +124,42 @@ def _steps(result: Result) -> int | None:
     return (result["run"].get("training") or {}).get("steps")
 
 
+# ---------------------------------------------------------------------------------------- intervals
+
+
+def seed_interval(values: Sequence[float]) -> Figure | None:
+    """Mean of one value a seed with Student's 95 % interval; None for a single one, which tells no spread.
+
+    It is not cut at 0 or 1: an interval that reaches beyond says that there are too few seeds.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if not len(numbers) or not np.isfinite(numbers).all():
+        raise ValueError(f"need numbers, got {list(values)}")
+    if len(numbers) == 1:
+        return None
+    mean = float(numbers.mean())
+    half = student(len(numbers) - 1) * float(numbers.std(ddof=1)) / sqrt(len(numbers))
+    return Figure(mean=mean, low=mean - half, high=mean + half, n=len(numbers))
+
+
+def student(freedom: int) -> float:
+    """97.5 percentile of Student's distribution."""
+    return float(t.ppf(0.975, freedom))
+
+
+def prompt_interval(figures: Iterable[Figure]) -> Figure:
+    """Mean of one figure a seed, all on the same prompts, with an interval over prompts.
+
+    Prompts that are hard for one seed are hard for the others, so the intervals are averaged and not narrowed:
+    right where seeds agree on every prompt, a little too wide elsewhere.
+    """
+    parts = list(figures)
+    if not parts:
+        raise ValueError("no figures to average")
+    mean, low, high = (sum(part[end] for part in parts) / len(parts) for end in ("mean", "low", "high"))
+    return Figure(mean=mean, low=low, high=high, n=sum(part["n"] for part in parts))
+
+
 # ------------------------------------------------------------------------------------------ tables
 
 
@@ -207,7 +250,7 @@ def _preamble(study: Sequence[Variant]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the page of the files that are named."""
-    parser = argparse.ArgumentParser(prog="python -m janus_r1.eval.study", description=str(__doc__).splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python studies/study.py", description=str(__doc__).splitlines()[0])
     parser.add_argument("paths", nargs="+", metavar="VARIANT-SEED.json")
     parser.add_argument(
         "--baseline",

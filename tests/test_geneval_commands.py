@@ -54,7 +54,7 @@ def test_draw_score_report(monkeypatch, tmp_path, tiny_folder, weights, capsys):
     assert "0 failed" in capsys.readouterr().out
     commands.score_geneval(out, **eyes)
     assert "0 images scored" in capsys.readouterr().out
-    commands.report("geneval", out, out=tmp_path / "report.json", official=tmp_path / "official.jsonl")
+    commands.report("geneval", out, out=tmp_path / "report.json", verdicts=tmp_path / "official.jsonl")
     printed = capsys.readouterr().out
     assert "overall" in printed and "prompt rewriting off" in printed and "sha256:" in printed
     report = json.loads((tmp_path / "report.json").read_text())

@@ -100,6 +100,11 @@ class Benchmark(ABC):
         """What is scored of a file's ``image``."""
         return image
 
+    def units(self, rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values, prompts and groups [N] of score rows: what the figures are means of. Here: a value a row."""
+        values = np.array([row["value"] for row in rows], dtype=np.float64)
+        return values, np.array([row["id"] for row in rows]), np.array([row["group"] for row in rows])
+
     def overall(self, values: np.ndarray, prompts: np.ndarray, groups: np.ndarray) -> Figure:
         """The headline in [0, 1] with its interval over prompts; all arrays [N]. Here: the mean over images."""
         return figure(values, prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,26 @@ from janus_r1.eval.benchmark import draw as draw_items
 from janus_r1.eval.benchmark_report import report as report_of
 from janus_r1.eval.benchmark_score import Scorer, Tally, score_folder
 from janus_r1.eval.benchmark_tables import text as report_text
+from janus_r1.eval.compbench import CATEGORIES, CompBench
+from janus_r1.eval.dpg import Dpg
+from janus_r1.eval.geneval2 import GenEval2
 from janus_r1.eval.geneval_benchmark import GenEval, official_rows
 from janus_r1.eval.records import read_records
+from janus_r1.eval.scorers import CLIP, DETECTOR, compbench_scorer, geneval_scorer, judged_scorer
+from janus_r1.eval.unigenbench import UniGenBench
+from janus_r1.eval.vlm_judge import VlmJudge, endpoint_judge, local_judge
+from janus_r1.eval.wise import Wise
 from janus_r1.files import write_json, write_text
 from janus_r1.reading import read_json_object
 
-DETECTOR = "facebook/mask2former-swin-small-coco-instance"
-CLIP = "openai/clip-vit-large-patch14"
-
-BENCHMARKS: dict[str, Callable[[Path | None], Benchmark]] = {"geneval": lambda data: GenEval()}
+BENCHMARKS: dict[str, Callable[[Path | None], Benchmark]] = {
+    "geneval": lambda data: GenEval(),
+    "geneval2": GenEval2,
+    "dpg": Dpg,
+    "wise": Wise,
+    "unigenbench": UniGenBench,
+    **{f"compbench-{category}": partial(CompBench, category) for category in CATEGORIES},
+}
 
 
 def benchmark(name: str, data: Path | None = None) -> Benchmark:
@@ -124,13 +136,88 @@ def score_geneval(
     run_score(GenEval(), folder, out, shard, scorer)
 
 
+def score_judged(
+    name: Literal["geneval2", "dpg", "wise", "unigenbench"],
+    folder: Path,
+    data: Path,
+    out: Path | None = None,
+    url: str | None = None,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    concurrency: int = 16,
+    extra: dict[str, Any] | None = None,
+    local: str | None = None,
+    device: str = "cpu",
+    batch: int = 8,
+    shard: str = "0/1",
+    download: bool = False,
+    official: bool = False,
+) -> None:
+    """Score a folder by a vision-language model: one behind an endpoint, or one in this process.
+
+    Args:
+        name: The benchmark.
+        folder: Drawn by `draw`, or by anyone in the benchmark's own layout.
+        data: The benchmark's own files.
+        out: The score file; by default in the folder.
+        url: Base address of an OpenAI-compatible server, such as http://localhost:8000/v1.
+        model: The name that the server knows the judge by.
+        api_key_env: The environment variable that holds the server's API key.
+        concurrency: Questions asked of the server at once.
+        extra: Further keys of each request, such as chat_template_kwargs.
+        local: In place of a server: a folder or Hub id of a vision-language model.
+        device: Where a local judge runs.
+        batch: Images at once.
+        shard: This process of how many: 0/4, 1/4, 2/4 and 3/4 write a score file each.
+        download: Fetch weights from the Hub that are not on this machine.
+        official: The published scripts' quirks: GenEval 2 counts shared tokens twice, DPG-Bench passes over the
+            first question.
+    """
+    require((url is None) != (local is None), "name a judge: either --url with --model, or --local")
+    if url is not None:
+        require(bool(model), "--url needs --model, the name that the server knows the judge by")
+        judge: VlmJudge = endpoint_judge(url, str(model), api_key_env, concurrency, extra)
+    else:
+        judge = local_judge(str(local), device, batch, download)
+    run_score(_named(name, data, official), folder, out, shard, judged_scorer(name, judge, batch, official))
+
+
+def score_compbench(
+    category: Literal["color", "shape", "texture", "spatial", "numeracy", "non_spatial"],
+    folder: Path,
+    data: Path,
+    out: Path | None = None,
+    weights: str | None = None,
+    device: str = "cpu",
+    batch: int = 4,
+    shard: str = "0/1",
+    download: bool = False,
+) -> None:
+    """Score a folder of one T2I-CompBench category.
+
+    Args:
+        category: Of the prompts; complex and 3d_spatial are not measured here.
+        folder: Drawn by `draw`, or by anyone as samples/<prompt>_<number>.png.
+        data: The category's file of prompts, such as color_val.txt.
+        out: The score file; by default in the folder.
+        weights: A folder or Hub id: BLIP-VQA for attributes, any object detector for spatial and numeracy (which has
+            no default, since the published one is not in transformers), CLIP for non_spatial.
+        device: Where it runs.
+        batch: Images at once.
+        shard: This process of how many: 0/4, 1/4, 2/4 and 3/4 write a score file each.
+        download: Fetch weights from the Hub that are not on this machine.
+    """
+    one = CompBench(category, data)
+    run_score(one, folder, out, shard, compbench_scorer(category, weights, device, batch, download))
+
+
 def report(
     name: str,
     folder: Path,
     scores: list[Path] | None = None,
     data: Path | None = None,
     out: Path | None = None,
-    official: Path | None = None,
+    verdicts: Path | None = None,
     partial: bool = False,
     as_json: bool = False,
 ) -> None:
@@ -142,45 +229,26 @@ def report(
         scores: Score files, one a shard; by default those in the folder.
         data: The benchmark's own files, where they may not be shipped.
         out: Write the report as JSON, for `compare`.
-        official: GenEval only: write verdicts as the original's result file has them.
+        verdicts: GenEval only: write them as the original's result file has them, for its own summary script.
         partial: Report what there is where images are missing, and call it partial.
         as_json: Print JSON in place of tables.
     """
     paths = scores or sorted(folder.glob(f"scores-{name}*.jsonl"))
     require(bool(paths), f"no scores-{name}.jsonl in {folder}: run the benchmark's score first")
-    if official is not None:
-        require(name == "geneval", "--official is GenEval's")
+    if verdicts is not None:
+        require(name == "geneval", "--verdicts are GenEval's")
         rows = [row for path in paths for row in read_records(path)[1] if "file" in row]
         latest = {(row["arm"], row["file"]): row for row in rows}
-        write_text(official, "".join(json.dumps(row) + "\n" for row in official_rows(latest.values())))
-    found = report_of(benchmark(name, data), paths, folder, partial)
+        write_text(verdicts, "".join(json.dumps(row) + "\n" for row in official_rows(latest.values())))
+    header = read_records(paths[0])[0]
+    one = _named(name, data, bool(header.get("official")), str(header.get("judge")))
+    found = report_of(one, paths, folder, partial)
     if out is not None:
         write_json(out, found)
     print(json.dumps(found, indent=1) if as_json else report_text(found))
 
 
 # ----------------------------------------------------------------------------------------- parts
-
-
-def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: bool) -> Scorer:
-    """Without CLIP's weights, rows that ask for no color are scored all the same."""
-    from transformers import AutoTokenizer, CLIPModel, Mask2FormerForUniversalSegmentation
-
-    from janus_r1.eval.geneval_benchmark import GenEvalScorer
-    from janus_r1.eval.geneval_detector import ColorClassifier, Detector
-    from janus_r1.eval.weights import NotHere, load_model, revision, weights_folder
-
-    require(batch >= 1, "batch must be at least 1")
-    eyes = weights_folder(detector, download)
-    record: dict[str, Any] = {"judge": detector, "revision": revision(eyes), "colors": clip, "device": device}
-    found = Detector(load_model(Mask2FormerForUniversalSegmentation, eyes).to(device))
-    try:
-        folder = weights_folder(clip, download)
-    except NotHere as error:
-        return GenEvalScorer(found, None, {**record, "colors_revision": None}, batch, no_colors=str(error))
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    colors = ColorClassifier(load_model(CLIPModel, folder).to(device), tokenizer)
-    return GenEvalScorer(found, colors, {**record, "colors_revision": revision(folder)}, batch)
 
 
 def run_score(one: Benchmark, folder: Path, out: Path | None, shard: str, scorer: Scorer) -> Tally:
@@ -197,6 +265,17 @@ def run_score(one: Benchmark, folder: Path, out: Path | None, shard: str, scorer
         f"{tally.known} known already, {tally.failed} failed; rows in {path}"
     )
     return tally
+
+
+def _named(name: str, data: Path | None, official: bool, judge: str = "judge") -> Benchmark:
+    """A benchmark whose figure bears its judge's name, where the judge is not the published one."""
+    if name == "dpg":
+        return Dpg(data, judge, official=official)
+    if name == "unigenbench":
+        return UniGenBench(data, judge)
+    if name.startswith("compbench-") and name in BENCHMARKS:
+        return CompBench(name.removeprefix("compbench-"), data, judge)
+    return benchmark(name, data)
 
 
 def sampler(model: str, device: str, dtype: str, batch: int) -> Sampler:

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import RUN, Benchmark, arm_number, arms, chain_files
 from janus_r1.eval.benchmark_score import row_key
@@ -119,8 +117,7 @@ def _arm(benchmark: Benchmark, rows: Sequence[Row], counts: dict[str, Any]) -> d
     scored = [row for row in rows if "value" in row]
     if not scored:
         return {"overall": None, "groups": {}, "counts": counts}
-    values = np.array([row["value"] for row in scored], dtype=np.float64)
-    prompts, groups = (np.array([row[key] for row in scored]) for key in ("id", "group"))
+    values, prompts, groups = benchmark.units(scored)
     names = dict.fromkeys(item.group for item in benchmark.items())
     present = [*(n for n in names if n in groups), *(n for n in dict.fromkeys(groups.tolist()) if n not in names)]
     return {

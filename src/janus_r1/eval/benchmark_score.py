@@ -30,13 +30,16 @@ class Outcome:
     value: float | None
     detail: Mapping[str, Any] = field(default_factory=dict)
     failed: str | None = None
+    most: float = 1.0
+    least: float = 0.0
+    """What a value may be; [0, 1] unless the measure is none of shares."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value that is no score: a fault of the scorer, never a 0."""
         if (self.value is None) == (self.failed is None):
             raise ValueError("an outcome is a value or a failure")
-        if self.value is not None and not 0 <= self.value <= 1:
-            raise ValueError(f"a value must lie in [0, 1], not {self.value}")
+        if self.value is not None and not self.least <= self.value <= self.most:
+            raise ValueError(f"a value must lie in [{self.least:g}, {self.most:g}], not {self.value}")
 
 
 def failed(why: str) -> Outcome:

@@ -15,7 +15,7 @@ Empty, NaN or infinite input is a ValueError everywhere; an undefined metric is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import hypot, sqrt
 from typing import TypedDict
@@ -77,8 +77,8 @@ def paired_difference(first: ArrayLike, second: ArrayLike, clusters: ArrayLike) 
     return _combined(float(change.mean()), parts, (1, -1), n=len(ids))
 
 
-def mean_of(figures: Iterable[Figure]) -> Figure:
-    """Plain mean of independent figures, such as a benchmark's families: each counts the same.
+def mean_of(figures: Iterable[Figure], weights: Sequence[float] | None = None) -> Figure:
+    """Mean of independent figures, such as a benchmark's families: each counts the same, or by its weight.
 
     Their (bootstrap) intervals are combined by the distances of their ends from their means (MOVER),
     which equals resampling prompts within each family, and keeps the uncertainty of a family whose
@@ -87,8 +87,10 @@ def mean_of(figures: Iterable[Figure]) -> Figure:
     parts = list(figures)
     if not parts:
         raise ValueError("no figures to average")
-    mean = sum(part["mean"] for part in parts) / len(parts)
-    return _combined(mean, parts, [1 / len(parts)] * len(parts), n=sum(part["n"] for part in parts))
+    given = [1.0] * len(parts) if weights is None else weights
+    shares = [weight / sum(given) for weight in given]
+    mean = sum(part["mean"] * weight for part, weight in zip(parts, given, strict=True)) / sum(given)
+    return _combined(mean, parts, shares, n=sum(part["n"] for part in parts))
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

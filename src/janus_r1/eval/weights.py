@@ -50,10 +50,20 @@ def load_model(kind: Any, folder: Path) -> Any:
         config, _ = kind.config_class.get_config_dict(folder)
         if config.get("model_type") != kind.config_class.model_type:
             raise UserError(f"{folder} holds a {config.get('model_type')} model, not {kind.config_class.model_type}")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load the model in {folder}: {first_line(error)}") from None
+    return load_auto(kind, folder)
+
+
+def load_auto(kind: Any, folder: Path) -> Any:
+    """The same for a class that takes several kinds of model.
+
+    Raises:
+        UserError: as :func:`load_model`.
+    """
+    try:
         options = {"dtype": "float32", "use_safetensors": True, "trust_remote_code": False}
         model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
-    except UserError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load the model in {folder}: {first_line(error)}") from None
     if missing := sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"])):

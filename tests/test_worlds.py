@@ -70,6 +70,10 @@ def test_a_world_with_a_split_is_measured():
         def check(self, task, image):
             return Check((Claim("red" in task.prompt, "it is red"),))
 
+        def observations(self, tasks, chains):
+            seen = [(row, float("red" in task.prompt)) for row, task in enumerate(tasks[:3])]
+            return {"seen": {"red": seen, "nothing": []}}
+
     def sample(tasks, settings):
         verdict = Verdict(True, "Yes", 0.8)
         return [Chain(task.prompt, (Round((0,), RED, verdict),), 0, settings) for task in tasks]
@@ -78,6 +82,7 @@ def test_a_world_with_a_split_is_measured():
     result = evaluate_world(sample, options, Reds())
     assert result["rounds"]["1"]["overall"]["mean"] == 0.5
     assert {name: f["mean"] for name, f in result["rounds"]["1"]["families"].items()} == {"red": 1.0, "blue": 0.0}
+    assert result["seen"]["red"]["mean"] == pytest.approx(2 / 3) and result["seen"]["nothing"] is None
     with pytest.raises(UserError, match="unknown split 'test'; choose all"):
         evaluate_world(sample, EvalOptions(rounds=(1,)), Reds())
     with pytest.raises(UserError, match="reds has none to edit"):

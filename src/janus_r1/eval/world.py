@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from janus_r1.chain import Settings
+from janus_r1.chain import Chain, Settings
 from janus_r1.eval.drafts import Bench, Drafts, at, controls
 from janus_r1.eval.edits import Edited, Reconstruct, edit_baselines, edit_report
 from janus_r1.eval.protocol import Sampler, check_counts, check_families, check_rounds, choose_tasks
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
-from janus_r1.worlds.base import Kind, World
+from janus_r1.worlds.base import Kind, World, WorldTask
 
 CHECKS = ("following", "preserving", "both")
 
@@ -84,8 +84,9 @@ def evaluate_world(
     drafts, redrawn = drafts.rows(keep), redrawn.rows(keep)
     limits = sorted(set(options.rounds))
     rounds = {str(t): _after_rounds(rows, drafts, t, settings) for t in limits}
+    kept = np.flatnonzero(keep).tolist()
     if options.kind == "edit":
-        edited = Edited([repeated[i] for i in np.flatnonzero(keep)], [chains[i] for i in np.flatnonzero(keep)])
+        edited = Edited([repeated[i] for i in kept], [chains[i] for i in kept])
         for limit in limits:
             rounds[str(limit)] |= edit_report(rows, drafts, edited, drafts.final(limit, settings))
     last = rounds[str(settings.rounds)]
@@ -104,6 +105,7 @@ def evaluate_world(
         "rounds": rounds,
         "verdict": _verdict(rows, drafts),
         "introspection": _introspection(rows, drafts, settings),
+        **_observed(world, rows, [repeated[i] for i in kept], [chains[i] for i in kept]),
         "controls": controls(rows, drafts, redrawn, settings) if options.controls else None,
         "baselines": edit_baselines(sample, reconstruct, world, tasks, settings) if baselines else None,
     }
@@ -121,6 +123,17 @@ def _after_rounds(rows: Rows, drafts: Drafts, limit: int, settings: Settings) ->
         "score": rows.overall(at(drafts.score, final)),
         "gain": rows.gain(drafts.correct[:, 0], correct) if limit > 1 else None,
         "tokens": rows.overall(drafts.spent(reasons=True)[:, limit - 1], None),
+    }
+
+
+def _observed(world: World, rows: Rows, tasks: list[WorldTask], chains: list[Chain]) -> dict[str, Any]:
+    """What the world itself has to report, as figures; None where nothing was seen."""
+    return {
+        group: {
+            name: figure([value for _, value in seen], rows.prompts[[row for row, _ in seen]]) if seen else None
+            for name, seen in named.items()
+        }
+        for group, named in world.observations(tasks, chains).items()
     }
 
 

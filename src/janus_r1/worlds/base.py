@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from janus_r1.chain import Task
+from janus_r1.chain import Chain, Task
 from janus_r1.errors import UserError, first_line
 from janus_r1.worlds import DEFAULT as DEFAULT
 
@@ -155,6 +155,9 @@ class Judgement:
 
 Sight = Question | Checklist | Judgement
 
+Observations = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+"""Values by group and name, each with the index of the chain that it was seen in."""
+
 
 # ------------------------------------------------------------------------------------------- worlds
 
@@ -225,6 +228,14 @@ class World:
         """Random images, each with a task of which every claim about it is true; with ``all_combinations`` also such
         as training never shows."""
         raise self._cannot("has no pictures of its own")
+
+    def nearest(self, task: WorldTask, image: np.ndarray, rng: random.Random) -> np.ndarray | None:
+        """The image with the least change that makes it right; None where it is to be drawn anew."""
+        raise self._cannot("cannot mend images")
+
+    def observations(self, tasks: Sequence[WorldTask], chains: Sequence[Chain]) -> Observations:
+        """What is to be reported of chains beside right and wrong, such as whether their reasons are true."""
+        return {}
 
     def _cannot(self, what: str) -> UserError:
         return UserError(f"the world {self.name} {what}")

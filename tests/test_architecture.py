@@ -11,13 +11,13 @@ TRAINING = "worlds.shapes.training"  # the tiny world's own stages are a room ab
 
 # Design section 3; a package may import its own level and those before it.
 LEVELS = [
-    {"environment", "errors", "fields", "files", "progress", "reading"},
+    {"environment", "errors", "fields", "files", "options", "progress", "reading"},
     {"chain", "layout", "model", "worlds", "images", "sheet"},
     {"engine"},
     {"introspect"},
     {"data", "rewards"},
-    {"api", "train", "eval", "serve", "recipe", "recipe_help"},
-    {TRAINING, "commands", "cli"},
+    {"api", "train", "eval", "serve", "recipe"},
+    {TRAINING, "commands", "parser", "cli"},
 ]
 
 
@@ -62,3 +62,70 @@ def test_the_world_knows_no_model():
 
 def test_there_is_no_heap_called_utils():
     assert not [path for path in SOURCE.rglob("*") if "util" in path.name]
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its full name."""
+    names = {path: ".".join(("janus_r1", *path.relative_to(SOURCE).with_suffix("").parts)) for path in files()}
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def files() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def needs(path: Path, known: set[str], inside_functions: bool) -> set[str]:
+    """Modules that a file imports; what is for type checkers alone is none of them."""
+    found: set[str] = set()
+
+    def walk(nodes: list[ast.stmt]) -> None:
+        for node in nodes:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("janus_r1"):
+                full = [f"{node.module}.{alias.name}" for alias in node.names]
+                found.update(name if name in known else str(node.module) for name in full)
+            inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+            if inside_functions or not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                walk(inner)
+
+    walk(ast.parse(path.read_text(encoding="utf-8")).body)
+    return found & known
+
+
+def graph(inside_functions: bool) -> dict[str, set[str]]:
+    known = modules()
+    return {name: needs(path, set(known), inside_functions) - {name} for name, path in known.items()}
+
+
+def longest_paths(edges: dict[str, set[str]]) -> tuple[dict[str, int], list[list[str]]]:
+    """How many modules the longest chain of imports below each one has, itself included, and the circles."""
+    depth: dict[str, int] = {}
+    circles: list[list[str]] = []
+
+    def visit(name: str, above: list[str]) -> int:
+        if name in above:
+            circles.append([*above[above.index(name) :], name])
+            return 0
+        if name not in depth:
+            depth[name] = 1 + max((visit(other, [*above, name]) for other in sorted(edges[name])), default=0)
+        return depth[name]
+
+    for name in edges:
+        visit(name, [])
+    return depth, circles
+
+
+def test_no_circle_of_imports_not_even_inside_functions():
+    assert not longest_paths(graph(inside_functions=True))[1]
+
+
+def test_a_circle_would_be_found():
+    assert longest_paths({"a": {"b"}, "b": {"c"}, "c": {"b"}})[1] == [["b", "c", "b"]]
+
+
+def test_no_file_is_longer_than_one_reads_in_one_go():
+    assert not [f"{path.name}: {n}" for path in files() if (n := len(path.read_text().splitlines())) > 400]

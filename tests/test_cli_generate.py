@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from janus_r1.chain import Settings, load_chain
-from janus_r1.cli import _parse, main
+from janus_r1.cli import main, parse
 
 
 @pytest.fixture
@@ -95,12 +95,14 @@ def test_eval_world(tiny_folder, here, capsys):
     assert main([*argv, "--out", "result.json", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["rounds"]) == {"1", "2"} and json.loads(Path("result.json").read_text()) == result
-    assert main([*argv, "--no-controls"]) == 0
+    assert main([*argv, "--out", "result.json"]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main([*argv, "--no-controls", "--out", "result.json", "--overwrite"]) == 0
     assert "overall" in capsys.readouterr().out
 
 
 def settings_of(*argv: str) -> Settings:
-    return Settings.among(vars(_parse(argv)))
+    return parse(argv).keywords["settings"]
 
 
 PAPER = Settings(rounds=3, guidance=5, top_k=4096, text_top_k=50, text_temperature=1, history="last")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import JanusForConditionalGeneration
 
 from janus_r1.cli import main
-from janus_r1.commands.options.common import MODEL
+from janus_r1.commands.model import MODEL
 from janus_r1.model.loading import EMBEDDED, load
 
 MODELS = sorted(path.name for path in EMBEDDED.glob("tiny-*"))

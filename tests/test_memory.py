@@ -13,7 +13,7 @@ from PIL import Image
 
 from janus_r1.chain import Settings
 from janus_r1.cli import main
-from janus_r1.commands import batch
+from janus_r1.commands.model import memory_errors
 from janus_r1.engine.decoder import Decoder
 from janus_r1.model import memory
 from janus_r1.model.loading import describe, load
@@ -139,7 +139,7 @@ def test_running_out_of_memory_is_one_line(where, tiny_folder, tmp_path, monkeyp
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shape"), batch.memory_errors(4, "cpu"):
+    with pytest.raises(RuntimeError, match="shape"), memory_errors(4, "cpu"):
         raise RuntimeError("shape mismatch")
 
 

@@ -172,7 +172,7 @@ def test_the_command(tiny_folder, folder, tmp_path_factory, monkeypatch, capsys)
     assert set(result["rounds"]) == {"1", "2"} and len(result["rounds"]["1"]["types"]) == 3
     copy, ceiling = result["baselines"]["copy"], result["baselines"]["tokenizer"]
     assert copy["structure_distance"]["mean"] == 0 < ceiling["structure_distance"]["mean"]
-    plain = [*argv, "--no-baselines", "--clip", "none", "--dino", "none"]
+    plain = [*argv, "--overwrite", "--no-baselines", "--clip", "none", "--dino", "none"]
     assert main([*plain, "--max-batch", "3", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     assert whole["psnr"] == pytest.approx(result["psnr"]), "random numbers belong to pictures, not to batches"

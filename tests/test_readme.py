@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from janus_r1.cli import main
-from janus_r1.commands.options import build_parser
+from janus_r1.cli import main, parse
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +40,7 @@ def test_generate_and_judge_lines_run_in_order(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_line_parses(command):
-    build_parser().parse_known_args(command)
+    parse(command)
 
 
 def test_links_and_pictures_exist():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from janus_r1.commands.options import build_parser
+from janus_r1.cli import parse
 from janus_r1.errors import UserError
 from janus_r1.recipe import find_recipe, load_recipe
 from janus_r1.train.sft import SftRecipe
@@ -124,11 +123,10 @@ def test_every_recipe_of_the_repository_loads(path):
     """Its first line is the command that runs it."""
     first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     command = first.removeprefix("janus-r1 ").rpartition("-m janus_r1.cli ")[2]  # under accelerate launch, or not
-    args = build_parser().parse_args(shlex.split(command))
-    assert find_recipe(args.config) == path
-    module, name, function = args.recipe
-    load_recipe(getattr(importlib.import_module(module), name), path)
-    assert callable(getattr(importlib.import_module(module), function))
+    words = shlex.split(command)
+    assert find_recipe(words[words.index("--config") + 1]) == path
+    call = parse(words)
+    assert call.keywords["recipe"] == load_recipe(type(call.keywords["recipe"]), path)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from janus_r1.commands.options import build_parser
+from janus_r1.cli import parse
 from janus_r1.recipe import load_recipe
 from janus_r1.train.rl.recipe import RlRecipe, check
 from janus_r1.train.sft import SftRecipe
@@ -67,8 +67,7 @@ def calls(root: Path, command: str) -> list[list[str]]:
 
 def recipe_of(call: list[str]) -> RlRecipe | SftRecipe:
     """As the command line would read it."""
-    args, rest = build_parser().parse_known_args(call)
-    return load_recipe(RlRecipe if call[1] == "rl" else SftRecipe, args.config, rest)
+    return parse(call).keywords["recipe"]
 
 
 def changed(recipe: RlRecipe | SftRecipe, plain: RlRecipe | SftRecipe) -> set[str]:

@@ -45,13 +45,17 @@ class Settings(Checked):
     guidance: Annotated[float, Range(ge=1)] = 1.5
     """Classifier-free guidance weight of drafts; 1 turns it off. Best for the tiny models; the paper uses 5."""
     temperature: AtLeast0 = 1.0
+    """Of drafts."""
     top_k: Count = 0
     """Image ids to sample from, 0 for all. The paper uses 4096."""
     top_p: Annotated[float, Range(gt=0, le=1)] = 1.0
+    """Probability mass of image ids to sample from."""
     text_temperature: AtLeast0 = 0.0
     """Of the reason; the verdict word too. 0 takes the likeliest; the paper samples, at 1."""
     text_top_k: Count = 50
+    """Text tokens to sample from, 0 for all."""
     max_reason_tokens: Positive = 80
+    """Longest verdict."""
     history: Literal["full", "last"] = "full"
     """Earlier rounds kept in context: all of them (paper) or only the last (released checkpoint)."""
     final: Literal["last", "best"] = "last"
@@ -59,6 +63,7 @@ class Settings(Checked):
     early_stop: bool = True
     """Stop a chain at its first Yes."""
     seed: int = 0
+    """The same seed draws the same chains."""
 
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> Settings:

@@ -1,27 +1,124 @@
-"""The command ``janus-r1``: parse, dispatch, end cleanly.
+"""The command ``janus-r1``: find the command, read its options, run it, end cleanly.
 
-Nothing heavy is imported before a command runs, so that every ``--help`` is instant. Bad input ends
-in one line on stderr and exit code 2; an interrupt in exit code 130.
+A command is a function that :data:`COMMANDS` names: its arguments are its options (``options``), a recipe as its first
+argument its recipe's keys. Nothing heavy is imported before a command runs, so that every ``--help`` is instant. Bad
+input ends in one line on stderr and exit code 2; an interrupt in exit code 130.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-from janus_r1.commands.options import build_parser
+from janus_r1 import parser
 from janus_r1.errors import UserError, one_line
+from janus_r1.parser import At
+
+SHAPES = "janus_r1.worlds.shapes.training"
+BENCHMARKS = "janus_r1.eval.benchmark_commands"
+CATEGORIES = ("color", "shape", "texture", "spatial", "numeracy", "non_spatial")
+JUDGED = {"geneval2": "GenEval 2", "dpg": "DPG-Bench", "wise": "WISE", "unigenbench": "UniGenBench++"}
+COMPBENCH = {f"compbench-{name}": f"T2I-CompBench, {name}" for name in CATEGORIES}
+TITLES = {"geneval": "GenEval", **JUDGED, **COMPBENCH}
+
+
+def _benchmark(name: str, score: At) -> dict[str, At]:
+    """The three commands of a benchmark that draws into its own folder layout."""
+    named = {"name": name}
+    return {
+        f"eval {name} draw": At(f"{BENCHMARKS}:draw", named),
+        f"eval {name} score": score,
+        f"eval {name} report": At(f"{BENCHMARKS}:report", named),
+    }
+
+
+def _benchmarks() -> dict[str, At]:
+    """Those whose scores need a detector, a judge, or weights of a category's own."""
+    found = _benchmark("geneval", At(f"{BENCHMARKS}:score_geneval"))
+    for name in JUDGED:
+        found |= _benchmark(name, At(f"{BENCHMARKS}:score_judged", {"name": name}))
+    for category in CATEGORIES:
+        score = At(f"{BENCHMARKS}:score_compbench", {"category": category})
+        found |= _benchmark(f"compbench-{category}", score)
+    return found
+
+
+COMMANDS: dict[str, At] = {
+    "generate": At("janus_r1.commands.draw:generate"),
+    "edit": At("janus_r1.commands.draw:edit"),
+    "judge": At("janus_r1.commands.draw:judge"),
+    "train vq": At(f"{SHAPES}.vq:train_vq"),
+    "train vision": At(f"{SHAPES}.vision:teach_vision"),
+    "train pretrain": At(f"{SHAPES}.pretrain:pretrain"),
+    "train sft": At("janus_r1.train.sft:sft"),
+    "train rl": At("janus_r1.train.rl.stage:rl"),
+    "data build": At("janus_r1.data.build:build"),
+    "data splits": At("janus_r1.commands.data:splits"),
+    "eval world": At("janus_r1.commands.evaluate:world"),
+    "eval edit": At("janus_r1.commands.evaluate:edit"),
+    "eval pie": At("janus_r1.commands.evaluate:pie"),
+    "eval judge": At("janus_r1.commands.evaluate:judge"),
+    "eval tokenizer": At("janus_r1.commands.evaluate:tokenizer"),
+    **_benchmarks(),
+    "serve": At("janus_r1.serve.command:serve"),
+    "convert": At("janus_r1.commands.convert:convert"),
+    "average": At("janus_r1.commands.convert:average"),
+}
+GROUPS: dict[str, tuple[str, str]] = {  # what the commands that begin with these words are for, and examples
+    "": (
+        "A unified multimodal model that draws, judges its own drawing, and redraws until it is satisfied.",
+        """\
+  janus-r1 generate "a red circle left of a blue square"
+  janus-r1 edit drawing.png "make the circle blue"
+  janus-r1 judge drawing.png --text "three green stars"
+  janus-r1 train sft --config shapes/sft --run.steps 500
+  janus-r1 eval world --split held_out --limit 50
+  janus-r1 serve
+  janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b""",
+    ),
+    "train": (
+        "Train a stage.",
+        """\
+  janus-r1 train vq --config shapes/vq
+  janus-r1 train pretrain --config shapes/pretrain --run.steps 500 --run.out runs/short
+  janus-r1 train sft --config shapes/sft --resume""",
+    ),
+    "data": (
+        "Prompts and training data.",
+        """\
+  janus-r1 data splits --examples 10
+  janus-r1 data build --config shapes/candidates""",
+    ),
+    "eval": (
+        "Measure a model.",
+        """\
+  janus-r1 eval world --limit 50 --no-controls
+  janus-r1 eval edit --model runs/sft/model --limit 60""",
+    ),
+    **{
+        f"eval {name}": (
+            f"{title}: draw its prompts, score the folder, report.",
+            f"""\
+  janus-r1 eval {name} draw outputs/{name} --model models/janus-pro-r1-7b --device cuda
+  janus-r1 eval {name} score --help
+  janus-r1 eval {name} report outputs/{name}""",
+        )
+        for name, title in TITLES.items()
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     try:
-        args = _parse(argv)
-        importlib.import_module(f"janus_r1.commands.{args.command}").run(args)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 must not end in a traceback
+                stream.reconfigure(errors="backslashreplace")
+        parse(sys.argv[1:] if argv is None else argv)()
         sys.stdout.flush()  # a full disk behind stdout shows here, not in a traceback at exit
     except UserError as error:
         return _fail(str(error))
@@ -37,21 +134,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Only recipe commands take further options: ``--run.steps 100``.
+def _checked(argv: Sequence[str]) -> list[str]:
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the argument {word!a} is not UTF-8: rename the file, or set a UTF-8 locale") from None
+    return list(argv)
 
-    A preset is a set of defaults, so a command line that names one is read again with these.
+
+def parse(argv: Sequence[str]) -> partial[Any]:
+    """The call that a command line asks for.
+
+    Raises:
+        UserError: for a command, an option or a value that is none.
     """
-    args, rest = build_parser().parse_known_args(argv)
-    if preset := getattr(args, "preset", None):
-        args, rest = build_parser(preset).parse_known_args(argv)
-    if hasattr(args, "overrides"):
-        args.overrides = rest
-    elif rest and rest[0].startswith("-"):
-        raise UserError(f"unknown option {rest[0]} (see --help)")
-    elif rest:
-        raise UserError(f"unexpected argument {rest[0]!r}: put arguments side by side, before the options")
-    return args
+    words = _checked(argv)
+    if words[:1] == ["--version"]:
+        from janus_r1 import __version__
+
+        return partial(print, f"janus-r1 {__version__}")
+    name, rest = _split(words)
+    if name in COMMANDS:
+        return parser.prepare(name, COMMANDS[name], rest)
+    return partial(parser.show_group, name, rest, COMMANDS, GROUPS)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The command (or the group of commands) that ``words`` begin with, and the words behind it."""
+    known = {*COMMANDS, *GROUPS}
+    count = next((n for n in (3, 2, 1) if len(words) >= n and " ".join(words[:n]) in known), 0)
+    return " ".join(words[:count]), words[count:]
 
 
 def _fail(message: str) -> int:

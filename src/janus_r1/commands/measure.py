@@ -1,8 +1,7 @@
-"""What every ``janus-r1 eval`` does around its benchmark: check, ask, measure, write, show."""
+"""What every ``janus-r1 eval`` does around its benchmark: check, measure, write, show."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,58 +10,56 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from janus_r1.chain import Chain, Settings, Task
-from janus_r1.commands.checks import check_writable
+from janus_r1.commands.model import ModelOptions
+from janus_r1.commands.output import check_result_file
 from janus_r1.commands.terminal import answers_only, print_json, say
-from janus_r1.files import check_replaceable, write_json
+from janus_r1.files import write_json
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
 
-MOST = 1024  # chains at once, however much memory there is
 Result = dict[str, Any]
 
 
-def measure(args: argparse.Namespace, evaluate: Callable[[], Result], show: Callable[[Result, Console], None]) -> None:
-    """Write the result to ``--out``; print it as JSON with ``--json``, else as ``show`` does."""
-    if args.out:
-        check_writable(Path(args.out))
-        check_replaceable(Path(args.out), "file")
-    with answers_only(args.json):
+def measure(
+    evaluate: Callable[[], Result],
+    out: Path | None,
+    overwrite: bool,
+    json: bool,
+    show: Callable[[Result, Console], None] | None = None,
+) -> None:
+    """Write the result to ``out``; print it as JSON, else as ``show`` does (a benchmark's tables by default).
+
+    Raises:
+        UserError: if ``out`` exists and may not be replaced, before anything is measured.
+    """
+    if out:
+        check_result_file(out, overwrite)
+    with answers_only(json):
         result = evaluate()
-    if args.out:
-        write_json(Path(args.out), result)
-    answer(args, result, show)
+    if out:
+        write_json(out, result)
+    answer(result, out, json, show)
 
 
-def answer(args: argparse.Namespace, result: Result, show: Callable[[Result, Console], None]) -> None:
-    """Print a result that may have been written to ``--out``."""
-    if args.json:
+def answer(result: Result, out: Path | None, json: bool, show: Callable[[Result, Console], None] | None = None) -> None:
+    """Print a result that may have been written to ``out``."""
+    if json:
         print_json(result)
         return
-    show(result, Console())
-    if args.out:
-        say(f"wrote {args.out}")
-
-
-def asked(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """What the options of several benchmarks have in common."""
-    from janus_r1.environment import environment
-
-    given = {
-        "world": args.world,
-        "split": args.split,
-        "samples": args.samples,
-        "limit": args.limit,
-        "model": args.model,
-    }
-    return {**given, "settings": settings, "environment": environment()}
-
-
-def show_report(result: Result, console: Console) -> None:
-    """The tables of a benchmark."""
     from janus_r1.eval.report import print_report
 
-    print_report(result, console)
+    (show or print_report)(result, Console())
+    if out:
+        say(f"wrote {out}")
+
+
+def about(using: ModelOptions) -> dict[str, Any]:
+    """What a record says of the machine and of the model's training."""
+    from janus_r1.environment import environment
+    from janus_r1.train.history import training
+
+    return {"environment": environment(), "training": training(using.model)}
 
 
 def sampler(

@@ -1,32 +1,55 @@
-"""The model that a command was asked to use."""
+"""The model that a command was asked to use, and how many chains of it fit into memory."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from janus_r1.commands.checks import check_device
-from janus_r1.commands.terminal import say
-from janus_r1.errors import UserError, first_line
+from janus_r1.chain import Settings
+from janus_r1.commands.terminal import note, say, warn
+from janus_r1.errors import UserError, first_line, one_line
+from janus_r1.fields import Checked, Positive
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
 
+MODEL = "tiny-r1-edit"  # the model in the package that draws and edits best
+JUDGE = "tiny-r1"  # the one that judges pictures of others best
+UNKNOWN = 64  # for ``auto`` on a device that does not tell its free memory
+Batch = Positive | Literal["auto"]
 
-def load_model(name: str, dtype: str, device: str, weights: str | None = None, kv: str = "auto") -> JanusR1:
+
+@dataclass(frozen=True)
+class ModelOptions(Checked):
+    """Which model, and how it is held in memory."""
+
+    model: str = MODEL
+    """A model in the package, a folder, or owner/name on the Hub."""
+    dtype: Literal["float32", "bfloat16", "int8", "auto"] = "float32"
+    """Of the weights; auto: as stored; int8: large matrices in 8 bits, to generate with a large model."""
+    kv: Literal["auto", "fp8"] = "auto"
+    """Of cached keys and values; auto: as the weights; fp8: half of bfloat16's memory."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
+
+
+def load_model(options: ModelOptions, weights: str | None = None) -> JanusR1:
     """The model, without transformers' own bars and notes.
 
     Raises:
         UserError: for whatever is wrong with the device or with the model's files.
     """
-    say(f"loading {name} ({dtype}, {device})")
+    say(f"loading {one_line(options.model)} ({options.dtype}, {options.device})")
     quiet_transformers()
     from janus_r1.api import JanusR1
 
-    check_device(device)
-    with loading_errors(name):
-        return JanusR1.from_pretrained(name, dtype=dtype, device=device, weights=weights, kv=kv)
+    check_device(options.device)
+    with loading_errors(options.model):
+        return JanusR1.from_pretrained(
+            options.model, dtype=options.dtype, device=options.device, weights=weights, kv=options.kv
+        )
 
 
 def quiet_transformers() -> None:
@@ -35,6 +58,16 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def check_device(name: str) -> None:
+    """Raises UserError for a device that torch does not know or this machine does not have."""
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"no device {name!r} here: {first_line(error)}") from None
 
 
 @contextlib.contextmanager
@@ -46,3 +79,82 @@ def loading_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from error
+
+
+def warn_of_cut(model: JanusR1, texts: Sequence[str], kind: Literal["prompt", "instruction"] = "prompt") -> None:
+    """Say of which texts the model reads the beginning alone."""
+    from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_INSTRUCTION_TOKENS
+
+    limit = MAX_CAPTION_TOKENS if kind == "prompt" else MAX_INSTRUCTION_TOKENS
+    for text in dict.fromkeys(texts):
+        length = model.model.layout.length_of(text)
+        if length > limit:
+            begin = one_line(text)[:40]
+            warn(f"the {kind} '{begin}...' is {length} tokens long: the model reads the first {limit} or so")
+
+
+# ------------------------------------------------------------------------------------------ memory
+
+
+def plan_batch(
+    options: ModelOptions,
+    max_batch: int | str,
+    prompts: Sequence[str],
+    chains: int,
+    settings: Settings,
+    drawing: bool = True,
+    edit: bool = False,
+) -> int:
+    """``max_batch`` (a number, or ``auto``: as many as fit), lowered to ``chains`` and to what fits.
+
+    ``prompts`` may be empty where they are not known yet: they are taken at their longest then.
+
+    Raises:
+        UserError: if not even one chain fits beside the weights.
+    """
+    from janus_r1.layout import MAX_CAPTION_TOKENS
+    from janus_r1.model.loading import cache_dtype, describe
+    from janus_r1.model.memory import estimate, free_bytes
+
+    device = options.device
+    check_device(device)
+    free = free_bytes(device)
+    most = chains if isinstance(max_batch, str) else min(max_batch, chains)
+    if free is None:
+        return min(most, UNKNOWN) if isinstance(max_batch, str) else most
+    longest = max((len(prompt.encode()) for prompt in prompts), default=MAX_CAPTION_TOKENS)
+    with loading_errors(options.model):
+        described = describe(options.model, options.dtype)
+        need = estimate(*described, settings, drawing, longest, edit, cache_dtype(options.kv))
+    batch = need.largest_batch(free, most)
+    if not batch:
+        raise UserError(
+            f"{options.model} does not fit: it needs about {_gb(need.of(1))} ({_gb(need.weights)} of weights) "
+            f"and {device} has {_gb(free)} free; try --dtype bfloat16, fewer --rounds or --history last"
+        )
+    if batch < most and max_batch != "auto":
+        note(f"{batch} chains at once, not {most}: more do not fit into {_gb(free)} on {device}")
+    return batch
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+@contextlib.contextmanager
+def memory_errors(batch: int, device: str) -> Iterator[None]:
+    """Turns running out of memory, on a GPU or a CPU, into one line.
+
+    Raises:
+        UserError: that names --max-batch.
+    """
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+        if not known:
+            raise
+        less = f"pass --max-batch {batch // 2}" if batch > 1 else "try --dtype bfloat16 or fewer --rounds"
+        raise UserError(f"out of memory on {device} with --max-batch {batch}: {less}") from None

@@ -62,7 +62,11 @@ class BuildRecipe(Checked):
 
 
 def build(recipe: BuildRecipe, resume: bool = False) -> Path:
-    """Write all parts of a candidate set; with ``resume`` parts that exist are kept.
+    """Draw and judge many candidates, the raw material of SFT; with ``resume`` parts that exist are kept.
+
+    Examples:
+        janus-r1 data build --config shapes/candidates
+        janus-r1 data build --model tiny-base --prompts 256 --out runs/few
 
     Raises:
         UserError: if the folder already holds parts and ``resume`` is false, or for a family that is none.

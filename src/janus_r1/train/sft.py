@@ -267,7 +267,7 @@ def check(recipe: SftRecipe) -> None:
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:
-    """Finetune; ``<out>/model`` then holds the model in transformers' layout."""
+    """Finetune on candidates: draw, judge, redraw, edit; ``<out>/model`` then holds the model."""
     stage = SftStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
     model = stage.replica.refresh()

@@ -255,7 +255,9 @@ def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -
 
 
 def rl(recipe: RlRecipe, resume: bool = False) -> Path:
-    """Train; ``<out>/model`` then holds the last weights, ``<out>/best`` those that evaluated best.
+    """Reinforce whole chains by rewards for drawing and judging.
+
+    ``<out>/model`` then holds the last weights, ``<out>/best`` those that evaluated best.
 
     With LoRA both are merged, and ``<out>/adapter`` holds the adapters in peft's format.
     """

@@ -114,7 +114,7 @@ def _scenes(count: int, rng: random.Random) -> tuple[list[Prompt], list[Scene]]:
 
 
 def pretrain(recipe: PretrainRecipe, resume: bool = False) -> Path:
-    """Train the base model; ``<out>/model`` then holds it in transformers' layout."""
+    """Train a base model from nothing; ``<out>/model`` then holds it in transformers' layout."""
     stage = PretrainStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
     save(stage.janus, out / "model", torch.bfloat16)

@@ -156,7 +156,7 @@ def told_apart(features: torch.Tensor, table: torch.Tensor, labels: torch.Tensor
 
 
 def teach_vision(recipe: VisionRecipe, resume: bool = False) -> Path:
-    """Train the encoder; ``<out>/model`` is the whole model with it."""
+    """Teach a from-scratch encoder words for patches; ``<out>/model`` is the whole model with it."""
     stage = VisionStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
     save(stage.janus, out / "model", torch.bfloat16)

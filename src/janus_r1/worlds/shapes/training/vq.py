@@ -219,7 +219,7 @@ def object_weight(pixels_BCHW: torch.Tensor, extra: float) -> torch.Tensor:
 
 
 def train_vq(recipe: VqRecipe, resume: bool = False) -> Path:
-    """Train the tokenizer; ``<out>/vq`` then holds it in transformers' layout."""
+    """Train the image tokenizer of a from-scratch model; ``<out>/vq`` then holds it."""
     stage = VqStage(recipe)
     out = run(stage, recipe, recipe.run, resume)
     stage.module.model.save_pretrained(out / "vq")

@@ -1,9 +1,12 @@
-"""Chains as ``generate`` and ``edit`` leave them: a folder, its index, and the story on the terminal."""
+"""Where commands write: what is refused before slow work, and a folder of chains with its index and story."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,11 +18,81 @@ from rich.table import Table
 
 from janus_r1.chain import SOURCE, Chain, Settings
 from janus_r1.commands.terminal import say
-from janus_r1.errors import UserError
-from janus_r1.files import write_atomically, write_json
+from janus_r1.errors import UserError, one_line, require
+from janus_r1.files import check_replaceable, locked, write_atomically, write_json
 from janus_r1.sheet import sheet
 
 INDEX = "chains.json"
+
+
+def check_texts(texts: Sequence[str], kind: str = "prompt", task: str = "draw") -> None:
+    """Raises UserError, before a model is loaded, where one is blank."""
+    for text in texts:
+        require(bool(text.strip()), f"the {kind} is empty: say what to {task}")
+
+
+def check_writable(path: Path) -> None:
+    """Find out before slow work whether ``path`` can be written; leaves nothing behind.
+
+    Raises:
+        UserError: if a parent is a file, or the disk refuses.
+    """
+    if path.name in ("", ".", ".."):
+        raise UserError(f"--out {path} names no new file or folder: choose a name inside it")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"cannot write {path}: {parent} is a file")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {os.strerror(error.errno or 0)}; choose another --out") from None
+
+
+def check_new_folder(path: Path, overwrite: bool, ours: str) -> None:
+    """As :func:`check_writable`, and never replace a folder that does not hold the file ``ours``.
+
+    Raises:
+        UserError: if ``path`` exists and may not be replaced.
+    """
+    check_writable(path)
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise UserError(f"{path} exists already: pass --overwrite to replace it, or choose another --out")
+    check_replaceable(path, "folder")
+    if any(path.iterdir()) and not (path / ours).is_file():
+        raise UserError(f"{path} was not written by this command (no {ours} in it): choose another --out")
+
+
+def check_result_file(path: Path, overwrite: bool) -> None:
+    """As :func:`check_writable`, and never replace a file that the user did not give up.
+
+    Raises:
+        UserError: if ``path`` exists and may not be replaced.
+    """
+    check_writable(path)
+    check_replaceable(path, "file")
+    if os.path.lexists(path) and not overwrite:
+        raise UserError(f"{path} exists already: pass --overwrite to replace it, or choose another --out")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, overwrite: bool, ours: str) -> Iterator[None]:
+    """Hold a folder that is to be written, so that no other process writes it as well.
+
+    Raises:
+        UserError: as :func:`check_new_folder`, and if another process holds it.
+    """
+    check_new_folder(path, overwrite, ours)
+    with locked(path):
+        check_new_folder(path, overwrite, ours)  # its last holder may just have written it
+        yield
+
+
+# ------------------------------------------------------------------------------------------ chains
 
 
 def slug(prompts: Sequence[str]) -> str:
@@ -96,7 +169,7 @@ def show(chains: Sequence[Chain], out: Path, seconds: float) -> None:
     """The story of every chain on the terminal."""
     console = Console(highlight=False)
     for chain, name in zip(chains, names(chains), strict=True):
-        console.print(f"\n[bold]{escape(chain.prompt)}[/bold]  [dim]{name}[/dim]")
+        console.print(f"\n[bold]{escape(one_line(chain.prompt))}[/bold]  [dim]{name}[/dim]")
         console.print(_story(chain))
     accepted = sum(chain.accepted for chain in chains)
     console.print(f"\n{accepted} of {len(chains)} accepted by the model itself, {seconds:.1f} s")
@@ -118,5 +191,7 @@ def _story(chain: Chain) -> Table:
         word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
         end = "-> redraw" if number + 1 < len(chain.rounds) else ""
         mark = "[bold]<- final[/bold]" if number == chain.final else end
-        table.add_row(f"  draft {number + 1}", word, f"p_yes {verdict.p_yes:.2f}", escape(verdict.reason), mark)
+        table.add_row(
+            f"  draft {number + 1}", word, f"p_yes {verdict.p_yes:.2f}", escape(one_line(verdict.reason)), mark
+        )
     return table

@@ -1,8 +1,7 @@
-"""``janus-r1 data splits``: the prompts and the edits of a world, by split and family."""
+"""``janus-r1 data``: the prompts and the edits of a world, by split and family."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 from collections import Counter
@@ -12,16 +11,30 @@ from rich.console import Console
 from rich.markup import escape
 
 from janus_r1.commands.terminal import print_json
-from janus_r1.worlds.base import Kind, World, world
+from janus_r1.fields import Count
+from janus_r1.worlds import DEFAULT
+from janus_r1.worlds import base as worlds
+from janus_r1.worlds.base import Kind, World
 
 
-def run(args: argparse.Namespace) -> None:
-    chosen = world(args.world)
-    splits, edits = (_splits(chosen, kind, args.examples) for kind in ("draw", "edit"))
-    if args.json:
-        print_json({"world": chosen.name, "splits": splits, "edits": edits})
+def splits(*, world: str = DEFAULT, examples: Count = 5, json: bool = False) -> None:
+    """Show a world's prompts and edits, by split and family.
+
+    Args:
+        world: Its name, a Python file, or module:name
+        examples: Prompts or edits shown a split
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 data splits
+        janus-r1 data splits --examples 10 --json
+    """
+    chosen = worlds.world(world)
+    found, edits = (_splits(chosen, kind, examples) for kind in ("draw", "edit"))
+    if json:
+        print_json({"world": chosen.name, "splits": found, "edits": edits})
     else:
-        _show(splits, "prompts")
+        _show(found, "prompts")
         _show({f"edits, {name}": item for name, item in edits.items()}, "edits")
 
 

@@ -1,0 +1,259 @@
+"""``janus-r1 generate``, ``edit`` and ``judge``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
+from janus_r1.commands.model import JUDGE, Batch, ModelOptions, load_model, memory_errors, plan_batch, warn_of_cut
+from janus_r1.commands.output import INDEX, check_texts, index, new_folder, save, show, slug
+from janus_r1.commands.terminal import answers_only, print_json, progress, warn
+from janus_r1.data.prompt_file import read_prompts
+from janus_r1.errors import UserError, one_line, require
+from janus_r1.fields import AtLeast0, Range
+from janus_r1.images import check_image, load_image, read_image
+
+if TYPE_CHECKING:
+    from janus_r1.api import JanusR1
+
+Samples = Annotated[int, Range(ge=1, le=65536)]
+DRAWING = Settings()
+EDITING = Settings(rounds=1, temperature=EDIT_TEMPERATURE)  # the embedded editor has not learnt to redraw
+ANY_MODEL = ModelOptions()
+A_JUDGE = ModelOptions(model=JUDGE)
+
+# What the paper and the released checkpoint sample with, where the defaults differ. The temperature of drafts
+# is not stated; the official code's is 1, which is the default.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "rounds": 3,
+        "guidance": 5.0,
+        "top_k": 4096,
+        "text_top_k": 50,
+        "text_temperature": 1.0,
+        "history": "last",
+    },
+}
+
+
+def generate(
+    prompts: tuple[str, ...] = (),
+    *,
+    file: str | None = None,
+    samples: Samples | None = None,
+    preset: Literal["paper"] | None = None,
+    settings: Settings = DRAWING,
+    using: ModelOptions = ANY_MODEL,
+    max_batch: Batch = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Draw, judge, redraw.
+
+    The folder --out then holds sheet.png (everything at a glance), chains.json (the index) and one folder a chain
+    with its drafts, its verdicts and a sheet of its own.
+
+    Args:
+        prompts: What to draw; several are drawn together
+        file: Prompts: text, one a line (# comments), JSONL, a JSON list, or CSV and TSV with a header;
+            - is standard input
+        samples: Chains a prompt (default: 4 for one prompt, else 1)
+        preset: paper: guidance 5, top-k 4096, text sampled at 1 with top-k 50, 3 rounds, history last; options
+            given beside it win
+        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
+        out: Folder to write (default: outputs/PROMPT-SEED)
+        overwrite: Replace --out if an earlier run wrote it
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 generate "a red circle left of a blue square"
+        janus-r1 generate "two stars" "a pink heart above a cross" --rounds 5 --final best
+        janus-r1 generate --file prompts.txt --samples 8 --out outputs/run1 --json > run1.json
+        janus-r1 generate "a corgi" --model midbee/Janus-Pro-R1-7B --dtype bfloat16 --device cuda --preset paper
+    """
+    asked = [*prompts, *(read_prompts(file) if file else [])]
+    require(bool(asked), "no prompt: say what to draw, or pass --file prompts.txt")
+    check_texts(asked)
+    samples = samples or (4 if len(asked) == 1 else 1)
+    out = out or Path(f"outputs/{slug(asked)}-{settings.seed}")
+    with answers_only(json), new_folder(out, overwrite, INDEX):
+        batch = plan_batch(using, max_batch, asked, samples * len(asked), settings)
+        loaded = load_model(using)
+        warn_of_cut(loaded, asked)
+        began = time.monotonic()
+        with progress("drawing") as update, memory_errors(batch, using.device):
+            chains = loaded.generate(
+                asked,
+                samples=samples,
+                max_batch=batch,
+                on_progress=lambda done: update(done, samples * len(asked)),
+                **asdict(settings),
+            )
+        seconds = round(time.monotonic() - began, 2)
+        record = {"model": using.model, "samples": samples, **index(chains, out, settings), "seconds": seconds}
+        save(chains, out, record)
+    if json:
+        print_json(record)
+    else:
+        show(chains, out, seconds)
+
+
+def edit(
+    image: str,
+    instructions: list[str],
+    *,
+    samples: Samples = 1,
+    settings: Settings = EDITING,
+    using: ModelOptions = ANY_MODEL,
+    max_batch: Batch = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Edit an image, judge the result, redraw.
+
+    Several instructions are taken in turn, each applied to the last result. The picture is fitted into the model's
+    square. The folder --out holds what generate writes, and every chain its source.
+
+    Args:
+        image: The image to edit, a file of any common format
+        instructions: What to change, in turn
+        samples: Chains an instruction
+        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
+        out: Folder to write (default: outputs/INSTRUCTION-SEED)
+        overwrite: Replace --out if an earlier run wrote it
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 edit scene.png "make the red circle blue"
+        janus-r1 edit scene.png "remove the star" "add a green ring" --rounds 5
+        janus-r1 edit photo.jpg "turn the sky pink" --model models/editor --samples 4 --json
+    """
+    check_texts(instructions, "instruction", "change")
+    check_image(image)
+    out = out or Path(f"outputs/{slug(instructions)}-{settings.seed}")
+    with answers_only(json), new_folder(out, overwrite, INDEX):
+        pixels = read_image(image, warn=warn)
+        batch = plan_batch(using, max_batch, instructions, samples, settings, edit=True)
+        loaded = load_model(using)
+        warn_of_cut(loaded, instructions, "instruction")
+        began = time.monotonic()
+        with progress("editing") as update, memory_errors(batch, using.device):
+            chains = in_turn(loaded, pixels, instructions, settings, samples, batch, update)
+        seconds = round(time.monotonic() - began, 2)
+        head = {"model": using.model, "image": image, "instructions": instructions, "samples": samples}
+        record = {**head, **index(chains, out, settings), "seconds": seconds}
+        for place, item in enumerate(record["chains"]):
+            item["sample"], item["turn"] = place // len(instructions) + 1, place % len(instructions) + 1
+        save(chains, out, record)
+    if json:
+        print_json(record)
+    else:
+        show(chains, out, seconds)
+
+
+def in_turn(
+    model: JanusR1,
+    image: np.ndarray,
+    instructions: Sequence[str],
+    settings: Settings,
+    samples: int = 1,
+    max_batch: int = 64,
+    update: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Chain]:
+    """Every sample's chains, one an instruction, sample after sample; each edits the final image before it."""
+    results = [image] * samples
+    turns: list[list[Chain]] = []
+    for number, instruction in enumerate(instructions):
+        update(number, len(instructions))
+        chains = model.edit(results, instruction, max_batch=max_batch, first_row=number * samples, **asdict(settings))
+        results = [chain.image for chain in chains]
+        turns.append(chains)
+    return [turn[sample] for sample in range(samples) for turn in turns]
+
+
+# ------------------------------------------------------------------------------------------- judge
+
+
+def judge(
+    images: list[str],
+    *,
+    text: list[str],
+    text_temperature: AtLeast0 = 0.0,
+    seed: int = 0,
+    using: ModelOptions = A_JUDGE,
+    max_batch: Batch = 64,
+    json: bool = False,
+) -> None:
+    """Say whether images match a text, and why.
+
+    Args:
+        images: Image files of any common format
+        text: What it should show; once for all images, or once an image
+        text_temperature: Of the reason; 0 takes the likeliest
+        seed: For --text-temperature above 0
+        max_batch: Images judged at once at most: a number, or auto for as many as fit into memory
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 judge drawing.png --text "three green stars"
+        janus-r1 judge a.png b.png --text "a red ring" --text "a blue ring" --json
+    """
+    texts = texts_for(images, text)
+    for path in images:
+        check_image(path)
+    settings = Settings(text_temperature=text_temperature, seed=seed)
+    with answers_only(json):
+        batch = plan_batch(using, max_batch, texts, len(images), settings, drawing=False)
+        loaded = load_model(using)
+        warn_of_cut(loaded, texts)
+        size = loaded.model.image_size
+        pixels = [load_image(path, size, warn=warn) for path in images]
+        with memory_errors(batch, using.device):
+            verdicts = loaded.judge(pixels, texts, max_batch=batch, **asdict(settings))
+    items = [_judged(*entry) for entry in zip(images, texts, verdicts, strict=True)]
+    if json:
+        print_json({"model": using.model, "seed": seed, "verdicts": items})
+    else:
+        _show_verdicts(items, verdicts)
+
+
+def texts_for(images: list[str], texts: list[str]) -> list[str]:
+    """One text for all images, or one an image.
+
+    Raises:
+        UserError: if they cannot be paired, or a text is empty.
+    """
+    check_texts(texts)
+    if len(texts) not in (1, len(images)):
+        raise UserError(f"{len(images)} images and {len(texts)} texts: pass one --text for all, or one an image")
+    return texts * len(images) if len(texts) == 1 else texts
+
+
+def _judged(path: str, text: str, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "image": path,
+        "text": text,
+        "accepted": verdict.accepted,
+        "p_yes": round(verdict.p_yes, 4),
+        "verdict": verdict.text,
+    }
+
+
+def _show_verdicts(items: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
+    table = Table("image", "text", "verdict", "p_yes", "why", box=None, padding=(0, 2, 0, 0))
+    for item, verdict in zip(items, verdicts, strict=True):
+        word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
+        image, text, reason = (escape(one_line(part)) for part in (item["image"], item["text"], verdict.reason))
+        table.add_row(image, text, word, f"{verdict.p_yes:.2f}", reason)
+    Console(highlight=False).print(table)

@@ -1,0 +1,331 @@
+"""``janus-r1 eval``: one function a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
+from janus_r1.commands.measure import Result, about, measure, sampler
+from janus_r1.commands.model import (
+    JUDGE,
+    Batch,
+    ModelOptions,
+    check_device,
+    load_model,
+    memory_errors,
+    plan_batch,
+    quiet_transformers,
+)
+from janus_r1.commands.terminal import answers_only, note, print_json, progress, say
+from janus_r1.eval.world import EvalOptions
+from janus_r1.fields import Count, Positive
+from janus_r1.worlds import DEFAULT
+
+if TYPE_CHECKING:
+    from janus_r1.api import JanusR1
+    from janus_r1.eval.pie.metrics import Metrics
+
+MOST = 1024  # chains at once, however much memory there is
+DRAWING = Settings()
+EDITING = Settings(temperature=EDIT_TEMPERATURE)
+ANY_MODEL = ModelOptions()
+A_JUDGE = ModelOptions(model=JUDGE)
+
+
+def world(
+    *,
+    world: str = DEFAULT,
+    split: str = "test",
+    rounds: tuple[Positive, ...] = (1, 2, 3, 4),
+    samples: Positive = 4,
+    limit: Positive | None = None,
+    controls: bool = True,
+    settings: Settings = DRAWING,
+    using: ModelOptions = ANY_MODEL,
+    max_batch: Batch = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure a model on prompts of a world.
+
+    Args:
+        world: Its name, a Python file, or module:name
+        split: Prompts to draw: a split of the world (see data splits)
+        rounds: Round limits to report
+        samples: Chains a prompt
+        limit: Prompts at most, balanced over families
+        controls: Best-of-N and the like
+        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
+        out: JSON file to write as well
+        overwrite: Replace --out if it exists
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 eval world --limit 50 --no-controls
+        janus-r1 eval world --model runs/sft/model --split dense --rounds 1,3 --out results/dense.json
+        janus-r1 eval world --split held_out --json > held_out.json
+    """
+
+    chosen = EvalOptions(world, "draw", split, rounds, samples, limit, settings, controls, baselines=False)
+    measure(lambda: _evaluate(chosen, using, max_batch), out, overwrite, json)
+
+
+def edit(
+    *,
+    world: str = DEFAULT,
+    split: str = "test",
+    rounds: tuple[Positive, ...] = (1,),
+    samples: Positive = 1,
+    limit: Positive | None = None,
+    baselines: bool = True,
+    settings: Settings = EDITING,
+    using: ModelOptions = ANY_MODEL,
+    max_batch: Batch = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure how a model edits pictures of a world.
+
+    Args:
+        world: Its name, a Python file, or module:name
+        split: Edits to make: a split of the world (see data splits)
+        rounds: Round limits to report
+        samples: Chains an edit
+        limit: Edits at most, balanced over their types
+        baselines: Copying, drawing anew, the tokenizer
+        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
+        out: JSON file to write as well
+        overwrite: Replace --out if it exists
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 eval edit --model runs/sft/model --limit 60
+        janus-r1 eval edit --model runs/rl/best --split held_out --rounds 1,3 --out results/edit.json
+        janus-r1 eval edit --no-baselines --json > edit.json
+    """
+
+    chosen = EvalOptions(world, "edit", split, rounds, samples, limit, settings, controls=False, baselines=baselines)
+    measure(lambda: _evaluate(chosen, using, max_batch), out, overwrite, json)
+
+
+def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str) -> Result:
+    from janus_r1.eval.protocol import choose_tasks
+    from janus_r1.eval.world import evaluate_world
+    from janus_r1.worlds import base as worlds
+
+    # what cannot be had is told before a model is loaded
+    choose_tasks(worlds.world(options.world), options.split, options.limit, options.kind)
+    wish = replace(options.settings, rounds=max(options.rounds))
+    batch = plan_batch(using, max_batch, [], MOST, wish, edit=options.kind == "edit")
+    model = load_model(using)
+    asked = replace(options, settings=wish, model=using.model, **about(using))
+    with progress("sampling") as update, memory_errors(batch, using.device):
+        return evaluate_world(sampler(model, batch, update), asked, reconstruct=model.reconstruct)
+
+
+def pie(
+    folder: Path,
+    *,
+    rounds: tuple[Positive, ...] = (1, 3),
+    limit: Positive | None = None,
+    baselines: bool = True,
+    clip: str = "openai/clip-vit-large-patch14",
+    dino: str = "facebook/dino-vitb8",
+    settings: Settings = EDITING,
+    using: ModelOptions = ANY_MODEL,
+    max_batch: Batch = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure how a model edits real pictures, by the PIE-Bench protocol.
+
+    FOLDER is your own copy of PIE-Bench: mapping_file.json beside annotation_images/. A metric whose weights are not
+    there is reported as not measured; LPIPS needs pip install 'janus-r1[pie]'.
+
+    Args:
+        folder: Your copy of PIE-Bench
+        rounds: Round limits to report
+        limit: Pictures at most, balanced over edit types
+        baselines: Copying and the tokenizer
+        clip: CLIP, a folder or owner/name on the Hub; none skips it
+        dino: ViT of the structure distance, likewise
+        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
+        out: JSON file to write as well
+        overwrite: Replace --out if it exists
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 eval pie data/PIE-Bench --model models/editor --guidance 5 --dtype bfloat16 --device cuda
+        janus-r1 eval pie data/PIE-Bench --model models/editor --limit 50 --rounds 1 --json > pie.json
+        janus-r1 eval pie data/PIE-Bench --model models/editor --clip none --dino models/dino-vitb8
+    """
+
+    def evaluate() -> Result:
+        from janus_r1.environment import environment
+        from janus_r1.eval.pie.folder import read_folder
+
+        wish = replace(settings, rounds=max(rounds))
+        cases = read_folder(folder, limit)
+        metrics = _metrics(clip, dino, using.device)
+        batch = plan_batch(using, max_batch, [case.instruction for case in cases], len(cases), wish, edit=True)
+        loaded = load_model(using)
+        from janus_r1.eval.pie.benchmark import PieOptions, evaluate_pie
+
+        given = {"model": using.model, "folder": str(folder), "limit": limit, "clip": clip, "dino": dino}
+        options = PieOptions(rounds, wish, batch, baselines, {**given, "environment": environment()})
+        with progress("editing") as update, memory_errors(batch, using.device):
+            return evaluate_pie(Editor(loaded, len(cases), update), cases, metrics, options)
+
+    measure(evaluate, out, overwrite, json)
+
+
+def _metrics(clip: str, dino: str, device: str) -> Metrics:
+    """Loaded before anything slow, so that who misses one can stop at once."""
+    check_device(device)
+    quiet_transformers()
+    say(f"loading the metrics' weights: {clip}, {dino}, lpips")
+    from janus_r1.eval.pie.learned import learned_metrics
+    from janus_r1.eval.pie.metrics import PIXELS, NotMeasured
+
+    metrics = {**PIXELS, **learned_metrics(clip, dino, device)}
+    for name, metric in metrics.items():
+        if isinstance(metric, NotMeasured):
+            note(f"{name} {metric}")
+    return metrics
+
+
+def judge(
+    *,
+    world: str = DEFAULT,
+    drafts_of: str = "tiny-base",
+    split: str = "test",
+    samples: Positive = 4,
+    limit: Positive | None = None,
+    seed: int = 0,
+    max_batch: Positive = 64,
+    using: ModelOptions = A_JUDGE,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure a model's verdicts on one fixed set of drafts, half of them right.
+
+    Args:
+        world: Its name, a Python file, or module:name
+        drafts_of: Model that drew what is judged
+        split: Prompts of the drafts
+        samples: Drafts a prompt
+        limit: Prompts at most, balanced over families
+        seed: Of the drafts
+        max_batch: Images judged at once
+        out: JSON file to write as well
+        overwrite: Replace --out if it exists
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 eval judge --model tiny-r1
+        janus-r1 eval judge --model runs/rl/model --drafts-of tiny-base --out results/judge.json
+    """
+
+    def evaluate() -> Result:
+        loaded = load_model(using)
+        drawer = load_model(replace(using, model=drafts_of))
+        from janus_r1.environment import environment
+        from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
+
+        options = JudgeOptions(world, split, samples, limit, seed=seed)
+        held = judge_set(drawer.model, options)
+        with progress("judging") as update:
+
+            def judged(images: list[np.ndarray], texts: list[str]) -> list[Verdict]:
+                """The likeliest word; p_yes needs no reason."""
+                verdicts: list[Verdict] = []
+                for start in range(0, len(images), max_batch):
+                    part = slice(start, start + max_batch)
+                    verdicts += loaded.judge(images[part], texts[part], text_temperature=0.0, max_reason_tokens=1)
+                    update(len(verdicts), len(images))
+                return verdicts
+
+            result = evaluate_judge(judged, held)
+        run = {"benchmark": "judge", "model": using.model, "drafts_of": drafts_of, **asdict(options)}
+        return {"run": {**run, "environment": environment()}, **result}
+
+    measure(evaluate, out, overwrite, json, _show_judge)
+
+
+def _show_judge(result: Result, console: Console) -> None:
+    from janus_r1.eval.tables import show
+
+    run = result["run"]
+    title = f"{run['model']} on {result['images']} drafts of {run['drafts_of']}, half of them right"
+    table = Table("", "mean [95 %]", title=title)
+    for name in ("accuracy", "auroc", "ece"):
+        table.add_row(name, show(result["verdict"][name]))
+    table.add_row("wrong, but accepted", show(result["accepted_wrong"]))
+    table.add_row("right, but rejected", show(result["rejected_right"]))
+    for family, value in result["families"].items():
+        table.add_row(f"accuracy, {family}", show(value))
+    console.print(table)
+
+
+def tokenizer(
+    *,
+    world: str = DEFAULT,
+    scenes: Positive = 1000,
+    seed: Count = 1_000_000,
+    using: ModelOptions = ANY_MODEL,
+    json: bool = False,
+) -> None:
+    """Measure what a model's image tokenizer keeps of fresh scenes.
+
+    Args:
+        world: Its name, a Python file, or module:name
+        scenes: Scenes to encode and decode
+        seed: Of the scenes
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 eval tokenizer --model tiny-base
+        janus-r1 eval tokenizer --scenes 200 --json
+    """
+    with answers_only(json):
+        loaded = load_model(using)
+        from janus_r1.eval.tables import show
+        from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
+
+        result = evaluate_tokenizer(loaded.model, TokenizerOptions(world, scenes=scenes, seed=seed))
+    if json:
+        print_json(result)
+        return
+    table = Table("scenes", "kept", "ids used", "error (grey levels)", title=f"image tokenizer of {using.model}")
+    for name, values in result.items():
+        kept = show(values["kept"])
+        table.add_row(name.replace("_", " "), kept, str(values["ids_used"]), f"{values['error']:.2f}")
+    Console().print(table)
+
+
+class Editor:
+    """A model behind the verbs of PIE-Bench, which edits ``total`` pictures."""
+
+    def __init__(self, model: JanusR1, total: int, update: Callable[[int, int], None]) -> None:
+        self.model, self.total, self.update = model, total, update
+
+    def edit(
+        self, sources: list[np.ndarray], instructions: list[str], settings: Settings, first_row: int
+    ) -> list[Chain]:
+        chains = self.model.edit(sources, instructions, max_batch=len(sources), first_row=first_row, **asdict(settings))
+        self.update(first_row + len(sources), self.total)
+        return chains
+
+    def reconstruct(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        return self.model.reconstruct(images)

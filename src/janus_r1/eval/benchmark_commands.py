@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
 from janus_r1.chain import Chain, Settings
-from janus_r1.environment import environment
 from janus_r1.errors import UserError, require
 from janus_r1.eval.benchmark import Benchmark, DrawOptions, Sampler
 from janus_r1.eval.benchmark import draw as draw_items
 from janus_r1.eval.benchmark_report import report as report_of
 from janus_r1.eval.benchmark_score import Scorer, Tally, score_folder
 from janus_r1.eval.benchmark_tables import text as report_text
+from janus_r1.eval.compare import boards, page, published, read_results
+from janus_r1.eval.compare import text as boards_text
 from janus_r1.eval.compbench import CATEGORIES, CompBench
 from janus_r1.eval.dpg import Dpg
 from janus_r1.eval.geneval2 import GenEval2
 from janus_r1.eval.geneval_benchmark import GenEval, official_rows
+from janus_r1.eval.overlap import overlap as overlap_of
+from janus_r1.eval.overlap import own_prompts, prompts_of
 from janus_r1.eval.records import read_records
 from janus_r1.eval.scorers import CLIP, DETECTOR, compbench_scorer, geneval_scorer, judged_scorer
 from janus_r1.eval.unigenbench import UniGenBench
@@ -104,6 +108,8 @@ def draw(
         seed=seed,
     )
     texts = None if rewritten is None else _rewritten(rewritten)
+    from janus_r1.environment import environment  # torch only where it is needed
+
     record = {"model": model, "dtype": dtype, "device": device, "environment": environment()}
     options = DrawOptions(settings, samples, controls, shared_noise, parse_shard(shard), limit, batch, texts, record)
     drawn = draw_items(benchmark(name, data), out, sampler(model, device, dtype, batch), options, _say("prompts drawn"))
@@ -219,7 +225,7 @@ def report(
     out: Path | None = None,
     verdicts: Path | None = None,
     partial: bool = False,
-    as_json: bool = False,
+    json: bool = False,
 ) -> None:
     """Report a scored folder: headline, parts and rounds with 95 % intervals over prompts.
 
@@ -231,7 +237,7 @@ def report(
         out: Write the report as JSON, for `compare`.
         verdicts: GenEval only: write them as the original's result file has them, for its own summary script.
         partial: Report what there is where images are missing, and call it partial.
-        as_json: Print JSON in place of tables.
+        json: Print JSON in place of tables.
     """
     paths = scores or sorted(folder.glob(f"scores-{name}*.jsonl"))
     require(bool(paths), f"no scores-{name}.jsonl in {folder}: run the benchmark's score first")
@@ -239,13 +245,46 @@ def report(
         require(name == "geneval", "--verdicts are GenEval's")
         rows = [row for path in paths for row in read_records(path)[1] if "file" in row]
         latest = {(row["arm"], row["file"]): row for row in rows}
-        write_text(verdicts, "".join(json.dumps(row) + "\n" for row in official_rows(latest.values())))
+        write_text(verdicts, "".join(dumps(row) + "\n" for row in official_rows(latest.values())))
     header = read_records(paths[0])[0]
     one = _named(name, data, bool(header.get("official")), str(header.get("judge")))
     found = report_of(one, paths, folder, partial)
     if out is not None:
         write_json(out, found)
-    print(json.dumps(found, indent=1) if as_json else report_text(found))
+    print(dumps(found, indent=1) if json else report_text(found))
+
+
+def compare(results: list[Path], out: Path | None = None, cited: bool = True, json: bool = False) -> None:
+    """The leaderboard: results side by side with their intervals, published figures beside them.
+
+    Args:
+        results: Reports (`report --out`), GenEval result files of anyone's scorer, or imported figures.
+        out: An HTML page with the tables and plots.
+        cited: Also show what authors and re-measurements published.
+        json: Print JSON in place of tables.
+    """
+    found = boards([entry for path in results for entry in read_results(path)], published() if cited else ())
+    if out is not None:
+        write_text(out, page(found))
+    print(dumps([asdict(board) for board in found], indent=1) if json else boards_text(found))
+
+
+def overlap(prompts: Path, data: dict[str, Path] | None = None, json: bool = False) -> None:
+    """Which prompts of the benchmarks stand in one's own: a file of prompts, or a store of `data import`.
+
+    Args:
+        prompts: The file or the store.
+        data: Files of benchmarks whose prompts are not shipped, by name, such as {dpg: DPG-Bench/}.
+        json: Print JSON in place of lines.
+    """
+    sets = {name: prompts_of(benchmark(name, path)) for name, path in {"geneval": None, **(data or {})}.items()}
+    found = overlap_of(own_prompts(prompts), sets)
+    if json:
+        print(dumps({name: asdict(one) for name, one in found.items()}, indent=1))
+        return
+    for name, one in found.items():
+        shown = f", such as {one.examples[0]!r}" if one.examples else ""
+        print(f"{name}: {one.prompts} of its {one.of} prompts stand in {one.rows} rows of the data{shown}")
 
 
 # ----------------------------------------------------------------------------------------- parts

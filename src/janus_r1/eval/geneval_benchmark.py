@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +26,13 @@ from janus_r1.eval.geneval import (
     prompts,
     summary,
 )
-from janus_r1.eval.geneval_detector import ColorClassifier, Detector, Found
 from janus_r1.eval.records import Row
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.files import write_text
 from janus_r1.reading import read_json
+
+if TYPE_CHECKING:  # torch only where it is needed
+    from janus_r1.eval.geneval_detector import ColorClassifier, Detector, Found
 
 METADATA = "metadata.jsonl"
 

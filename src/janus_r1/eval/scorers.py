@@ -10,6 +10,7 @@ from janus_r1.eval.benchmark_score import Scorer
 from janus_r1.eval.compbench import ATTRIBUTES
 from janus_r1.eval.dpg import DpgScorer
 from janus_r1.eval.geneval2 import SoftTifa
+from janus_r1.eval.geneval_benchmark import GenEvalScorer
 from janus_r1.eval.unigenbench import UniGenScorer
 from janus_r1.eval.vlm_judge import VlmJudge
 from janus_r1.eval.wise import WiseScorer
@@ -20,11 +21,10 @@ BLIP = "Salesforce/blip-vqa-capfilt-large"
 CLIP_B32 = "openai/clip-vit-base-patch32"
 
 
-def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: bool) -> Scorer:
+def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: bool) -> GenEvalScorer:
     """Without CLIP's weights, rows that ask for no color are scored all the same."""
     from transformers import AutoTokenizer, CLIPModel, Mask2FormerForUniversalSegmentation
 
-    from janus_r1.eval.geneval_benchmark import GenEvalScorer
     from janus_r1.eval.geneval_detector import ColorClassifier, Detector
     from janus_r1.eval.weights import NotHere, load_model, revision, weights_folder
 

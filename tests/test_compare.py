@@ -121,7 +121,7 @@ def test_the_overlap_of_a_prompt_file(tmp_path, capsys):
     commands.overlap(tmp_path / "p.txt")
     assert "geneval: 1 of its 553 prompts stand in 2 rows" in capsys.readouterr().out
     (tmp_path / "color_val.txt").write_text("something else\n")
-    commands.overlap(tmp_path / "p.txt", {"compbench-color": tmp_path / "color_val.txt"}, json=True)
+    commands.overlap(tmp_path / "p.txt", [f"compbench-color={tmp_path / 'color_val.txt'}"], json=True)
     assert json.loads(capsys.readouterr().out)["compbench-color"]["prompts"] == 1
 
 
@@ -203,3 +203,26 @@ def test_agreement_of_two_scorers(tmp_path, capsys, monkeypatch):
     assert found["kappa"] == pytest.approx(0.5)  # chance: 0.5 * 0.25 + 0.5 * 0.75 = 0.5
     assert found["examples"][0]["image"] == "00001/samples/00000.png"
     assert "0.7500" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------- on the command line
+
+
+def test_the_command_line_reaches_them(result, tmp_path, capsys):
+    from janus_r1.cli import main
+
+    assert main(["eval", "compare", str(result), str(official(tmp_path / "sd3.jsonl", 6)), "--no-cited"]) == 0
+    assert "sd3" in capsys.readouterr().out
+    (tmp_path / "p.txt").write_text("a photo of a bench\n")
+    (tmp_path / "color_val.txt").write_text("a bench\n")
+    assert (
+        main(["data", "overlap", str(tmp_path / "p.txt"), "--data", f"compbench-color={tmp_path}/color_val.txt"]) == 0
+    )
+    assert "compbench-color: 1 of its 1" in capsys.readouterr().out
+    assert main(["data", "overlap", str(tmp_path / "p.txt"), "--data", "dpg"]) == 2
+    assert main(["eval", "dpg", "score", str(tmp_path), "--url", "http://localhost:1/v1"]) == 2
+    assert "--url needs --model" in capsys.readouterr().err
+    thinking = "{chat_template_kwargs: {enable_thinking: false}}"
+    extra = ["--url", "http://localhost:1/v1", "--model", "m", "--extra", thinking]
+    assert main(["eval", "wise", "score", str(tmp_path), *extra]) == 2
+    assert "name your folder data_verified with --data" in capsys.readouterr().err

@@ -58,12 +58,14 @@ COMMANDS: dict[str, At] = {
     "train rl": At("janus_r1.train.rl.stage:rl"),
     "data build": At("janus_r1.data.build:build"),
     "data splits": At("janus_r1.commands.data:splits"),
+    "data overlap": At(f"{BENCHMARKS}:overlap"),
     "eval world": At("janus_r1.commands.evaluate:world"),
     "eval edit": At("janus_r1.commands.evaluate:edit"),
     "eval pie": At("janus_r1.commands.evaluate:pie"),
     "eval judge": At("janus_r1.commands.evaluate:judge"),
     "eval tokenizer": At("janus_r1.commands.evaluate:tokenizer"),
     **_benchmarks(),
+    "eval compare": At(f"{BENCHMARKS}:compare"),
     "serve": At("janus_r1.serve.command:serve"),
     "convert": At("janus_r1.commands.convert:convert"),
     "average": At("janus_r1.commands.convert:average"),
@@ -97,7 +99,9 @@ GROUPS: dict[str, tuple[str, str]] = {  # what the commands that begin with thes
         "Measure a model.",
         """\
   janus-r1 eval world --limit 50 --no-controls
-  janus-r1 eval edit --model runs/sft/model --limit 60""",
+  janus-r1 eval edit --model runs/sft/model --limit 60
+  janus-r1 eval geneval draw outputs/geneval
+  janus-r1 eval compare results/*.json --out leaderboard.html""",
     ),
     **{
         f"eval {name}": (

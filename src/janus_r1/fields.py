@@ -136,7 +136,9 @@ def _convert(value: Any, hint: Any, key: str, build: Build | None) -> Any:
         return _number(parsed, hint, isinstance(value, Typed))
     if hint is bool or hint is type(None):
         return _expect(isinstance(parsed, hint), parsed)
-    return value if not isinstance(hint, type) else _expect(isinstance(value, hint), value)
+    if hint is Any or not isinstance(hint, type):
+        return value
+    return _expect(isinstance(value, hint), value)
 
 
 def _expect(condition: bool, value: Any) -> Any:

@@ -29,6 +29,7 @@ from janus_r1.eval.scorers import CLIP, DETECTOR, compbench_scorer, geneval_scor
 from janus_r1.eval.unigenbench import UniGenBench
 from janus_r1.eval.vlm_judge import VlmJudge, endpoint_judge, local_judge
 from janus_r1.eval.wise import Wise
+from janus_r1.fields import Count, Positive
 from janus_r1.files import write_json, write_text
 from janus_r1.reading import read_json_object
 
@@ -57,20 +58,20 @@ def draw(
     out: Path,
     model: str = "tiny-r1-edit",
     data: Path | None = None,
-    rounds: int = 3,
-    samples: int | None = None,
+    rounds: Positive = 3,
+    samples: Positive | None = None,
     controls: bool = False,
     guidance: float = 1.5,
     temperature: float = 1.0,
-    top_k: int = 0,
+    top_k: Count = 0,
     top_p: float = 1.0,
     final: Literal["last", "best"] = "last",
     seed: int = 0,
     shared_noise: bool = False,
     rewritten: Path | None = None,
     shard: str = "0/1",
-    limit: int | None = None,
-    batch: int = 64,
+    limit: Positive | None = None,
+    batch: Positive = 64,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
@@ -122,7 +123,7 @@ def score_geneval(
     detector: str = DETECTOR,
     clip: str = CLIP,
     device: str = "cpu",
-    batch: int = 8,
+    batch: Positive = 8,
     shard: str = "0/1",
     download: bool = False,
 ) -> None:
@@ -145,16 +146,16 @@ def score_geneval(
 def score_judged(
     name: Literal["geneval2", "dpg", "wise", "unigenbench"],
     folder: Path,
-    data: Path,
+    data: Path | None = None,
     out: Path | None = None,
     url: str | None = None,
     model: str | None = None,
     api_key_env: str | None = None,
-    concurrency: int = 16,
+    concurrency: Positive = 16,
     extra: dict[str, Any] | None = None,
     local: str | None = None,
     device: str = "cpu",
-    batch: int = 8,
+    batch: Positive = 8,
     shard: str = "0/1",
     download: bool = False,
     official: bool = False,
@@ -191,11 +192,11 @@ def score_judged(
 def score_compbench(
     category: Literal["color", "shape", "texture", "spatial", "numeracy", "non_spatial"],
     folder: Path,
-    data: Path,
+    data: Path | None = None,
     out: Path | None = None,
     weights: str | None = None,
     device: str = "cpu",
-    batch: int = 4,
+    batch: Positive = 4,
     shard: str = "0/1",
     download: bool = False,
 ) -> None:
@@ -269,15 +270,20 @@ def compare(results: list[Path], out: Path | None = None, cited: bool = True, js
     print(dumps([asdict(board) for board in found], indent=1) if json else boards_text(found))
 
 
-def overlap(prompts: Path, data: dict[str, Path] | None = None, json: bool = False) -> None:
+def overlap(prompts: Path, data: list[str] | None = None, json: bool = False) -> None:
     """Which prompts of the benchmarks stand in one's own: a file of prompts, or a store of `data import`.
 
     Args:
         prompts: The file or the store.
-        data: Files of benchmarks whose prompts are not shipped, by name, such as {dpg: DPG-Bench/}.
+        data: Files of benchmarks whose prompts are not shipped, such as dpg=DPG-Bench wise=data_verified.
         json: Print JSON in place of lines.
     """
-    sets = {name: prompts_of(benchmark(name, path)) for name, path in {"geneval": None, **(data or {})}.items()}
+    named: dict[str, Path | None] = {"geneval": None}
+    for text in data or []:
+        name, equals, path = text.partition("=")
+        require(bool(equals and path), f"--data {text!r} is no NAME=FILE, such as dpg=DPG-Bench")
+        named[name] = Path(path)
+    sets = {name: prompts_of(benchmark(name, path)) for name, path in named.items()}
     found = overlap_of(own_prompts(prompts), sets)
     if json:
         print(dumps({name: asdict(one) for name, one in found.items()}, indent=1))

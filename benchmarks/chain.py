@@ -33,7 +33,7 @@ from transformers.cache_utils import DynamicCache
 import machine
 from decode import random_janus
 from janus_r1 import introspect as algorithm
-from janus_r1.chain import Settings
+from janus_r1.chain import Settings, Task
 from janus_r1.engine.decoder import Decoder
 from janus_r1.environment import environment
 from janus_r1.layout import Drawn, Row, Seen, Text, row_length
@@ -72,7 +72,7 @@ def ours(model: Janus, prompts: list[str], settings: Settings, accept: Schedule)
     Counting.prefilled = 0
     algorithm._say_verdicts, algorithm.Decoder = obey, Counting
     try:
-        chains = algorithm.introspect(model, prompts, settings, max_batch=len(prompts))
+        chains = algorithm.introspect(model, [Task(prompt) for prompt in prompts], settings, max_batch=len(prompts))
     finally:
         algorithm._say_verdicts, algorithm.Decoder = say, Decoder
     return sum(len(chain.rounds) for chain in chains), Counting.prefilled

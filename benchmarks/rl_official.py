@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from transformers.cache_utils import DynamicCache
 
+from janus_r1.chain import Task
 from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.rewards.score import Scorable
-from janus_r1.train.rl.credit import normalised
-from janus_r1.train.rl.grpo import k3
-from janus_r1.train.rl.stage import RlStage
+from janus_r1.train.credit import normalised
+from janus_r1.train.policy import k3
+from janus_r1.train.rl import Parts
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Chains:
     verdicts: list[tuple[int, ...]]
 
 
-def three_stages(stage: RlStage, texts: Sequence[str]) -> Chains:
+def three_stages(stage: Parts, texts: Sequence[str]) -> Chains:
     model, layout = stage.janus, stage.janus.layout
     prompts = [layout.prompt(text) for text in texts]
     first = draw(stage, [(p,) for p in prompts], [(layout.unconditional(p),) for p in prompts])
@@ -52,7 +52,7 @@ def context(model: Janus, ids: Sequence[int], verdict: tuple[int, ...]) -> Row:
     return Drawn(tuple(ids)), layout.self_check, Text(layout.closed(verdict)), layout.regenerate
 
 
-def draw(stage: RlStage, rows: list[Row], unconditional: list[Row]) -> torch.Tensor:
+def draw(stage: Parts, rows: list[Row], unconditional: list[Row]) -> torch.Tensor:
     """Image ids [B, S]; cache and mask grow by a token at a time."""
     model, guidance = stage.janus, stage.recipe.guidance
     embeddings, mask = left_padded(model, [*rows, *unconditional])
@@ -66,7 +66,7 @@ def draw(stage: RlStage, rows: list[Row], unconditional: list[Row]) -> torch.Ten
     return torch.cat(drawn, dim=1)
 
 
-def say(stage: RlStage, rows: list[Row]) -> list[tuple[int, ...]]:
+def say(stage: Parts, rows: list[Row]) -> list[tuple[int, ...]]:
     """Verdicts, the first token being Yes or No; goes on until every row has ended."""
     model, special = stage.janus, stage.janus.layout.special
     allowed = torch.tensor([special.yes, special.no], device=model.device)
@@ -107,11 +107,11 @@ def left_padded(model: Janus, rows: list[Row]) -> tuple[torch.Tensor, torch.Tens
 # ------------------------------------------------------------------------------------- three losses
 
 
-def scored(stage: RlStage, texts: Sequence[str], chains: Chains) -> list[torch.Tensor]:
+def scored(stage: Parts, texts: Sequence[str], chains: Chains) -> list[torch.Tensor]:
     """Advantages [B] of draft 1, of the verdict, and of the last draft, each normalised in its group."""
     layout, group = stage.janus.layout, stage.recipe.group
     first, second = (
-        [float(s) for s in stage.rewards.score([Scorable(t, i) for t, i in zip(texts, pixels, strict=True)])]
+        [float(s) for s in stage.rewards.score([(Task(t), i) for t, i in zip(texts, pixels, strict=True)])]
         for pixels in chains.pixels
     )
     yes = [verdict[0] == layout.special.yes for verdict in chains.verdicts]
@@ -124,7 +124,7 @@ def scored(stage: RlStage, texts: Sequence[str], chains: Chains) -> list[torch.T
     ]
 
 
-def three_losses(stage: RlStage, chains: Chains, advantages: list[torch.Tensor]) -> torch.Tensor:
+def three_losses(stage: Parts, chains: Chains, advantages: list[torch.Tensor]) -> torch.Tensor:
     """Their mean; the third scores draft 1 after the prompt where it was accepted, else draft 2 in its context."""
     layout, model = stage.janus.layout, stage.janus
     first, second = chains.first.tolist(), chains.second.tolist()
@@ -139,7 +139,7 @@ def three_losses(stage: RlStage, chains: Chains, advantages: list[torch.Tensor])
     return torch.stack([loss_of(stage, function, part, a) for part, function, a in rows]).mean()
 
 
-def loss_of(stage: RlStage, function, rows: list[Row], advantages: torch.Tensor) -> torch.Tensor:
+def loss_of(stage: Parts, function, rows: list[Row], advantages: torch.Tensor) -> torch.Tensor:
     """Mean over rows of the mean over tokens of -(ratio A) + kl k3."""
     now, counts = function(stage.janus, rows, stage.recipe.guidance)
     base = stage.adapters.off() if stage.adapters else nullcontext()

@@ -43,11 +43,11 @@ from janus_r1.environment import environment
 from janus_r1.model.loading import save
 from janus_r1.model.presets import PRESETS
 from janus_r1.rewards.ensemble import Ensemble
-from janus_r1.rewards.score import Scorable, Score
+from janus_r1.rewards.score import Item, Score
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
-from janus_r1.train.rl.recipe import RlRecipe
-from janus_r1.train.rl.stage import RlStage
+from janus_r1.train.rl import Parts, credited, dealt, draw_rollout, minibatch
+from janus_r1.train.rl_recipe import RlRecipe
 
 RESULTS = Path(__file__).parent / "results" / "rl_step.jsonl"
 KL = 0.05
@@ -81,28 +81,30 @@ def _now() -> float:
 # ---------------------------------------------------------------------------------------- our structure
 
 
-def ours(stage: RlStage) -> Step:
+def ours(stage: Parts) -> Step:
     step = Step()
     with step.timed("drawing"):
-        batches = stage.batches(0)
-    step.images = sum(len(t.chain.rounds) for part in stage.parts for t in part)
-    step.seconds["reward"] = stage.figures["seconds_waiting"]  # beyond what ran beside the drawing
+        rollout = draw_rollout(stage, 0)
+        groups = [credited(stage, group) for group in rollout.groups]
+        batches, loss_of = minibatch(stage, dealt(groups, 1), 0)
+    step.images = rollout.images
+    step.seconds["reward"] = rollout.seconds_waiting  # beyond what ran beside the drawing
     step.seconds["drawing"] -= step.seconds["reward"]
     with step.timed("learning"):
         for batch in batches:
             with precision(stage):
-                loss, _ = stage.loss(stage.module, batch, 0)
+                loss, _ = loss_of(stage.policy, batch)
             loss.backward()
         update(stage)
     return step
 
 
-def precision(stage: RlStage):
+def precision(stage: Parts):
     half = stage.recipe.run.precision == "bf16"
     return torch.autocast(stage.janus.device.type, torch.bfloat16, enabled=half)
 
 
-def update(stage: RlStage) -> None:
+def update(stage: Parts) -> None:
     for optimizer in stage.optimizers:
         optimizer.step()
         optimizer.zero_grad()
@@ -111,10 +113,11 @@ def update(stage: RlStage) -> None:
 # ------------------------------------------------------------------------------- the official structure
 
 
-def official(stage: RlStage) -> Step:
+def official(stage: Parts) -> Step:
     """Rows at once: as many as ours learns from at once."""
     step, recipe = Step(), stage.recipe
-    texts = [text for text in stage.prompts.step(recipe.prompts_per_step, 0, 0) for _ in range(recipe.group)]
+    tasks = stage.tasks.step(recipe.prompts_per_step, 0, 0)
+    texts = [task.prompt for task in tasks for _ in range(recipe.group)]
     rows = max(recipe.group, recipe.micro_batch // recipe.group * recipe.group)
     for start in range(0, len(texts), rows):
         part = texts[start : start + rows]
@@ -136,7 +139,7 @@ def official(stage: RlStage) -> Step:
 ARMS = {"ours": ours, "official": official}
 
 
-def measure(stage: RlStage, arms: Sequence[str], repeats: int) -> dict[str, dict]:
+def measure(stage: Parts, arms: Sequence[str], repeats: int) -> dict[str, dict]:
     """Medians of every arm."""
     turns = machine.take_turns({name: partial(ARMS[name], stage) for name in arms}, repeats, str(stage.janus.device))
     return {name: summary(arm.results) | {"peak_bytes": arm.peaks[0]} for name, arm in turns.items()}
@@ -163,11 +166,11 @@ class Chance:
     def __init__(self) -> None:
         self.random = random.Random(0)
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
+    def score(self, items: Sequence[Item]) -> list[Score]:
         return [self.random.random() for _ in items]
 
 
-def preset_stage(options: argparse.Namespace) -> RlStage:
+def preset_stage(options: argparse.Namespace) -> Parts:
     """Random weights, which the stage loads from a folder as it would a checkpoint's."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options.model = f"{options.out}/model"
@@ -177,9 +180,9 @@ def preset_stage(options: argparse.Namespace) -> RlStage:
     return stage
 
 
-def stage_of(options: argparse.Namespace) -> RlStage:
+def stage_of(options: argparse.Namespace) -> Parts:
     run = RunOptions(out=options.out, precision=options.precision, threads=options.threads)
-    return RlStage(
+    return Parts(
         RlRecipe(
             run=run,
             model=options.model,

@@ -30,7 +30,7 @@ for seed in $SEEDS; do
 done
 # shellcheck disable=SC2086
 ! chosen plain-sft || [ -e "$plain" ] || janus-r1 train sft --config shapes/sft --resume \
-  --run.out "$runs/plain-sft" --mix 1,0,0 --run.threads "$THREADS" $TRAIN
+  --run.out "$runs/plain-sft" --shares "{draw: 1.0}" --run.threads "$THREADS" $TRAIN
 for seed in $SEEDS; do
   measure plain-sft-before "$seed" "$plain"
   rl plain-sft --model "$plain"

@@ -55,7 +55,8 @@ TRAININGS = {  # in this order; {out} holds all their folders
     "candidates": "data build --out {out}/candidates --model tiny-base --prompts 24 --part 24 --temperatures [1.0] "
     "--renderings 1 --near_misses 1 --threads 1",
     "sft": f"train sft {RUN} --run.out {{out}}/sft --model tiny-base --candidates {{out}}/candidates "
-    "--rows 10 --mix [0.2,0.2,0.2,0.2,0.2] --optimizer muon --lr 1e-3",
+    '--rows 10 --optimizer muon --lr 1e-3 --shares {"draw":0.2,"judge":0.2,"redraw":0.2,"see":0.2,'
+    '"edit":0.1,"judge_edit":0.05,"redraw_edit":0.05}',
     "rl": f"train rl {RUN} --run.out {{out}}/rl --model tiny-sft --prompts_per_step 2 --group 3 --rounds 2 --lr 1e-4 "
     "--credit calibrated --max_reason_tokens 12",
     "rl_edits": f"train rl {RUN} --run.steps 6 --run.out {{out}}/rl_edits --model tiny-r1-edit --prompts_per_step 2 "

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janus_r1.chain import Task
 from janus_r1.rewards.chat import Chat, Patience
 from janus_r1.rewards.endpoint import EndpointReward
-from janus_r1.rewards.score import Scorable
+from janus_r1.rewards.score import Item
 
 QUICK = Patience(tries=3, timeout_s=5, backoff_s=0.001)
 Behaviour = Callable[["Call"], None]
@@ -125,8 +126,8 @@ def grey(value: int, side: int = 4) -> np.ndarray:
     return np.full((side, side, 3), value, dtype=np.uint8)
 
 
-def item(value: int = 100, prompt: str = "a red circle") -> Scorable:
-    return Scorable(prompt, grey(value))
+def item(value: int = 100, prompt: str = "a red circle") -> Item:
+    return (Task(prompt), grey(value))
 
 
 def reward(server: Endpoint, patience: Patience = QUICK, api_key: str | None = None, **options) -> EndpointReward:

@@ -17,14 +17,14 @@ from janus_r1.layout import Drawn, Seen, Text
 from janus_r1.train.ahead import Ahead
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions
-from janus_r1.train.sft import SftRecipe, SftStage, sft
+from janus_r1.train.sft import Parts, SftRecipe, sft, step_rows
 
-EVERY = {"mix": [0.0, 0.0, 0.0, 1.0], "edit_mix": [0.25, 0.25, 0.25, 0.25], "rows": 8}
+EVERY = {"shares": {"edit": 0.25, "redraw_edit": 0.25, "judge_edit": 0.25, "compare_edit": 0.25}, "rows": 8}
 
 
-def stage(folder, out, workers: int) -> SftStage:
+def parts(folder, out, workers: int) -> Parts:
     run = RunOptions(out=str(out), steps=5, precision="no", threads=1, workers=workers)
-    return SftStage(SftRecipe(run=run, model=str(folder), candidates="/nowhere", **EVERY))
+    return Parts(SftRecipe(run=run, model=str(folder), candidates="/nowhere", **EVERY))
 
 
 def content(segment: Text | Drawn | Seen) -> tuple:
@@ -33,12 +33,12 @@ def content(segment: Text | Drawn | Seen) -> tuple:
     return segment.ids, segment.learn, getattr(segment, "weights", None)
 
 
-def rows_of(made: SftStage, step: int) -> list:
-    return [[[content(s) for s in row] for row in rows] for batch in made.batches(step) for rows in batch]
+def rows_of(made: Parts, step: int) -> list:
+    return [[[content(s) for s in row] for row in rows] for rows in step_rows(made, step)]
 
 
 def test_rows_with_workers_are_those_without(tiny_folder, tmp_path):
-    alone, helped = (stage(tiny_folder, tmp_path, workers) for workers in (0, 2))
+    alone, helped = (parts(tiny_folder, tmp_path, workers) for workers in (0, 2))
     for step in (0, 1, 4, 2):  # a run that resumes begins somewhere else
         assert rows_of(alone, step) == rows_of(helped, step)
 
@@ -49,7 +49,7 @@ def test_workers_know_no_torch_when_their_job_does_not():
     ahead = Ahead(1, len(jobs), lambda step: (step, jobs[step]))
     kept, made = ahead(0)
     expected = plan(counts, random.Random(0))
-    assert kept == 0 and (made.judge[0].results[1] == expected.judge[0].results[1]).all()
+    assert kept == 0 and (made.judge[0].pictures[2] == expected.judge[0].pictures[2]).all()
     _, modules = ahead(1)
     assert "janus_r1.data.edit_plan" in modules
     assert not {"torch", "transformers", "accelerate"} & set(modules)

@@ -12,14 +12,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import rl_official
 import rl_step as bench
 from janus_r1.layout import Drawn
-from janus_r1.train.rl import trajectory
-from janus_r1.train.rl.policy import Policy
+from janus_r1.train.policy import Policy, rows_of
 from test_rl import chains_of, small
 
 
 def test_the_rival_scores_images_as_the_tempered_policy_does(tiny):
     chains = chains_of(tiny, rounds=1)
-    expected, _ = Policy(tiny, chains[0].settings, "tempered")(trajectory.rows(tiny.layout, chains))
+    expected, _ = Policy(tiny, chains[0].settings, "tempered")(rows_of(tiny.layout, chains))
     rows = [(tiny.layout.prompt(c.prompt), Drawn(c.rounds[0].ids, learn=True)) for c in chains]
     with torch.no_grad():
         logprobs, counts = rl_official.image_logprobs(tiny, rows, chains[0].settings.guidance)
@@ -37,13 +36,13 @@ def test_left_padding_moves_rows_to_the_end(tiny):
 
 def test_both_arms_make_a_step(tiny_folder, tmp_path):
     recipe = small(tiny_folder, tmp_path, kl=bench.KL, lr=0.0)
-    stage = bench.RlStage(recipe)
+    stage = bench.Parts(recipe)
     ours, official = bench.ours(stage), bench.official(stage)
     assert 6 <= ours.images <= official.images == 12
     assert all(step.seconds.keys() == set(bench.PARTS) for step in (ours, official))
 
 
 def test_arms_are_summed_up(tiny_folder, tmp_path):
-    stage = bench.RlStage(small(tiny_folder, tmp_path, kl=bench.KL, lr=0.0))
+    stage = bench.Parts(small(tiny_folder, tmp_path, kl=bench.KL, lr=0.0))
     for arm in bench.measure(stage, ["ours", "official"], repeats=1).values():
         assert arm["seconds"] > 0 and arm["peak_bytes"] > 0 and len(arm["all_seconds"]) == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janus_r1.chain import Task
 from janus_r1.errors import UserError
 from janus_r1.eval import benchmark_commands as commands
 from janus_r1.eval import geneval_reward
@@ -20,7 +21,6 @@ from janus_r1.eval.geneval_benchmark import GenEvalScorer
 from janus_r1.eval.geneval_detector import Detector
 from janus_r1.eval.overlap import overlap, plain
 from janus_r1.rewards.python import PythonReward, load_function
-from janus_r1.rewards.score import Scorable
 from test_benchmark import FEW, OPTIONS, Critic, Painter
 from tiny_scorers import mask2former
 
@@ -150,7 +150,7 @@ def test_geneval_as_a_reward(eyes):
     (found,) = eyes.detector.find([image])
     name = found[0].name
     row = {"tag": "single_object", "include": [{"class": name, "count": 1}]}
-    items = [Scorable("my own prompt", image, columns=row), Scorable("no metadata", image, columns={})]
+    items = [(Task("my own prompt", columns=row), image), (Task("no metadata"), image)]
     for path, rule in (("geneval", lambda r, d: float(judge(r, d)[0])), ("flow_grpo", flow_grpo_reward)):
         reward = PythonReward(load_function(f"janus_r1.eval.geneval_reward:{path}"))
         first, second = reward.score(items)

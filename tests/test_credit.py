@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_r1.train.rl.credit import (
+from janus_r1.train.credit import (
     EPSILON,
     Scored,
     balanced,
@@ -24,8 +24,8 @@ from janus_r1.train.rl.credit import (
     segment_credit,
     token_weights,
 )
-from janus_r1.train.rl.figures import chain_figures
-from janus_r1.train.rl.grpo import clipped_objective, k3
+from janus_r1.train.policy import clipped_objective, k3
+from janus_r1.train.rollout import chain_figures
 
 
 def scored(rewards, verdicts, p_yes=None) -> Scored:

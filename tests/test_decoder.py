@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_r1.chain import Settings
+from janus_r1.chain import Settings, Task
 from janus_r1.engine import graph as graphs
 from janus_r1.engine import weights
 from janus_r1.engine.decoder import Decoder
@@ -19,6 +19,7 @@ from janus_r1.introspect import introspect, judge
 from janus_r1.layout import Drawn, Seen, Text, row_length
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
+TASKS = [Task(prompt) for prompt in PROMPTS]
 
 
 def uncached(model, row) -> torch.Tensor:
@@ -55,7 +56,7 @@ def test_chain_logprobs_equal_uncached_forward(tiny, guidance, mode):
         seed=5,
         text_temperature=1.0,
     )
-    for chain in introspect(tiny, PROMPTS, settings):
+    for chain in introspect(tiny, TASKS, settings):
         assert len(chain.rounds) == 3
         for index, item in enumerate(chain.rounds):
             shown = chain
@@ -102,17 +103,17 @@ def test_early_stop_rows_equal_rows_alone(tiny):
     """Rows that leave the batch, and rows that stay, do not depend on their neighbours."""
     settings = Settings(rounds=3, max_reason_tokens=6, seed=1, text_temperature=1.0)
     prompts = [f"a {c} {s}" for c in ("red", "blue", "pink") for s in ("circle", "square", "ring")]
-    together = introspect(tiny, prompts, settings)
+    together = introspect(tiny, list(map(Task, prompts)), settings)
     assert {len(chain.rounds) for chain in together} != {3}, "no row stopped early: the test shows nothing"
     for row, chain in enumerate(together):
-        alone = introspect(tiny, [prompts[row]], settings, first_row=row)[0]
+        alone = introspect(tiny, [Task(prompts[row])], settings, first_row=row)[0]
         assert [r.ids for r in alone.rounds] == [r.ids for r in chain.rounds]
         assert [r.verdict.ids for r in alone.rounds] == [r.verdict.ids for r in chain.rounds]
 
 
 def test_same_settings_same_chain_and_other_seed_other_chain(tiny):
-    first, again = (introspect(tiny, PROMPTS, Settings(seed=3)) for _ in range(2))
-    other = introspect(tiny, PROMPTS, Settings(seed=4))
+    first, again = (introspect(tiny, TASKS, Settings(seed=3)) for _ in range(2))
+    other = introspect(tiny, TASKS, Settings(seed=4))
     assert [c.as_dict() for c in first] == [c.as_dict() for c in again]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
     assert [c.rounds[0].ids for c in first] != [c.rounds[0].ids for c in other]
@@ -120,20 +121,20 @@ def test_same_settings_same_chain_and_other_seed_other_chain(tiny):
 
 def test_batches_do_not_change_chains(tiny):
     settings = Settings(rounds=2, seed=2)
-    whole = introspect(tiny, PROMPTS, settings)
-    split = introspect(tiny, PROMPTS, settings, max_batch=1)
+    whole = introspect(tiny, TASKS, settings)
+    split = introspect(tiny, TASKS, settings, max_batch=1)
     assert [[r.ids for r in c.rounds] for c in whole] == [[r.ids for r in c.rounds] for c in split]
 
 
 def test_judge_equals_the_chains_own_verdict(tiny):
-    chain = introspect(tiny, ["a red circle"], Settings(rounds=1, seed=7))[0]
-    verdict = judge(tiny, [chain.image], ["a red circle"], Settings(seed=7))[0]
+    chain = introspect(tiny, [Task("a red circle")], Settings(rounds=1, seed=7))[0]
+    verdict = judge(tiny, [chain.image], [Task("a red circle")], Settings(seed=7))[0]
     assert verdict.text == chain.rounds[0].verdict.text
     assert abs(verdict.p_yes - chain.rounds[0].verdict.p_yes) < 1e-5
 
 
 def test_final_best_takes_the_highest_p_yes(tiny):
-    chains = introspect(tiny, PROMPTS, Settings(rounds=3, early_stop=False, final="best"))
+    chains = introspect(tiny, TASKS, Settings(rounds=3, early_stop=False, final="best"))
     for chain in chains:
         p = [r.verdict.p_yes for r in chain.rounds]
         assert p[chain.final] == max(p)
@@ -305,9 +306,9 @@ def test_verdicts_keep_float32_probabilities_in_bfloat16(tiny):
 
 def test_cache_in_8_bits_changes_little_and_survives_growing_and_leaving(tiny):
     settings = Settings(rounds=3, guidance=3.0, early_stop=False, max_reason_tokens=6, seed=5, temperature=0)
-    whole = introspect(tiny, PROMPTS, settings)
+    whole = introspect(tiny, TASKS, settings)
     tiny.cache_dtype = torch.float8_e4m3fn
-    rounded = introspect(tiny, PROMPTS, settings)
+    rounded = introspect(tiny, TASKS, settings)
     same = [np.mean(np.equal(a.rounds[0].ids, b.rounds[0].ids)) for a, b in zip(whole, rounded, strict=True)]
     assert 0.3 < np.mean(same) < 1  # random weights decide by a hair, so that one other id changes all after it
     decoder = Decoder(tiny)

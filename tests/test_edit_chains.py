@@ -11,15 +11,14 @@ import pytest
 import torch
 
 from janus_r1.api import JanusR1
-from janus_r1.chain import Settings, load_chain
+from janus_r1.chain import Settings, Task, load_chain
 from janus_r1.engine.sampling import guided, restrict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect, judge
 from janus_r1.layout import MAX_INSTRUCTION_TOKENS, Drawn, Seen, Text, row_length
 from janus_r1.train.objective import NextToken, targets
+from janus_r1.train.policy import Policy, rows_of
 from janus_r1.train.prepare import freeze
-from janus_r1.train.rl import trajectory
-from janus_r1.train.rl.policy import Policy
 from janus_r1.worlds.shapes.edit_cases import train_edits
 from janus_r1.worlds.shapes.scene import render
 
@@ -29,9 +28,8 @@ SAMPLED = {"rounds": 3, "early_stop": False, "text_temperature": 1.0, "text_top_
 
 def edits(tiny, **changes):
     """Three edits and, in the same batch, a prompt to draw."""
-    prompts = [*(case.instruction.text for case in CASES), "a red circle"]
-    sources = [*tiny.sources([render(case.source) for case in CASES]), None]
-    return introspect(tiny, prompts, Settings(**(SAMPLED | {"guidance": 2.5, "seed": 6} | changes)), sources=sources)
+    tasks = [*(Task(case.instruction.text, render(case.source)) for case in CASES), Task("a red circle")]
+    return introspect(tiny, tasks, Settings(**(SAMPLED | {"guidance": 2.5, "seed": 6} | changes)))
 
 
 # ---------------------------------------------------------------------------------------- template
@@ -140,7 +138,7 @@ def check_verdict(tiny, row, verdict, settings):
 @pytest.mark.parametrize("changes", [{}, {"history": "last"}, {"guidance": 1.0}, {"early_stop": True}], ids=str)
 def test_the_policy_recomputes_edits_and_drawings_of_one_batch(tiny, changes):
     chains = edits(tiny, **changes)
-    image, text = Policy(tiny, chains[0].settings, chunk=50)(trajectory.rows(tiny.layout, chains))
+    image, text = Policy(tiny, chains[0].settings, chunk=50)(rows_of(tiny.layout, chains))
     expected_image = torch.tensor([p for c in chains for r in c.rounds for p in r.logprobs])
     expected_text = torch.tensor([p for c in chains for r in c.rounds for p in r.verdict.logprobs])
     assert torch.allclose(image, expected_image, atol=1e-4) and torch.allclose(text, expected_text, atol=1e-4)
@@ -149,8 +147,7 @@ def test_the_policy_recomputes_edits_and_drawings_of_one_batch(tiny, changes):
 def test_neighbours_and_equal_sources_change_nothing(tiny):
     together = edits(tiny, early_stop=True)
     for row, chain in enumerate(together):
-        sources = [chain.source] * 2
-        alone, twin = introspect(tiny, [chain.prompt] * 2, chain.settings, first_row=row, sources=sources)
+        alone, twin = introspect(tiny, [chain.task] * 2, chain.settings, first_row=row)
         assert [r.ids for r in alone.rounds] == [r.ids for r in chain.rounds]
         assert [r.verdict.ids for r in alone.rounds] == [r.verdict.ids for r in chain.rounds]
         assert twin.rounds[0].ids != alone.rounds[0].ids, "equal prompts share their computation, not their numbers"
@@ -158,10 +155,10 @@ def test_neighbours_and_equal_sources_change_nothing(tiny):
 
 def test_the_source_matters_in_both_streams(tiny):
     """The same instruction and random numbers on another source: other drafts, another verdict."""
-    one, other = tiny.sources([render(CASES[0].source), render(CASES[1].source)])
-    first, second = (introspect(tiny, ["add a ring"], Settings(rounds=1), sources=[s])[0] for s in (one, other))
+    tasks = [Task("add a ring", render(case.source)) for case in CASES[:2]]
+    first, second = (introspect(tiny, [task], Settings(rounds=1))[0] for task in tasks)
     assert first.rounds[0].ids != second.rounds[0].ids
-    judged = [judge(tiny, [first.image], ["add a ring"], Settings(), sources=[s])[0].p_yes for s in (one, other)]
+    judged = [judge(tiny, [first.image], [task], Settings())[0].p_yes for task in tasks]
     assert judged[0] == pytest.approx(first.rounds[0].verdict.p_yes, abs=1e-5) and judged[0] != judged[1]
 
 

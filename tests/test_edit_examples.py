@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_r1.chain import Settings, Source
-from janus_r1.data.edit_examples import FileEdits, WorldEdits
-from janus_r1.data.edit_pairs import PairReader, read_pairs
+from janus_r1.chain import Settings, Source, Task
 from janus_r1.data.edit_plan import EditCounts, plan
-from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
+from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
+from janus_r1.data.rows import Wanted
+from janus_r1.data.task_files import EditReader, read_edits
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.layout import Drawn, Row, Seen, Text
@@ -49,10 +49,11 @@ def lossless(tiny):
     return Lossless(tiny)
 
 
-def rows_of(edits: WorldEdits, counts: EditCounts, seed: int) -> list[Row]:
+def rows_of(edits: WorldEditRows, counts: EditCounts, seed: int) -> list[Row]:
     """Image rows, then verdict rows."""
-    made = plan(counts, random.Random(seed))
-    images, verdicts = edits.rows(made, counts.redraw_rounds, counts.judge_rounds, seed)
+    rng = random.Random(seed)
+    made, wanted = plan(counts, rng), Wanted({}, seed, rng, counts.judge_rounds, counts.redraw_rounds)
+    images, verdicts, _ = edits.finish(made, wanted)
     return [*images, *verdicts]
 
 
@@ -72,7 +73,7 @@ def parted(shown: list) -> tuple:
 
 
 def test_edit_rows_lead_from_the_source_to_a_right_result(tiny, lossless):
-    for row in WorldEdits(lossless).draw(12, random.Random(0), dropout=0.0):
+    for row in WorldEditRows(lossless).draw(12, random.Random(0), dropout=0.0):
         source, target = (s.ids[0] for s in row if isinstance(s, Drawn))
         edits = parse_instruction(instruction(tiny, row))
         assert verify_edit(lossless.images[source], lossless.images[target], edits).correct
@@ -80,7 +81,7 @@ def test_edit_rows_lead_from_the_source_to_a_right_result(tiny, lossless):
 
 
 def test_dropout_takes_the_instruction_alone(tiny, lossless):
-    kept, dropped = (WorldEdits(lossless).draw(4, random.Random(0), share) for share in (0.0, 1.0))
+    kept, dropped = (WorldEditRows(lossless).draw(4, random.Random(0), share) for share in (0.0, 1.0))
     pad = tiny.tokenizer.decode([tiny.layout.special.pad])
     for one, other in zip(kept, dropped, strict=True):
         assert instruction(tiny, other).replace(pad, "") == "" != instruction(tiny, one)
@@ -89,7 +90,7 @@ def test_dropout_takes_the_instruction_alone(tiny, lossless):
 
 
 def test_judge_rows_say_what_the_verifier_says(tiny, lossless):
-    rows = rows_of(WorldEdits(lossless, word_weight=0.5), EditCounts(0, judge=12, judge_rounds=2), 1)
+    rows = rows_of(WorldEditRows(lossless, word_weight=0.5), EditCounts(0, judge=12, judge_rounds=2), 1)
     said = []
     for row in rows:
         source, (*earlier, last) = parted([s.pixels for s in row if isinstance(s, Seen)])
@@ -106,7 +107,7 @@ def test_judge_rows_say_what_the_verifier_says(tiny, lossless):
 
 def test_compare_rows_tell_true_statements_from_false(tiny, lossless):
     answers = []
-    for row in rows_of(WorldEdits(lossless), EditCounts(0, compare=40), 3):
+    for row in rows_of(WorldEditRows(lossless), EditCounts(0, compare=40), 3):
         source, result = (find_objects(s.pixels) for s in row if isinstance(s, Seen))
         look = {str(o) for o in source}, {str(o) for o in result}
         items = [s for s in row if isinstance(s, Text)][-14:]
@@ -146,7 +147,7 @@ def test_false_statements_change_fate_or_name():
 
 
 def test_redraw_rows_lead_from_mistakes_to_a_right_result(tiny, lossless):
-    for row in rows_of(WorldEdits(lossless), EditCounts(0, redraw=8, redraw_rounds=2), 2):
+    for row in rows_of(WorldEditRows(lossless), EditCounts(0, redraw=8, redraw_rounds=2), 2):
         source, (*wrong, target) = parted([lossless.images[s.ids[0]] for s in row if isinstance(s, Drawn)])
         edits = parse_instruction(instruction(tiny, row))
         assert len(wrong) == 2 and verify_edit(source, target, edits).correct
@@ -159,14 +160,14 @@ def test_redraw_rows_lead_from_mistakes_to_a_right_result(tiny, lossless):
 def test_rows_of_every_task_are_of_the_families_named():
     made = plan(EditCounts(3, 3, 3, 3, families=("move", "add", "move")), random.Random(0))
     tasks = (made.draw, made.redraw, made.judge, made.compare)
-    assert all({sketch.instruction.family for sketch in task} <= {"move", "add"} for task in tasks)
+    assert all({exercise.task.family for exercise in task} <= {"move", "add"} for task in tasks)
     many = plan(EditCounts(600, families=("move", "add", "move")), random.Random(0)).draw
-    assert 360 < sum(sketch.instruction.family == "move" for sketch in many) < 440
+    assert 360 < sum(exercise.task.family == "move" for exercise in many) < 440
 
 
 def test_a_blurred_source_does_not_stop_the_lessons(tiny):
     """The random model's tokenizer leaves nothing to read: everything is wrong, nothing raises."""
-    rows = rows_of(WorldEdits(tiny), EditCounts(0, judge=2), 0)
+    rows = rows_of(WorldEditRows(tiny), EditCounts(0, judge=2), 0)
     said = [tiny.tokenizer.decode(targets([row]).text_ids[:1]) for row in rows]
     assert said == ["No", "No"]
 
@@ -194,7 +195,7 @@ def test_own_drafts_come_before_the_worlds(tiny, lossless):
     """A wrong draft is rejected first, a right one is what redrawing leads to; who erred is judged to be wrong."""
     own = Drafting(lossless)
     counts = EditCounts(0, redraw=4, judge=4, redraw_rounds=1)
-    rows = rows_of(WorldEdits(lossless, own=own), counts, 5)
+    rows = rows_of(WorldEditRows(lossless, own=own), counts, 5)
     shown = [parted([s.ids[0] for s in row if isinstance(s, Drawn)]) for row in rows[:4]]
     for index, (_, (wrong, target)) in enumerate(shown):
         assert lossless.images[wrong].any() != index % 2 and (target in own.right) == index % 2
@@ -206,13 +207,13 @@ def test_own_drafts_come_before_the_worlds(tiny, lossless):
 def test_own_drafts_are_judged_as_they_come(tiny, lossless):
     """Every first draft, right or wrong, whatever else there is; other wrong ones may stand before it."""
     own = Drafting(lossless, as_drawn=True)
-    rows = rows_of(WorldEdits(lossless, own=own), EditCounts(0, judge=6, judge_rounds=1), 5)
+    rows = rows_of(WorldEditRows(lossless, own=own), EditCounts(0, judge=6, judge_rounds=1), 5)
     for row, right in zip(rows, own.right, strict=True):
         earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
         assert (last == lossless.images[right]).all() and not earlier.any()
         assert tiny.tokenizer.decode(targets([row]).text_ids[:1]) == "Yes"
     own = Drafting(lossless, as_drawn=True, order=-1)
-    for row in rows_of(WorldEdits(lossless, own=own), EditCounts(0, judge=6, judge_rounds=1), 5):
+    for row in rows_of(WorldEditRows(lossless, own=own), EditCounts(0, judge=6, judge_rounds=1), 5):
         earlier, last = [s.pixels for s in row if isinstance(s, Seen)][1::2]
         assert not last.any() and earlier.any(), "a draft does not stand before itself"
         assert tiny.tokenizer.decode(targets([row]).text_ids[:1]) == "No"
@@ -228,7 +229,8 @@ def test_own_drafts_are_what_editing_draws(tiny):
     for guidance in (1.0, 3.0):
         own = OwnEdits(OwnEditsRecipe(drafts=1, guidance=guidance, temperature=0.0), lambda: tiny)
         settings = Settings(rounds=1, guidance=guidance, temperature=0.0, max_reason_tokens=1)
-        chains = introspect(tiny, texts, settings, sources=sources)
+        tasks = [Task(text, source.pixels) for text, source in zip(texts, sources, strict=True)]
+        chains = introspect(tiny, tasks, settings)
         drafts = own.draw(list(zip(texts, sources, strict=True)), seed=0)
         assert drafts == [[chain.rounds[0].ids] for chain in chains]
 
@@ -238,7 +240,7 @@ def test_own_drafts_differ_and_follow_from_the_seed(tiny):
     asked = [("make it blue", tiny.sources([np.zeros((64, 64, 3), np.uint8)])[0])] * 2
     one, again, other = own.draw(asked, 0), own.draw(asked, 0), own.draw(asked, 1)
     assert one == again != other and len({ids for drafts in one for ids in drafts}) == 6
-    with pytest.raises(UserError, match="drafts must not be negative"):
+    with pytest.raises(UserError, match="drafts must be at least 0"):
         OwnEditsRecipe(drafts=-1)
 
 
@@ -260,7 +262,7 @@ def folder(tmp_path):
 
 
 def test_pairs_in_both_forms(folder):
-    ours, theirs = read_pairs(folder / "rows")
+    ours, theirs = read_edits(folder / "rows")
     assert (ours.instruction, ours.source, ours.target) == ("make it blue", folder / "a.png", folder / "b.png")
     assert (theirs.id, theirs.instruction, theirs.source) == ("x7", "make it red", folder / "b.png")
 
@@ -280,22 +282,22 @@ def test_pairs_in_both_forms(folder):
 def test_broken_pairs_are_refused_by_name(folder, row, complaint):
     (folder / "bad.jsonl").write_text(row + "\n")
     with pytest.raises(UserError, match=complaint):
-        read_pairs(folder / "bad.jsonl")
+        read_edits(folder / "bad.jsonl")
 
 
 def test_an_unreadable_picture_is_named_once_and_passed_over(folder, capsys):
-    pairs = read_pairs(folder / "rows")
+    pairs = read_edits(folder / "rows")
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:50])
     (folder / "c.png").write_bytes((folder / "b.png").read_bytes())
-    whole = dataclasses.replace(pairs[1], id="whole", target=folder / "c.png")
-    reader = PairReader([*pairs, whole])
-    assert {reader.pick(random.Random(i))[0].id for i in range(9)} == {"whole"}
+    whole = dataclasses.replace(pairs[1], id="whole", instruction="copy it", target=folder / "c.png")
+    reader = EditReader([*pairs, whole])
+    assert {reader.pick(random.Random(i))[0].prompt for i in range(9)} == {"copy it"}
     assert len(reader.unreadable) == 2 and capsys.readouterr().err.count("x7") == 1
     with pytest.raises(UserError, match="cannot be read"):
-        PairReader(pairs).pick(random.Random(0))
+        EditReader(pairs).pick(random.Random(0))
 
 
 def test_pairs_become_rows(tiny, folder):
-    row = FileEdits(tiny, str(folder / "rows")).draw(1, random.Random(0), 0.0)[0]
+    row = FileEditRows(tiny, str(folder / "rows")).draw(1, random.Random(0), 0.0)[0]
     assert instruction(tiny, row) in ("make it blue", "make it red")
     assert sum(isinstance(s, Drawn) for s in row) == 2 and row[-1].learn

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from janus_r1.chain import Settings
+from janus_r1.chain import Settings, Task
 from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
@@ -48,7 +48,7 @@ def test_a_row_is_the_same_in_any_batch(matrices):
 
 def test_decoder_agrees_with_the_whole_sequence_at_once(tiny):
     model = quantize(tiny)
-    for chain in introspect(model, PROMPTS, Settings(rounds=1, guidance=1.0, max_reason_tokens=5)):
+    for chain in introspect(model, [Task(p) for p in PROMPTS], Settings(rounds=1, guidance=1.0, max_reason_tokens=5)):
         draft = chain.rounds[0]
         row = (model.layout.prompt(chain.prompt), Drawn(draft.ids))
         start = row_length(row) - model.image_tokens
@@ -60,7 +60,7 @@ def test_decoder_agrees_with_the_whole_sequence_at_once(tiny):
 
 def test_trained_model_draws_nearly_the_same():
     whole, rounded = load("tiny-sft"), load("tiny-sft", "int8")
-    draft = introspect(whole, PROMPTS[1:2], Settings(rounds=1))[0].rounds[0]
+    draft = introspect(whole, [Task(PROMPTS[1])], Settings(rounds=1))[0].rounds[0]
     row = (whole.layout.prompt(PROMPTS[1]), Drawn(draft.ids))
     with torch.no_grad():
         hidden = [model.hidden(model.embed_rows([row]))[0, -1 - len(draft.ids) : -1] for model in (whole, rounded)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_r1.chain import Settings, load_chain
+from janus_r1.chain import Settings, Task, load_chain
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import from_uint8
@@ -23,7 +23,7 @@ def test_bfloat16_draws_and_judges_but_encodes_in_float32(tiny_folder):
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     ids = [model.encode_image(from_uint8(images)) for model in (half, full)]
     assert (ids[0] == ids[1]).float().mean() > 0.9, "only the rounding of the weights may tell them apart"
-    chain = introspect(half, ["a ring"], Settings(rounds=2, early_stop=False, max_reason_tokens=5))[0]
+    chain = introspect(half, [Task("a ring")], Settings(rounds=2, early_stop=False, max_reason_tokens=5))[0]
     assert len(chain.rounds) == 2 and all(np.isfinite(r.logprobs).all() for r in chain.rounds)
 
 
@@ -64,7 +64,7 @@ def test_unknown_names_say_what_would_do(name):
 
 
 def test_a_chain_survives_its_folder(tiny, tmp_path):
-    chain = introspect(tiny, ["a ring"], Settings(rounds=2, seed=3))[0]
+    chain = introspect(tiny, [Task("a ring")], Settings(rounds=2, seed=3))[0]
     chain.save(tmp_path / "chain")
     again = load_chain(tmp_path / "chain")
     assert again.as_dict() == json.loads(json.dumps(chain.as_dict())) | {"rounds": again.as_dict()["rounds"]}

@@ -15,11 +15,9 @@ from janus_r1.model.loading import load
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import Adapters, LoraRecipe
-from janus_r1.train.prepare import prepare
-from janus_r1.train.replica import Replica
-from janus_r1.train.rl import trajectory
-from janus_r1.train.rl.policy import Policy
-from janus_r1.train.rl.stage import RlStage, rl
+from janus_r1.train.policy import Policy, rows_of
+from janus_r1.train.prepare import Replica, prepare
+from janus_r1.train.rl import Parts, rl
 from test_rl import chains_of, small
 
 HEADS = ("lm_head", "generation_head", "generation_aligner", "model.aligner")
@@ -42,7 +40,7 @@ def adapted(folder: Path, scale: float, **changes):
 def test_the_generator_draws_from_the_adapted_policy(tiny_folder, heads):
     janus, adapters = adapted(tiny_folder, 0.1, heads=heads)
     chains = chains_of(Replica(janus, str(tiny_folder), adapters=adapters).refresh())
-    policy, rows = Policy(janus, chains[0].settings), trajectory.rows(janus.layout, chains)
+    policy, rows = Policy(janus, chains[0].settings), rows_of(janus.layout, chains)
     image, text = policy(rows)
     said = torch.tensor([p for c in chains for r in c.rounds for p in r.verdict.logprobs])
     assert torch.allclose(image, torch.tensor([p for c in chains for r in c.rounds for p in r.logprobs]), atol=1e-4)
@@ -56,7 +54,7 @@ def test_the_base_is_the_reference_exactly_even_where_heads_are_trained(tiny_fol
     base = load(str(tiny_folder))
     base.core.set_attn_implementation("eager")
     chains = chains_of(base)
-    rows = trajectory.rows(base.layout, chains)
+    rows = rows_of(base.layout, chains)
     with adapters.off(), torch.no_grad():
         off = Policy(janus, chains[0].settings)(rows)
     expected = Policy(base, chains[0].settings)(rows)
@@ -68,7 +66,7 @@ def test_the_base_is_the_reference_exactly_even_where_heads_are_trained(tiny_fol
 def test_gradients_reach_adapters_and_what_is_flagged(tiny_folder, heads):
     janus, _ = adapted(tiny_folder, 0.1, heads=heads)
     chains = chains_of(load(str(tiny_folder)))
-    image, text = Policy(janus, chains[0].settings)(trajectory.rows(janus.layout, chains))
+    image, text = Policy(janus, chains[0].settings)(rows_of(janus.layout, chains))
     (image.sum() + text.sum()).backward()
     reached = {name for name, p in janus.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     matrices = [name for name in reached if "lora_" in name]
@@ -119,7 +117,7 @@ def test_the_model_is_merged_and_the_adapter_is_pefts(trained, tiny_folder):
     before = base.core.lm_head.weight.clone()
     PeftModel.from_pretrained(base.core, str(trained / "whole" / "adapter"))
     chains = chains_of(load(str(tiny_folder)))
-    rows = trajectory.rows(base.layout, chains)
+    rows = rows_of(base.layout, chains)
     with torch.no_grad():
         ours, pefts = (Policy(model, chains[0].settings)(rows)[0] for model in (merged, base))
     assert (ours - pefts).abs().mean() < 0.05  # the merged model is saved in bfloat16
@@ -129,4 +127,4 @@ def test_the_model_is_merged_and_the_adapter_is_pefts(trained, tiny_folder):
 def test_recipes_that_name_no_matrix_are_refused(tiny_folder, tmp_path):
     wrong = LoraRecipe(rank=2, targets=["q_proj", "query"])
     with pytest.raises(UserError, match=r"no matrix 'query'.*q_proj"):
-        RlStage(small(tiny_folder, tmp_path, lora=wrong))
+        Parts(small(tiny_folder, tmp_path, lora=wrong))

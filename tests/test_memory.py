@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from janus_r1.chain import Settings
+from janus_r1.chain import Settings, Task
 from janus_r1.cli import main
 from janus_r1.commands.model import memory_errors
 from janus_r1.engine.decoder import Decoder
@@ -61,7 +61,7 @@ def test_caches_of_a_whole_chain_are_not_underestimated(tiny, history, monkeypat
     settings = Settings(rounds=3, guidance=3.0, early_stop=False, history=history, max_reason_tokens=9)
     batches = []
     monkeypatch.setattr(algorithm, "_Batch", type("Kept", (algorithm._Batch,), {"run": keep_run(batches)}))
-    algorithm.introspect(tiny, ["red " * 150, "blue " * 150], settings)
+    algorithm.introspect(tiny, [Task("red " * 150), Task("blue " * 150)], settings)
     streams = (batches[0].drawing, batches[0].seeing)
     real = sum(s.cache.keys.nbytes + s.cache.values.nbytes for s in streams) / 2
     assert real <= estimate(tiny.core.config, torch.float32, settings).caches <= 1.3 * real
@@ -152,7 +152,7 @@ def test_a_batch_that_means_nothing(given, capsys):
 PEAK = """
 import sys, torch
 from pathlib import Path
-from janus_r1.chain import Settings
+from janus_r1.chain import Settings, Task
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
@@ -163,10 +163,10 @@ def status(name):
 
 model = load(sys.argv[1])
 settings = Settings(rounds=2, guidance=3.0, early_stop=False, max_reason_tokens=8)
-introspect(model, ["a ring"], settings)
+introspect(model, [Task("a ring")], settings)
 baseline, batch = status("VmRSS"), 16
 Path("/proc/self/clear_refs").write_text("5")
-introspect(model, ["red " * 190] * batch, settings, max_batch=batch)
+introspect(model, [Task("red " * 190)] * batch, settings, max_batch=batch)
 need = estimate(model.core.config, torch.float32, settings)
 print((status("VmHWM") - baseline) / (need.of(batch) - need.weights))
 """

@@ -20,8 +20,8 @@ from janus_r1.reading import read_json
 from janus_r1.recipe import load_recipe
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.optim import muon_and_adamw
-from janus_r1.train.rl.recipe import RlRecipe
-from janus_r1.train.rl.stage import rl
+from janus_r1.train.rl import rl
+from janus_r1.train.rl_recipe import RlRecipe
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "accelerate"
 RECIPE = {

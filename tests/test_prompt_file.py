@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from janus_r1.data.prompt_file import read_prompts
+from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError
 
 

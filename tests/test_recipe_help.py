@@ -27,7 +27,7 @@ def test_help_lists_the_keys_of_list_entries():
 
 
 def test_help_follows_imports_and_spells_out_named_types():
-    text = keys_text(recipe_keys("janus_r1.train.rl.stage", "RlRecipe"))
+    text = keys_text(recipe_keys("janus_r1.train.rl", "RlRecipe"))
     assert "--task draw|edit|both  (default: 'draw')" in text
     assert "--policy guided|tempered|conditional  (default: 'guided')" in text
     assert "--lora.rank INT >= 0  (default: 0)" in text and "--rewards.N.kind" in text

@@ -10,9 +10,9 @@ import pytest
 
 from janus_r1.data.candidates import Candidate, write_part
 from janus_r1.recipe import load_recipe
-from janus_r1.train.rl.recipe import RlRecipe
-from janus_r1.train.rl.stage import rl
-from janus_r1.train.schedule import lr_share
+from janus_r1.train.loop import lr_share
+from janus_r1.train.rl import rl
+from janus_r1.train.rl_recipe import RlRecipe
 from janus_r1.train.sft import SftRecipe, sft
 
 RECIPES = Path(__file__).parent.parent / "src" / "janus_r1" / "recipes" / "janus-pro"

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
+from janus_r1.data.candidate_rows import CandidateRows
 from janus_r1.data.candidates import Candidate, CandidateSet, write_part
-from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.recipe import load_recipe
-from janus_r1.train.history import training
+from janus_r1.train.checkpoint import training
 from janus_r1.train.loop import RunOptions
-from janus_r1.train.rl.harvest import Harvest, candidates
-from janus_r1.train.rl.recipe import RlRecipe
-from janus_r1.train.rl.rollout import Group
-from janus_r1.train.rl.stage import RlStage, rl
+from janus_r1.train.rl import Parts, draw_rollout, rl
+from janus_r1.train.rl_recipe import RlRecipe
+from janus_r1.train.rollout import Group, candidates, write_candidates
 from janus_r1.train.sft import SftRecipe, sft
 
 ROOT = Path(__file__).parent.parent
@@ -52,16 +51,16 @@ def test_every_draft_is_a_candidate_and_only_true_verdicts_are_kept():
 
 
 def test_a_part_lies_as_sft_reads_it_with_the_right_pictures(tmp_path):
-    Harvest(tmp_path, rank=0).write(3, [group("a ring", CHAINS[:1]), group("a star", CHAINS)], first_id=30)
-    Harvest(tmp_path, rank=1).write(3, [group("a heart", CHAINS)], first_id=32)
-    held = CandidateSet(tmp_path / "candidates")
+    write_candidates(tmp_path, 3, 0, [group("a ring", CHAINS[:1]), group("a star", CHAINS)], first_id=30)
+    write_candidates(tmp_path, 3, 1, [group("a heart", CHAINS)], first_id=32)
+    held = CandidateSet(tmp_path)
     assert {c.prompt_id: c.prompt for c in held} == {30: "a ring", 31: "a star", 32: "a heart"}
     assert all((held.image(i) == c.ids[0]).all() for i, c in enumerate(held))
 
 
 def test_drafts_without_a_true_verdict_are_drawn_but_neither_judged_nor_a_context(tiny, tmp_path):
-    Harvest(tmp_path, rank=0).write(0, [group("a ring", CHAINS)], first_id=0)
-    examples = Examples(CandidateSet(tmp_path / "candidates"), tiny.layout, None)
+    write_candidates(tmp_path, 0, 0, [group("a ring", CHAINS)], first_id=0)
+    examples = CandidateRows(CandidateSet(tmp_path), tiny.layout, None)
     pools = examples.drawn
     assert pools.good == {"a ring": [0, 1, 3]} and pools.yes == {"a ring": [0, 3]} and pools.no == {"a ring": [2]}
     rng = random.Random(0)
@@ -82,7 +81,7 @@ def test_candidates_that_nothing_can_be_said_yes_to_are_refused(tiny, tmp_path):
     ]
     write_part(tmp_path / "part_0", mute, np.zeros((2, 64, 64, 3), np.uint8))
     with pytest.raises(UserError, match="nothing to say Yes to"):
-        Examples(CandidateSet(tmp_path), tiny.layout, None)
+        CandidateRows(CandidateSet(tmp_path), tiny.layout, None)
 
 
 # ------------------------------------------------------------------------------------------ a run
@@ -96,8 +95,8 @@ def small(folder: Path, out: Path, **changes) -> RlRecipe:
 
 def test_a_run_leaves_what_sft_can_learn_from(tiny_folder, tmp_path, monkeypatch):
     """Two rollouts of two prompts; the model that SFT makes of them knows its recipe and its steps."""
-    monkeypatch.setattr("janus_r1.train.rl.harvest.true_reason", lambda verdict, reward: NO if reward < 0.5 else YES)
-    monkeypatch.setattr(RlStage, "_roll_out", scored(RlStage._roll_out))
+    monkeypatch.setattr("janus_r1.train.rollout.true_reason", lambda verdict, reward: NO if reward < 0.5 else YES)
+    monkeypatch.setattr("janus_r1.train.rl.draw_rollout", scored(draw_rollout))
     rl(small(tiny_folder, tmp_path / "rl"))
     folder = tmp_path / "rl" / "candidates"
     assert [part.name for part in sorted(folder.iterdir())] == ["part_000000_000", "part_000001_000"]
@@ -116,8 +115,8 @@ def test_a_run_leaves_what_sft_can_learn_from(tiny_folder, tmp_path, monkeypatch
 def scored(roll_out):
     """Rollouts whose first chains are right: a random model earns nothing."""
 
-    def changed(stage, index):
-        rollout = roll_out(stage, index)
+    def changed(parts, index):
+        rollout = roll_out(parts, index)
         rewards = [tuple((float(i == 0),) * len(r) for i, r in enumerate(g.rewards)) for g in rollout.groups]
         rollout.groups = [dataclasses.replace(g, rewards=r) for g, r in zip(rollout.groups, rewards, strict=True)]
         return rollout
@@ -127,4 +126,4 @@ def scored(roll_out):
 
 def test_edits_cannot_be_kept(tiny_folder, tmp_path):
     with pytest.raises(UserError, match="keep_candidates"):
-        RlStage(small(tiny_folder, tmp_path, task="edit"))
+        Parts(small(tiny_folder, tmp_path, task="edit"))

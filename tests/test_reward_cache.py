@@ -7,11 +7,12 @@ import json
 import pytest
 
 from endpoint_server import QUICK, Endpoint, by_brightness, failing, grey, item, reward
+from janus_r1.chain import Task
 from janus_r1.errors import UserError
 from janus_r1.rewards.cache import Cache, key
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.endpoint import EndpointReward
-from janus_r1.rewards.score import Abstained, Scorable
+from janus_r1.rewards.score import Abstained
 
 
 def test_equal_questions_are_asked_once():
@@ -19,7 +20,7 @@ def test_equal_questions_are_asked_once():
         judge = reward(server)
         assert judge.score([item(50), item(60), item(50)]) == judge.score([item(50), item(60), item(50)])
         assert len(server.calls) == 2
-        judge.score([item(50, "another prompt"), Scorable("a red circle", grey(50, side=5))])
+        judge.score([item(50, "another prompt"), (Task("a red circle"), grey(50, side=5))])
         assert len(server.calls) == 4
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 from datetime import UTC, datetime, timedelta
@@ -23,10 +22,11 @@ from endpoint_server import (
     score_once,
     stall,
 )
+from janus_r1.chain import Task
 from janus_r1.errors import UserError
 from janus_r1.rewards import chat as chat_module
 from janus_r1.rewards.chat import Chat, Patience, retry_after
-from janus_r1.rewards.score import Abstained, Scorable
+from janus_r1.rewards.score import Abstained, shown
 
 # --------------------------------------------------------------------------------------- it works
 
@@ -34,7 +34,7 @@ from janus_r1.rewards.score import Abstained, Scorable
 def test_the_question_carries_image_prompt_model_and_key():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     with Endpoint(lambda call: call.probabilities(Yes=0.4, no=0.2, perhaps=0.2)) as server:
-        scores = reward(server, api_key="secret").score([Scorable("a {red} circle", pixels)])
+        scores = reward(server, api_key="secret").score([(Task("a {red} circle"), pixels)])
         (call,) = server.calls
     assert scores == [pytest.approx(0.4 / 0.6)]
     np.testing.assert_array_equal(call.images()[0], pixels)
@@ -247,6 +247,7 @@ def test_the_address_may_name_the_whole_path():
 
 def test_other_pixels_are_refused():
     for bad in (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)):
-        for images in itertools.permutations([grey(1), bad]):
-            with pytest.raises(ValueError, match="uint8"):
-                Scorable("a circle", *images)
+        with pytest.raises(UserError, match="uint8"):
+            Task("a circle", bad)
+        with pytest.raises(UserError, match="uint8"):
+            shown((Task("a circle", grey(1)), bad))

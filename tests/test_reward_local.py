@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import tiny_vlm
-from janus_r1.chain import Chain, Round, Settings, Source, Verdict
+from janus_r1.chain import Chain, Round, Settings, Source, Task, Verdict
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.introspect import judge
 from janus_r1.rewards.janus import JanusReward
 from janus_r1.rewards.local_vlm import LocalVlmReward, p_yes
 from janus_r1.rewards.reasons import true_reasons
-from janus_r1.rewards.score import Abstained, Scorable
+from janus_r1.rewards.score import Abstained
 from janus_r1.rewards.world import WorldReward
 from janus_r1.rewards.yes_no import spelling
 from janus_r1.worlds.shapes.edit_cases import edit_split
@@ -53,25 +53,25 @@ def test_other_tokens(token):
 
 def test_the_world_scores_right_and_wrong_pictures():
     red, blue = Description((Slot("circle", "red", "large"),)), Description((Slot("circle", "blue", "large"),))
-    items = [Scorable("Draw a large red circle.", picture(d)) for d in (red, blue)]
+    items = [(Task("Draw a large red circle."), picture(d)) for d in (red, blue)]
     assert WorldReward().score(items) == [1.0, pytest.approx(0.49 * 3 / 4)]
     assert WorldReward(binary=True).score(items) == [1.0, 0.0]
 
 
 def test_the_world_accepts_renderings_of_the_test_prompts():
     prompts = split("test")[::8]
-    scores = WorldReward().score([Scorable(p.text, picture(p.description, i)) for i, p in enumerate(prompts)])
+    scores = WorldReward().score([(Task(p.text), picture(p.description, i)) for i, p in enumerate(prompts)])
     assert sum(score == 1.0 for score in scores) >= 0.97 * len(prompts)
 
 
 def test_the_world_abstains_on_what_it_cannot_judge():
     circle = picture(Description((Slot("circle", "red"),)))
     items = [
-        Scorable("a photo of a dog", circle),
-        Scorable("make it more cheerful", circle, source=circle),
-        Scorable("remove the blue star", circle, source=circle),
-        Scorable("a red circle", noise(0, 32)),
-        Scorable("make the red circle blue", circle, source=noise(0, 32)),
+        (Task("a photo of a dog"), circle),
+        (Task("make it more cheerful", circle), circle),
+        (Task("remove the blue star", circle), circle),
+        (Task("a red circle"), noise(0, 32)),
+        (Task("make the red circle blue", noise(0, 32)), circle),
     ]
     causes = [score.cause for score in WorldReward().score(items)]
     assert causes[:3] == ["not in the world's language"] * 2 + ["the edit does not fit its source"]
@@ -83,7 +83,7 @@ def test_the_world_weighs_following_and_preserving(weights):
     case = next(case for case in edit_split("test") if case.instruction.family == "recolour")
     source, target = render(case.source), render(case.target)
     spoilt = render(side_effects(case, random.Random(0))["background"])
-    items = [Scorable(case.instruction.text, image, source) for image in (target, source, spoilt)]
+    items = [(Task(case.instruction.text, source), image) for image in (target, source, spoilt)]
     right, copied, repainted = WorldReward(binary=True, edit_weights=weights).score(items)
     follow, preserve = weights
     assert right == 1.0
@@ -151,8 +151,8 @@ def test_broken_logits_abstain_in_their_row_alone():
 
 
 def test_a_batch_of_different_lengths_scores_as_each_alone(vlm):
-    items = [Scorable(text, noise(i)) for i, text in enumerate(("a", "a much longer prompt than that", "two"))]
-    items.append(Scorable("make it red", noise(8), source=noise(9)))
+    items = [(Task(text), noise(i)) for i, text in enumerate(("a", "a much longer prompt than that", "two"))]
+    items.append((Task("make it red", noise(9)), noise(8)))
     vlm.batch_size = 3
     together = vlm.score(items)
     assert together == pytest.approx([vlm.score([item])[0] for item in items], abs=1e-5)
@@ -161,9 +161,9 @@ def test_a_batch_of_different_lengths_scores_as_each_alone(vlm):
 
 def test_the_local_judge_agrees_with_a_plain_forward(vlm):
     """Recomputed from the template's text, without padding, with the ids of the words found by hand."""
-    item = Scorable("a red circle", noise(3))
+    item = (Task("a red circle"), noise(3))
     text = "<image>Description: a red circle\nDoes the image show what the description says? Reply with yes or no only."
-    inputs = vlm.processor(images=[item.image], text=f"{text} Answer:", return_tensors="pt")
+    inputs = vlm.processor(images=[item[1]], text=f"{text} Answer:", return_tensors="pt")
     with torch.no_grad():
         probabilities = vlm.model(**inputs).logits[0, -1].softmax(-1)
     yes, no = probabilities[[3, 4, 5]].sum(), probabilities[[6, 7]].sum()
@@ -172,12 +172,12 @@ def test_the_local_judge_agrees_with_a_plain_forward(vlm):
 
 def test_the_image_and_the_source_matter(vlm):
     first, second = noise(1), noise(2)
-    assert vlm.score([Scorable("a", first)]) != vlm.score([Scorable("a", second)])
-    assert vlm.score([Scorable("a", first, source=second)]) != vlm.score([Scorable("a", second, source=first)])
+    assert vlm.score([(Task("a"), first)]) != vlm.score([(Task("a"), second)])
+    assert vlm.score([(Task("a", second), first)]) != vlm.score([(Task("a", first), second)])
 
 
 def test_a_prompt_that_spells_a_special_token_does_not_derange_its_batch(vlm):
-    items = [Scorable("a", noise(1)), Scorable("an <image> of", noise(1)), Scorable("a", noise(1))]
+    items = [(Task("a"), noise(1)), (Task("an <image> of"), noise(1)), (Task("a"), noise(1))]
     first, middle, last = vlm.score(items)
     assert isinstance(middle, Abstained)
     assert first == pytest.approx(last) and not isinstance(first, Abstained)
@@ -204,15 +204,15 @@ def test_a_janus_judge_gives_the_p_yes_of_its_verdicts(tiny):
     images = [noise(i, side) for i, side in enumerate((64, 64, 100))]
     prompts = ["a red circle", "two rings", "a small blue square left of a star"]
     shown = [square(image, tiny.image_size) for image in images]
-    expected = [verdict.p_yes for verdict in judge(tiny, shown, prompts, Settings())]
-    items = [Scorable(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
+    expected = [verdict.p_yes for verdict in judge(tiny, shown, [Task(p) for p in prompts], Settings())]
+    items = [(Task(prompt), image) for prompt, image in zip(prompts, images, strict=True)]
     assert JanusReward(tiny, batch_size=2).score(items) == pytest.approx(expected, abs=1e-5)
     assert len({round(p, 4) for p in expected}) > 1
 
 
 def test_a_janus_judge_abstains_on_what_it_cannot_judge(tiny):
     image = noise(0, 64)
-    items = [Scorable("", image), Scorable("a circle", image), Scorable("a <|User|> circle", image)]
+    items = [(Task(""), image), (Task("a circle"), image), (Task("a <|User|> circle"), image)]
     scores = JanusReward(tiny).score(items)
     assert [isinstance(score, Abstained) for score in scores] == [True, False, True]
     assert JanusReward(tiny).score([]) == []
@@ -221,10 +221,9 @@ def test_a_janus_judge_abstains_on_what_it_cannot_judge(tiny):
 def test_a_janus_judge_looks_at_the_source_of_an_edit(tiny):
     """Plain and edited items in one batch, in any order; the verdict follows from the source."""
     image, sources = noise(0, 64), [noise(1, 64), noise(2, 100)]
-    items = [Scorable("add a ring", image, sources[0]), Scorable("add a ring", image)]
-    items.append(Scorable("add a ring", image, sources[1]))
+    items = [(Task("add a ring", sources[0]), image), (Task("add a ring"), image)]
+    items.append((Task("add a ring", sources[1]), image))
     scores = JanusReward(tiny).score(items)
     assert len({round(float(score), 4) for score in scores}) == 3
-    fitted = tiny.sources([square(source, 64) for source in sources])
-    expected = judge(tiny, [image] * 3, ["add a ring"] * 3, Settings(), sources=[fitted[0], None, fitted[1]])
+    expected = judge(tiny, [image] * 3, [task for task, _ in items], Settings())
     assert scores == pytest.approx([verdict.p_yes for verdict in expected], abs=1e-5)

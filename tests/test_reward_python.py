@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 
 from endpoint_server import QUICK, Call, Endpoint, item, reward
+from janus_r1.chain import Task
 from janus_r1.errors import UserError
 from janus_r1.rewards.build import RewardRecipe, build_rewards
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.janus import JanusReward
 from janus_r1.rewards.python import PythonReward
-from janus_r1.rewards.score import Abstained, Scorable
+from janus_r1.rewards.score import Abstained, Item
 
 
-def scores(body: str, items: list[Scorable], folder, name: str = "score") -> list:
+def scores(body: str, items: list[Item], folder, name: str = "score") -> list:
     file = folder / "my_rewards.py"
     file.write_text(body)
     return build_rewards([RewardRecipe("python", path=f"{file}:{name}")]).score(items)
@@ -31,7 +32,7 @@ def score(prompts, images, wanted, **kwargs):
     assert kwargs["sources"] is None and images[0].mode == "RGB"
     return [float(image.getpixel((0, 0))[0] == w and "red" in p) for p, image, w in zip(prompts, images, wanted)]
 """
-    items = [Scorable("a red cat", item(7).image, columns={"wanted": value}) for value in (7, 8)]
+    items = [(Task("a red cat", columns={"wanted": value}), item(7)[1]) for value in (7, 8)]
     assert scores(body, items, tmp_path) == [1.0, 0.0]
 
 
@@ -64,7 +65,7 @@ def test_an_edit_is_scored_beside_its_source(tmp_path):
 def score(images, sources):
     return [float(s is not None and s.size == i.size) for i, s in zip(images, sources)]
 """
-    edit = Scorable("make it red", item(1).image, source=item(2).image)
+    edit = (Task("make it red", item(2)[1]), item(1)[1])
     assert scores(body, [edit, item()], tmp_path) == [1.0, 0.0]
 
 
@@ -191,7 +192,7 @@ def test_janus_reward_is_a_trl_reward_function(tiny):
     ours = JanusReward(tiny, batch_size=2)
     side = tiny.image_size
     pixels = [np.full((side, side, 3), value, np.uint8) for value in (0, 120, 250)]
-    plain = ours.score([Scorable("a red circle", p) for p in pixels])
+    plain = ours.score([(Task("a red circle"), p) for p in pixels])
     pictures = [Image.fromarray(p) for p in pixels]
     assert ours(prompts=["a red circle"] * 3, images=pictures) == plain
     conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a red circle"}]}]

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from endpoint_server import Endpoint, failing, grey, item, reward
-from janus_r1.rewards.score import Abstained, Scorable
+from janus_r1.chain import Task
+from janus_r1.rewards.score import Abstained
 
 DOGS = [
     {"id": 7, "question": "Is there a dog?", "depends_on": []},
@@ -96,7 +97,7 @@ def test_one_missing_answer_makes_no_score():
 
 
 def test_an_edit_is_two_questions_about_both_images():
-    edit = Scorable("make the circle blue", image=grey(9), source=grey(3))
+    edit = (Task("make the circle blue", grey(3)), grey(9))
     with Endpoint(answering("", carried=0.9, same=0.3)) as server:
         scores = reward(server, decompose_words=1).score([edit])
         scores += reward(server, edit_weights=(1.0, 0.0)).score([edit])

@@ -10,20 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from janus_r1.chain import Settings
+from by_hand import figures_of, first_minibatch, groups_of
+from janus_r1.chain import Settings, Task
+from janus_r1.data.tasks import prompt_stream
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.rewards.score import Abstained
 from janus_r1.train.checkpoint import newest_checkpoint
+from janus_r1.train.credit import Credit, Scored, Trajectory, image_tokens, text_tokens
 from janus_r1.train.loop import RunOptions
+from janus_r1.train.policy import Policy, rescored, rows_of
 from janus_r1.train.prepare import prepare
-from janus_r1.train.rl import trajectory
-from janus_r1.train.rl.credit import Credit, Scored
-from janus_r1.train.rl.policy import Policy, rescored
-from janus_r1.train.rl.prompts import PromptSource
-from janus_r1.train.rl.recipe import RlRecipe
-from janus_r1.train.rl.rollout import roll_out
-from janus_r1.train.rl.stage import RlStage, rl
+from janus_r1.train.rl import Parts, draw_rollout, rl, rollouts_alike
+from janus_r1.train.rl_recipe import RlRecipe
+from janus_r1.train.rollout import roll_out
 from killing import kill_after_first_checkpoint, run_code
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
@@ -32,7 +32,7 @@ SAMPLED = {"rounds": 3, "guidance": 2.0, "text_temperature": 1.0, "text_top_k": 
 
 def chains_of(tiny, **changes):
     """Enough of them that some are redrawn, though the random model changes with the world's language."""
-    return introspect(tiny, PROMPTS * 4, Settings(**(SAMPLED | changes)))
+    return introspect(tiny, [Task(p) for p in PROMPTS * 4], Settings(**(SAMPLED | changes)))
 
 
 # --------------------------------------------------------------------------------------- log-probs
@@ -54,7 +54,7 @@ def test_policy_recomputes_what_the_engine_reported(tiny, changes):
     """The gap that reinforcement learning lives on: below 1e-4 nats a token in float32."""
     chains = chains_of(tiny, **changes)
     assert max(len(c.rounds) for c in chains) > 1, "no redraft: the test would show little"
-    image, text = Policy(tiny, chains[0].settings, chunk=50)(trajectory.rows(tiny.layout, chains))
+    image, text = Policy(tiny, chains[0].settings, chunk=50)(rows_of(tiny.layout, chains))
     expected_image = torch.tensor([p for c in chains for r in c.rounds for p in r.logprobs])
     expected_text = torch.tensor([p for c in chains for r in c.rounds for p in r.verdict.logprobs])
     assert torch.allclose(image, expected_image, atol=1e-4)
@@ -63,7 +63,7 @@ def test_policy_recomputes_what_the_engine_reported(tiny, changes):
 
 def test_the_other_policies_by_their_formulas(tiny):
     chains = chains_of(tiny)
-    settings, rows = chains[0].settings, trajectory.rows(tiny.layout, chains)
+    settings, rows = chains[0].settings, rows_of(tiny.layout, chains)
     guided, tempered, conditional = (
         Policy(tiny, settings, name)(rows)[0] for name in ("guided", "tempered", "conditional")
     )
@@ -80,7 +80,7 @@ def test_rescored_chains_carry_the_policys_own_log_probs(tiny):
     chains = chains_of(tiny)
     policy = Policy(tiny, chains[0].settings, "conditional")
     renewed = rescored(policy, chains, at_once=2)
-    again = policy(trajectory.rows(tiny.layout, renewed))[0]
+    again = policy(rows_of(tiny.layout, renewed))[0]
     assert torch.allclose(again, torch.tensor([p for c in renewed for r in c.rounds for p in r.logprobs]), atol=1e-4)
     assert [c.rounds[0].ids for c in renewed] == [c.rounds[0].ids for c in chains]
 
@@ -90,15 +90,13 @@ def test_flat_arrays_follow_the_tokens(tiny):
     rounds = len(chain.rounds)
     credit = Credit(tuple(map(float, range(rounds))), (10.0,) * rounds, (20.0,) * rounds)
     scored = Scored((0.0,) * rounds, (0.0,) * rounds, (0.5,) * rounds, (0.0,) * rounds)
-    held = [trajectory.Trajectory(chain, scored, credit)]
-    image, text = trajectory.image_tokens(held, "direct"), trajectory.text_tokens(held, "direct")
+    held = [Trajectory(chain, scored, credit)]
+    image, text = image_tokens(held, "direct"), text_tokens(held, "direct")
     assert image.advantages.tolist() == [float(i) for i in range(rounds) for _ in range(tiny.image_tokens)]
     assert image.weights.sum().item() == pytest.approx(rounds)
     words = [i == 0 for r in chain.rounds for i in range(len(r.verdict.ids))]
     assert [a == 10.0 for a in text.advantages.tolist()] == words
-    everything = (
-        trajectory.image_tokens(held, "chain").weights.sum() + trajectory.text_tokens(held, "chain").weights.sum()
-    )
+    everything = image_tokens(held, "chain").weights.sum() + text_tokens(held, "chain").weights.sum()
     assert everything.item() == pytest.approx(1.0)
 
 
@@ -106,7 +104,7 @@ def test_gradients_reach_the_language_model_and_both_heads_but_not_the_encoders(
     prepare(tiny, train_vision=False, compile_model=False)
     chains = chains_of(tiny)
     policy = Policy(tiny, chains[0].settings)
-    image, text = policy(trajectory.rows(tiny.layout, chains))
+    image, text = policy(rows_of(tiny.layout, chains))
     (image.sum() + text.sum()).backward()
     reached = {name for name, p in tiny.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     for part in ("language_model.layers.0", "generation_head", "generation_aligner", "aligner.", "lm_head"):
@@ -135,17 +133,17 @@ ONE_ROUND = Settings(rounds=1, guidance=1.0, text_temperature=1.0, max_reason_to
 
 def test_a_chain_whose_reward_fails_leaves_its_group_and_is_counted(tiny):
     reward = Says([0.5, Abstained("HTTP 500: overloaded"), 0.25])
-    rollout = roll_out(tiny, ["a red circle", "a blue star"], 3, ONE_ROUND, reward)
+    rollout = roll_out(tiny, [Task("a red circle"), Task("a blue star")], 3, ONE_ROUND, reward)
     assert [g.rewards for g in rollout.groups] == [((0.5,), (0.25,)), ((0.5,), (0.25,))]
     assert rollout.abstained == {"HTTP 500": 2} and rollout.lost_groups == 0
-    alone = roll_out(tiny, ["a red circle"], 2, ONE_ROUND, Says([Abstained("HTTP 500"), 1.0]))
+    alone = roll_out(tiny, [Task("a red circle")], 2, ONE_ROUND, Says([Abstained("HTTP 500"), 1.0]))
     assert not alone.groups and alone.lost_groups == 1
 
 
 def test_rollouts_do_not_depend_on_how_they_are_batched(tiny):
     settings = Settings(**SAMPLED)
-    together = roll_out(tiny, PROMPTS, 2, settings, Says([0.5]))
-    apart = roll_out(tiny, PROMPTS, 2, settings, Says([0.5]), max_batch=2)
+    together = roll_out(tiny, [Task(p) for p in PROMPTS], 2, settings, Says([0.5]))
+    apart = roll_out(tiny, [Task(p) for p in PROMPTS], 2, settings, Says([0.5]), max_batch=2)
     for one, other in zip(together.groups, apart.groups, strict=True):
         assert [[r.ids for r in c.rounds] for c in one.chains] == [[r.ids for r in c.rounds] for c in other.chains]
 
@@ -157,19 +155,21 @@ def small(folder: Path, out: Path, **changes) -> RlRecipe:
 
 
 def test_a_run_without_rewards_stops_and_says_why(tiny_folder, tmp_path):
-    stage = RlStage(small(tiny_folder, tmp_path))
-    stage.rewards = Says([Abstained("HTTP 503: down")])
+    parts = Parts(small(tiny_folder, tmp_path))
+    parts.rewards = Says([Abstained("HTTP 503: down")])
     with pytest.raises(UserError, match="HTTP 503"):
-        stage.batches(0)
+        draw_rollout(parts, 0)
 
 
 def test_a_run_without_spread_stops_and_says_why(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("janus_r1.train.rl.stage.PATIENCE", 2)
-    stage = RlStage(small(tiny_folder, tmp_path))
-    stage.rewards = Says([0.25])
-    stage.batches(0)
+    monkeypatch.setattr("janus_r1.train.rl.PATIENCE", 2)
+    parts = Parts(small(tiny_folder, tmp_path))
+    parts.rewards = Says([0.25])
+    assert rollouts_alike(groups_of(parts), 0) == 1
     with pytest.raises(UserError, match=r"same reward \(0\.25\)"):
-        stage.batches(1)
+        rollouts_alike(groups_of(parts, 1), 1)
+    parts.rewards = Uneven()
+    assert rollouts_alike(groups_of(parts), 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_run_without_spread_stops_and_says_why(tiny_folder, tmp_path, monkeypa
 )
 def test_recipes_that_cannot_be_meant_are_refused(tiny_folder, tmp_path, changes, complaint):
     with pytest.raises(UserError, match=complaint):
-        RlStage(small(tiny_folder, tmp_path, **changes))
+        Parts(small(tiny_folder, tmp_path, **changes))
 
 
 # ---------------------------------------------------------------------------------------- learning
@@ -198,53 +198,53 @@ class Uneven:
     name = "uneven"
 
     def score(self, items):
-        return [int(item.image.astype(int).sum()) % 100 / 99 for item in items]
+        return [int(image.astype(int).sum()) % 100 / 99 for _, image in items]
 
 
 @pytest.mark.parametrize("credit", ["chain", "segment", "direct"])
 def test_a_small_step_makes_credited_tokens_likelier(tiny_folder, tmp_path, credit):
-    stage = RlStage(small(tiny_folder, tmp_path, credit=credit, group=6, micro_batch=100))
+    stage = Parts(small(tiny_folder, tmp_path, credit=credit, group=6, micro_batch=100))
     stage.rewards = Uneven()
-    (batch,) = stage.batches(0)
-    rows = trajectory.rows(stage.janus.layout, [t.chain for t in batch])
-    flats = trajectory.image_tokens(batch, credit), trajectory.text_tokens(batch, credit)
-    loss, _ = stage.loss(stage.module, batch, 0)
+    (batch,), loss_of = first_minibatch(stage)
+    rows = rows_of(stage.janus.layout, [t.chain for t in batch])
+    flats = image_tokens(batch, credit), text_tokens(batch, credit)
+    loss, _ = loss_of(stage.policy, batch)
     loss.backward()
     with torch.no_grad():
         for parameter in stage.janus.parameters():
             if parameter.grad is not None:
                 parameter -= 1e-6 * parameter.grad
-    for now, flat in zip(stage.module(rows), flats, strict=True):
+    for now, flat in zip(stage.policy(rows), flats, strict=True):
         assert (flat.weights * flat.advantages * (now - flat.old)).sum() > 0
 
 
 def test_reasons_are_paid_for_being_true(tiny_folder, tmp_path, monkeypatch):
     """Here those are true that end oddly: the random model rejects too little to tell by true ones."""
 
-    def odd(chain):
+    def odd(chain, world_name=""):
         return tuple(float(r.verdict.ids[-1] % 2) for r in chain.rounds)
 
-    monkeypatch.setattr("janus_r1.train.rl.stage.true_reasons", odd)
-    stage = RlStage(small(tiny_folder, tmp_path, group=8, micro_batch=100, draw_weight=0.0, reason_weight=1.0))
+    monkeypatch.setattr("janus_r1.train.rl.true_reasons", odd)
+    stage = Parts(small(tiny_folder, tmp_path, group=8, micro_batch=100, draw_weight=0.0, reason_weight=1.0))
     stage.rewards = Uneven()
-    (batch,) = stage.batches(0)
+    (batch,), _ = first_minibatch(stage)
     pairs = [(a, truth) for t in batch for a, truth in zip(t.credit.reason, odd(t.chain), strict=True)]
     assert {truth for _, truth in pairs} == {0.0, 1.0}
     assert all(a >= 0 if truth else a <= 0 for a, truth in pairs) and any(a for a, _ in pairs)
-    assert 0 < stage.figures["reasons_true"] < 1
+    assert 0 < figures_of(stage)["reasons_true"] < 1
 
 
 def test_a_batch_without_chains_joins_the_others_and_adds_nothing(tiny_folder, tmp_path):
     """What a process does whose rewards failed more often, where forward passes are collective."""
-    stage = RlStage(small(tiny_folder, tmp_path, kl=0.1, micro_batch=100))
+    stage = Parts(small(tiny_folder, tmp_path, kl=0.1, micro_batch=100))
     stage.rewards = Uneven()
-    (batch,) = stage.batches(0)
-    _, full = stage.loss(stage.module, batch, 0)
-    loss, figures = stage.loss(stage.module, [], 0)
+    (batch,), loss_of = first_minibatch(stage)
+    _, full = loss_of(stage.policy, batch)
+    loss, figures = loss_of(stage.policy, [])
     loss.backward()
     assert loss.item() == 0 and not any(figures.values())
-    assert figures.keys() == {name for name in full if name.endswith(("_image", "_text"))}
-    assert not any(p.grad.abs().sum() for p in stage.module.parameters() if p.grad is not None)
+    assert figures.keys() == full.keys()
+    assert not any(p.grad.abs().sum() for p in stage.policy.parameters() if p.grad is not None)
 
 
 OTHERWISE = {"minibatches": 2, "kl": 0.05, "policy": "conditional", "credit": "chain", "keep_candidates": True}
@@ -272,7 +272,7 @@ def kept(out: Path) -> dict[str, bytes]:
 
 
 def code(recipe: RlRecipe) -> str:
-    imports = "import sys\nfrom janus_r1.train.rl.recipe import *\nfrom janus_r1.train.rl.stage import rl\n"
+    imports = "import sys\nfrom janus_r1.train.rl_recipe import *\nfrom janus_r1.train.rl import rl\n"
     return f"{imports}rl({recipe!r}, resume='resume' in sys.argv)\n"
 
 
@@ -294,20 +294,25 @@ def test_rl_writes_a_model_and_what_to_read(tiny_folder, tmp_path):
 # ----------------------------------------------------------------------------------------- prompts
 
 
+def texts(tasks) -> list[str]:
+    return [task.prompt for task in tasks]
+
+
 def test_prompts_from_files(tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"prompt {i}"}) + "\n" for i in range(7)))
-    source = PromptSource(str(file), held_out=2)
-    assert source.held_out == ["prompt 0", "prompt 1"]
-    epoch = [p for step in range(5) for p in source.step(1, seed=3, step=step)]
+    stream = prompt_stream(str(file), held_out=2)
+    assert texts(stream.held_out) == ["prompt 0", "prompt 1"]
+    epoch = [p for step in range(5) for p in texts(stream.step(1, 3, step))]
     assert sorted(epoch) == [f"prompt {i}" for i in range(2, 7)]
-    assert source.step(5, 3, 0) == epoch
+    assert texts(stream.step(5, 3, 0)) == epoch
     file.write_text('{"text": "a"}\n')
     with pytest.raises(UserError, match="line 1"):
-        PromptSource(str(file), held_out=0)
+        prompt_stream(str(file), held_out=0)
 
 
 def test_world_prompts_of_steps_differ_and_are_not_those_evaluated_on():
-    source = PromptSource("shapes", held_out=50)
-    assert source.step(8, 0, 0) != source.step(8, 0, 1) and source.step(8, 0, 1) == source.step(8, 0, 1)
-    assert len(source.held_out) == 50
+    stream = prompt_stream("world", held_out=50)
+    first, second, again = (texts(stream.step(8, 0, step)) for step in (0, 1, 1))
+    assert first != second == again and len(stream.held_out) == 50
+    assert not set(texts(stream.held_out)) <= set(first)

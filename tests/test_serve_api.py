@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from janus_r1.api import JanusR1
+from janus_r1.chain import Task
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.endpoint import EndpointReward
-from janus_r1.rewards.score import Scorable
 from serve_house import PROMPT, data_uri, picture, pixels_of, png, serving
 
 
@@ -167,7 +167,7 @@ def test_a_verdict_with_log_probs(running, model):
 def test_our_own_reward_client_takes_it_for_a_judge(running, model):
     shown, source = picture(seed=3), picture(seed=4)
     reward = EndpointReward(Chat(f"{running.address}/v1", "tiny"))
-    drawn, edited = reward.score([Scorable(PROMPT, shown), Scorable("make it red", shown, source=source)])
+    drawn, edited = reward.score([(Task(PROMPT), shown), (Task("make it red", source), shown)])
     assert drawn == pytest.approx(model.judge([shown], PROMPT)[0].p_yes, abs=1e-4)
     assert 0 < edited < 1 and edited != pytest.approx(drawn, abs=1e-6)
 

@@ -8,10 +8,12 @@ import random
 import pytest
 import torch
 
+from by_hand import figures_of
 from janus_r1.errors import UserError
-from janus_r1.train.rl.stability import StabilityRecipe, Watch, trend
-from janus_r1.train.rl.stage import RlStage
-from test_rl import Uneven, small
+from janus_r1.train.checkpoint import Trained
+from janus_r1.train.rl import Parts
+from janus_r1.train.stability import Guard, StabilityRecipe, Watch, trend
+from test_rl import small
 
 
 def acts(rewards, kls=None, **changes) -> list[tuple[int, str]]:
@@ -81,16 +83,17 @@ def test_a_collapsing_run_returns_to_weights_whose_rollouts_were_good(tiny_folde
     """Weights after two updates are proven by the rollouts 3 and 4; until then there is only the start."""
     recipe = small(tiny_folder, tmp_path, kl=0.1, rounds=1, group=4)
     recipe.stability = StabilityRecipe(enabled=True, window=2, acts=1)
-    stage = RlStage(recipe)
-    stage.rewards = Collapses(good=good_rollouts * 8)
-    start = {k: v.clone() for k, v in stage.module.state_dict().items()}
+    parts, guard = guarded(recipe, tmp_path)
+    parts.rewards = Collapses(good=good_rollouts * 8)
+    start = parts.janus.core.lm_head.weight.detach().clone()
     for step in range(good_rollouts + 1):
-        stage.batches(step)
+        guard.keep_beginning(step)
+        reward = figures_of(parts, step)["reward_draw"]
         with torch.no_grad():
-            stage.janus.core.lm_head.weight += 1.0
-        stage.after_step(step)
-    assert stage.lr_scale == 0.5
-    moved = stage.janus.core.lm_head.weight - start["janus.core.lm_head.weight"]
+            parts.janus.core.lm_head.weight += 1.0
+        guard.after_rollout(step, reward, 0.0)
+    assert guard.lr_scale == 0.5
+    moved = parts.janus.core.lm_head.weight - start
     assert moved.mean().item() == pytest.approx(proven)
     assert not (tmp_path / "unproven").exists()
     record = json.loads((tmp_path / "acts.jsonl").read_text())
@@ -100,12 +103,14 @@ def test_a_collapsing_run_returns_to_weights_whose_rollouts_were_good(tiny_folde
 def test_a_run_that_keeps_collapsing_stops(tiny_folder, tmp_path):
     recipe = small(tiny_folder, tmp_path, kl=0.1, rounds=1, group=4)
     recipe.stability = StabilityRecipe(enabled=True, window=1, kl_limit=1e-9, acts=1)
-    stage = RlStage(recipe)
-    stage.rewards = Uneven()
-    stage.batches(0)
-    stage.after_step(0)
-    stage.kl = 1.0
-    stage.after_step(1)
-    stage.kl = 1.0
+    _, guard = guarded(recipe, tmp_path)
+    guard.keep_beginning(0)
+    guard.after_rollout(0, 0.5, kl=0.0)
+    guard.after_rollout(1, 0.5, kl=1.0)
     with pytest.raises(UserError, match="broke down 2 times"):
-        stage.after_step(2)
+        guard.after_rollout(2, 0.5, kl=1.0)
+
+
+def guarded(recipe, out) -> tuple[Parts, Guard]:
+    parts = Parts(recipe)
+    return parts, Guard(recipe.stability, Trained(parts.policy, parts.optimizers, True), parts.reference, out)

@@ -15,7 +15,7 @@ import pytest
 
 from janus_r1.cli import parse
 from janus_r1.recipe import load_recipe
-from janus_r1.train.rl.recipe import RlRecipe, check
+from janus_r1.train.rl_recipe import RlRecipe, check
 from janus_r1.train.sft import SftRecipe
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def test_rejection_learns_from_the_default_runs_candidates(root, monkeypatch):
     monkeypatch.chdir(root)
     study(root, "ablations")
     *rejections, plain = [r for call in calls(root, "train") if isinstance(r := recipe_of(call), SftRecipe)]
-    assert plain.mix == [1, 0, 0] and plain.run.steps == load_recipe(SftRecipe, "shapes/sft").run.steps
+    assert plain.shares == {"draw": 1.0} and plain.run.steps == load_recipe(SftRecipe, "shapes/sft").run.steps
     assert [r.candidates for r in rejections] == [[f"runs/tiny/ablations/default-{s}/candidates"] for s in (0, 1)]
     assert all(r.run.steps == 7 for r in rejections)
     kept = [r.run.out for call in calls(root, "train") if getattr(r := recipe_of(call), "keep_candidates", False)]

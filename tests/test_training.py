@@ -15,18 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from janus_r1.data.build import BuildRecipe, build
+from janus_r1.data.candidate_rows import CandidateRows
 from janus_r1.data.candidates import Candidate, CandidateSet, write_part
-from janus_r1.data.examples import Examples
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Seen, row_length
 from janus_r1.train.checkpoint import newest_checkpoint
-from janus_r1.train.ema import Ema
-from janus_r1.train.loop import RunOptions
-from janus_r1.train.muon import Muon, orthogonalise
+from janus_r1.train.loop import RunOptions, lr_share
 from janus_r1.train.objective import NextToken
+from janus_r1.train.optim import Ema, Muon, orthogonalise
 from janus_r1.train.prepare import freeze, prepare
-from janus_r1.train.schedule import lr_share
-from janus_r1.train.sft import SftRecipe, SftStage
+from janus_r1.train.sft import Parts, SftRecipe, micro_batches, rows_loss, step_rows
 from janus_r1.worlds.shapes.scene import render
 from janus_r1.worlds.shapes.training.pretrain import PretrainRecipe, pretrain
 from janus_r1.worlds.shapes.training.vq import VqRecipe, VqStage, crowded, patch_groups, patch_spread, train_vq
@@ -242,18 +240,18 @@ def test_micro_batches_of_finetuning_add_up_to_the_whole(parts, tmp_path):
             model=parts["base"],
             candidates=parts["candidates"],
             rows=8,
-            mix=[0.5, 0.25, 0.25],
+            shares={"draw": 0.5, "judge": 0.25, "redraw": 0.25},
             micro_batch=micro_batch,
             word_weight=None,
         )
-        stage = SftStage(recipe)
-        of_step = stage.batches(0)
+        made = Parts(recipe)
+        of_step = micro_batches(step_rows(made, 0), micro_batch)
         assert len(of_step) == batches
         for kind in (0, 1):  # alike in length: what is padded is computed, too
             lengths = [row_length(row) for batch in of_step for row in batch[kind]]
             assert batches == 1 or lengths == sorted(lengths)
-        loss = sum(stage.loss(stage.module, batch, 0)[0] for batch in of_step)
-        found.append(gradients(stage.module, loss))
+        loss = sum(rows_loss(made.module, b, parts=len(of_step), text_weight=1.0)[0] for b in of_step)
+        found.append(gradients(made.module, loss))
     for name in found[0]:
         if "generation_head" in name:  # image losses are means over equally many tokens; verdicts differ in length
             assert torch.allclose(found[0][name], found[1][name], atol=1e-5), name
@@ -278,7 +276,7 @@ def test_examples_keep_the_thresholds(tmp_path, tiny):
     scored = [candidate(p, score) for p in range(4) for score in (1.0, 0.75, 0.6, 0.49, 0.1)]
     images = np.stack([np.full((64, 64, 3), i, np.uint8) for i in range(len(scored))])
     write_part(tmp_path / "part_00000", scored, images)
-    examples = Examples(CandidateSet(tmp_path), tiny.layout, 0.5)
+    examples = CandidateRows(CandidateSet(tmp_path), tiny.layout, 0.5)
     chosen = {c.p_yes for c in scored if c.p_yes >= 0.8}, {0.75, 1.0}, {0.49, 0.1}
     pools = examples.drawn
     for pool, expected in zip((pools.good, pools.yes, pools.no), chosen, strict=True):
@@ -293,7 +291,7 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
     write_part(tmp_path / "own" / "part_00000", scored, images)
     write_part(tmp_path / "others" / "part_00000", [candidate(5, 1.0), candidate(5, 0.1)], images[:2] + 100)
     own, others = CandidateSet(tmp_path / "own"), CandidateSet(tmp_path / "others")
-    examples = Examples(others, tiny.layout, 0.5, [own])
+    examples = CandidateRows(others, tiny.layout, 0.5, [own])
     rng, judged = random.Random(0), {True: [], False: []}
     for positive, seen in judged.items():
         for _ in range(400):
@@ -307,7 +305,7 @@ def test_own_drafts_are_judged_as_often_wrong_as_they_come(tmp_path, tiny):
         "".join(json.dumps(asdict(replace(c, source="rendering"))) + "\n" for c in scored)
     )
     with pytest.raises(UserError, match="no right or no wrong draft"):
-        Examples(others, tiny.layout, 0.5, [CandidateSet(tmp_path / "own")])
+        CandidateRows(others, tiny.layout, 0.5, [CandidateSet(tmp_path / "own")])
 
 
 def test_drafts_of_several_models_are_judged_as_often_and_drawn_together(tmp_path, tiny):
@@ -319,7 +317,7 @@ def test_drafts_of_several_models_are_judged_as_often_and_drawn_together(tmp_pat
     sets = [CandidateSet(tmp_path / name) for name in ("own", "others")]
     both = CandidateSet(tmp_path / "others", tmp_path / "own", tmp_path / "more")
     assert len(both) == 9 and [int(both.image(i)[0, 0, 0]) for i in range(9)] == [6, 7, 0, 1, 2, 3, 4, 5, 8]
-    examples, rng = Examples(both, tiny.layout, 0.5, sets), random.Random(0)
+    examples, rng = CandidateRows(both, tiny.layout, 0.5, sets), random.Random(0)
     seen = [next(s for s in examples.judge(rng, 0, False) if isinstance(s, Seen)) for _ in range(300)]
     assert 110 < sum(int(s.pixels[0, 0, 0]) == 7 for s in seen) < 190  # every second, though one of six
     assert sorted(map(len, examples.drawn.good.values())) == [1, 2], "a prompt is the same in all folders"
@@ -336,7 +334,7 @@ def test_half_written_candidates_are_refused(tmp_path):
 def test_candidates_without_wrong_images_are_refused(tmp_path, tiny):
     write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(UserError, match="nothing to redraw"):
-        Examples(CandidateSet(tmp_path), tiny.layout, None)
+        CandidateRows(CandidateSet(tmp_path), tiny.layout, None)
 
 
 def test_candidates_of_chosen_families(parts, tmp_path):

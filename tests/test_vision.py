@@ -42,7 +42,7 @@ def test_the_encoder_alone_is_trained_towards_the_words(tiny_folder, tmp_path):
     before = {k: v.clone() for k, v in stage.janus.state_dict().items()}
     losses = []
     for _ in range(12):
-        loss, figures = stage.loss(stage.module, stage.batches(0)[0], 0)
+        loss, figures = stage.loss(stage.module, stage.batches(0)[0])
         loss.backward()
         losses.append(loss.item())
         for optimizer in stage.optimizers:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from janus_r1 import introspect as algorithm
-from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Task, Verdict, check_pixels
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.layout import clean
@@ -69,7 +69,7 @@ class JanusR1:
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
         if samples < 1:
             raise UserError("samples must be at least 1")
-        rows = [prompt for prompt in listed for _ in range(samples)]
+        rows = [task for task in map(Task, listed) for _ in range(samples)]
         return algorithm.introspect(
             self.model, rows, Settings(**settings), max_batch=max_batch, on_progress=on_progress
         )
@@ -92,23 +92,23 @@ class JanusR1:
         belong to rows, so that an edit of an edit draws its own. The temperature is ``EDIT_TEMPERATURE`` unless
         ``settings`` say otherwise.
         """
-        pairs = _paired(images, instructions)
+        tasks = _paired(images, instructions)
         if samples < 1:
             raise UserError("samples must be at least 1")
-        fitted = [square(_checked(image), self.model.image_size) for image, _ in pairs for _ in range(samples)]
         return algorithm.introspect(
             self.model,
-            [instruction for _, instruction in pairs for _ in range(samples)],
+            [task for task in tasks for _ in range(samples)],
             Settings(**{"temperature": EDIT_TEMPERATURE} | settings),
             max_batch=max_batch,
             on_progress=on_progress,
             first_row=first_row,
-            sources=self.model.sources(fitted),
         )
 
     def reconstruct(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the image tokenizer keeps of images (uint8 [H, W, 3]), which are fitted into the model's size."""
-        fitted = [square(_checked(image), self.model.image_size) for image in images]
+        for image in images:
+            check_pixels(image)
+        fitted = [square(image, self.model.image_size) for image in images]
         ids = [source.ids for source in self.model.sources(fitted)]
         return list(self.model.decode_image(torch.tensor(ids, device=self.model.device)))
 
@@ -123,12 +123,12 @@ class JanusR1:
         for image in images:
             if image.shape != (side, side, 3):
                 raise UserError(f"the model sees images of {side}x{side}x3, not {image.shape}: resize them first")
-        return algorithm.judge(self.model, list(images), listed, Settings(**settings), max_batch=max_batch)
+        return algorithm.judge(
+            self.model, images, [Task(text) for text in listed], Settings(**settings), max_batch=max_batch
+        )
 
 
-def _paired(
-    images: np.ndarray | Sequence[np.ndarray], instructions: str | Sequence[str]
-) -> list[tuple[np.ndarray, str]]:
+def _paired(images: np.ndarray | Sequence[np.ndarray], instructions: str | Sequence[str]) -> list[Task]:
     """One image an instruction; a single one of either serves all of the other."""
     pictures = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
     texts = [instructions] if isinstance(instructions, str) else list(instructions)
@@ -137,10 +137,5 @@ def _paired(
         raise UserError(f"{len(pictures)} images but {len(texts)} instructions: give one of either, or as many of both")
     for text in texts:
         clean(text, "instruction", "change")
-    return list(zip(pictures * (count // len(pictures)), texts * (count // len(texts)), strict=True))
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(f"images are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: convert them first")
-    return image
+    sources, prompts = pictures * (count // len(pictures)), texts * (count // len(texts))
+    return [Task(prompt, source) for prompt, source in zip(prompts, sources, strict=True)]

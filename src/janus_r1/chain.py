@@ -1,12 +1,13 @@
-"""The one record that sampling writes and SFT, RL, evaluation and serving read.
+"""What is asked, and the one record that sampling writes and SFT, RL, evaluation and serving read.
 
-A :class:`Chain` is a prompt, its rounds (a draft and the verdict on it), which round is final, and
-the settings and seed that reproduce it; for an edit also the source image. On disk it is a folder:
+A :class:`Task` is a prompt, and for an edit the source image. A :class:`Chain` is a task, its rounds (a draft and the
+verdict on it), which round is final, and the settings and seed that reproduce it. On disk it is a folder:
 ``chain.json``, a PNG a round, and ``source.png``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,16 +25,6 @@ from janus_r1.reading import field, read_json_object
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
 SOURCE = "source.png"
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is asked of a model: an image that fulfils the prompt, or an edit of a source."""
-
-    prompt: str
-    """For an edit: the instruction."""
-    source: np.ndarray | None = None
-    """Of an edit: the image before it, uint8 [H, W, 3] of any size."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +60,32 @@ class Settings(Checked):
     def among(cls, values: Mapping[str, Any]) -> Settings:
         """From command-line options, a recipe or a file: what they say of other things is passed over."""
         return cls(**{known.name: values[known.name] for known in fields(cls) if known.name in values})
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is asked: a prompt, and for an edit the source image. One type from the command line to the loss.
+
+    Raises:
+        UserError: for a source that is no image.
+    """
+
+    prompt: str
+    """For an edit: the instruction."""
+    source: np.ndarray | None = None
+    """uint8 [H, W, 3] of any size; None for a picture to draw."""
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+    """What else the task's row says, for rewards that want it."""
+
+    def __post_init__(self) -> None:
+        if self.source is not None:
+            check_pixels(self.source)
+
+
+def check_pixels(image: np.ndarray) -> None:
+    """Raises UserError unless ``image`` is uint8 [H, W, 3]."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise UserError(f"images are uint8 [H, W, 3], not {image.dtype} {list(image.shape)}: convert them first")
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,7 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The image that an instruction edits, at the model's size."""
+    """A task's source image as the model takes it, at its own size."""
 
     ids: tuple[int, ...]
     """Its VQ ids, as the drawing stream holds it."""
@@ -135,6 +152,11 @@ class Chain:
     """Position in its batch of prompts x samples; with ``settings.seed`` it fixes the random numbers."""
     source: Source | None = None
     """Of an edit."""
+
+    @property
+    def task(self) -> Task:
+        """What was asked; the source at the model's size."""
+        return Task(self.prompt, self.source.pixels if self.source else None)
 
     def final_within(self, limit: int) -> int:
         """The final round had there been at most ``limit``: earlier rounds do not depend on later ones."""

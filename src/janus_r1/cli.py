@@ -55,7 +55,7 @@ COMMANDS: dict[str, At] = {
     "train vision": At(f"{SHAPES}.vision:teach_vision"),
     "train pretrain": At(f"{SHAPES}.pretrain:pretrain"),
     "train sft": At("janus_r1.train.sft:sft"),
-    "train rl": At("janus_r1.train.rl.stage:rl"),
+    "train rl": At("janus_r1.train.rl:rl"),
     "data build": At("janus_r1.data.build:build"),
     "data splits": At("janus_r1.commands.data:splits"),
     "data overlap": At(f"{BENCHMARKS}:overlap"),

@@ -1,8 +1,8 @@
-"""Draw, judge, redraw: the paper's algorithm over a batch of prompts.
+"""Draw, judge, redraw: the paper's algorithm over a batch of tasks.
 
 Every row draws; the model looks at its own drawing and says Yes or No and why; rows that said Yes
 leave, the others go on with all of that in their context, for at most ``settings.rounds`` drafts.
-With a source image the prompt is an instruction, and the drafts are edits of it.
+A task with a source image is an edit: its prompt is an instruction, and the drafts are edits of the source.
 """
 
 from __future__ import annotations
@@ -12,31 +12,29 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
+from janus_r1.chain import Chain, Round, Settings, Source, Task, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
+from janus_r1.images import square
 from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
 
 
 def introspect(
     model: Janus,
-    prompts: list[str],
+    tasks: Sequence[Task],
     settings: Settings,
     *,
     max_batch: int = 64,
     on_progress: Callable[[int], None] | None = None,
     first_row: int = 0,
-    sources: Sequence[Source | None] | None = None,
 ) -> list[Chain]:
-    """One chain per prompt, in order. A row's random numbers follow from the seed and its index.
-
-    ``sources`` has one entry a prompt: the image that it edits, or ``None`` for a prompt to draw.
+    """One chain per task, in order. A row's random numbers follow from the seed and its index.
 
     Raises:
         UserError: for an empty prompt; nothing has been drawn then.
     """
-    sources = sources or [None] * len(prompts)
+    prompts, sources = [task.prompt for task in tasks], encoded_sources(model, tasks)
     openings = [model.layout.opening(*pair) for pair in zip(prompts, sources, strict=True)]
     decoder = Decoder(model)
     chains: list[Chain] = []
@@ -51,24 +49,30 @@ def introspect(
 
 def judge(
     model: Janus,
-    images: list[np.ndarray],
-    prompts: list[str],
+    images: Sequence[np.ndarray],
+    tasks: Sequence[Task],
     settings: Settings,
     *,
     max_batch: int = 64,
-    sources: Sequence[Source | None] | None = None,
 ) -> list[Verdict]:
-    """Verdicts on given images (uint8 [H, W, 3] of the model's size), as the chain would judge them."""
-    sources = sources or [None] * len(prompts)
-    seeing = [model.layout.opening(*pair).seeing for pair in zip(prompts, sources, strict=True)]
+    """Verdicts on images (uint8 [H, W, 3], fitted to the model's size), one a task, as the chain would judge them."""
+    sources = encoded_sources(model, tasks)
+    seeing = [model.layout.opening(task.prompt, s).seeing for task, s in zip(tasks, sources, strict=True)]
     decoder = Decoder(model)
     verdicts: list[Verdict] = []
     for start in range(0, len(images), max_batch):
-        shown = images[start : start + max_batch]
+        shown = [square(image, model.image_size) for image in images[start : start + max_batch]]
         stream = decoder.open(seeing[start : start + max_batch])
         decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
         verdicts += _say_verdicts(decoder, stream, settings, list(range(start, start + len(shown))), round_index=0)
     return verdicts
+
+
+def encoded_sources(model: Janus, tasks: Sequence[Task]) -> list[Source | None]:
+    """The sources of ``tasks`` as the model takes them, fitted to its size, with their ids; None for one to draw."""
+    images = [square(task.source, model.image_size) for task in tasks if task.source is not None]
+    encoded = iter(model.sources(images))
+    return [None if task.source is None else next(encoded) for task in tasks]
 
 
 def first_drafts(

@@ -17,7 +17,7 @@ from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
 from janus_r1.commands.model import JUDGE, Batch, ModelOptions, load_model, memory_errors, plan_batch, warn_of_cut
 from janus_r1.commands.output import INDEX, check_texts, index, new_folder, save, show, slug
 from janus_r1.commands.terminal import answers_only, print_json, progress, warn
-from janus_r1.data.prompt_file import read_prompts
+from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, one_line, require
 from janus_r1.fields import AtLeast0, Range
 from janus_r1.images import check_image, load_image, read_image

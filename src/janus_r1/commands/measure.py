@@ -57,7 +57,7 @@ def answer(result: Result, out: Path | None, json: bool, show: Callable[[Result,
 def about(using: ModelOptions) -> dict[str, Any]:
     """What a record says of the machine and of the model's training."""
     from janus_r1.environment import environment
-    from janus_r1.train.history import training
+    from janus_r1.train.checkpoint import training
 
     return {"environment": environment(), "training": training(using.model)}
 

@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.data.prompt_file import read_prompts
 from janus_r1.data.store import Store
+from janus_r1.data.task_files import read_prompts
 
 COLUMNS = ["prompt", "score", "reason", "source", "licence", "sha256", "width", "height", "repair_of"]
 RIGHT = 0.5  # from this score on an image counts as a Yes

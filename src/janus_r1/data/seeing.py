@@ -1,23 +1,19 @@
-"""Rows about rendered pictures: questions, checklists, and verdicts on whether a picture is what a prompt asks for.
+"""Rows about a world's pictures: questions, checklists, and verdicts on whether a picture is what a prompt asks for.
 
-The seeing side is pretrained on them, and may rehearse them later: every row sees a fresh scene.
+The seeing side is pretrained on them, and may rehearse them later: every row sees a fresh picture.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.fields import Checked, Share
 from janus_r1.layout import Layout, Row, Seen
-from janus_r1.worlds.shapes.prompts import Prompt, near_miss, train_prompts
-from janus_r1.worlds.shapes.questions import ask, checklist
-from janus_r1.worlds.shapes.scene import Scene, render, sample_scene
-from janus_r1.worlds.shapes.verifier import verify_scene
+from janus_r1.worlds.base import DEFAULT, Checklist, Question, Sight, world
 
 WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No
-CHECKED = 7  # items a checklist
 VERDICT_WEIGHT = 10.0  # tokens that a verdict counts for beside descriptions of about 20
 
 
@@ -36,35 +32,25 @@ class SeeingRecipe(Checked):
     """Share of question rows that ask for a description, which names every object."""
 
 
-class Seeing:
-    """Everything random comes from the generator passed in."""
+class SeeingRows:
+    """Makes the share ``see``; everything random comes from the generator passed in."""
 
-    def __init__(self, layout: Layout, recipe: SeeingRecipe) -> None:
-        self.layout, self.recipe = layout, recipe
+    def __init__(self, layout: Layout, recipe: SeeingRecipe, world_name: str = DEFAULT) -> None:
+        self.layout, self.recipe, self.world_name = layout, recipe, world_name
+
+    def begin(self, wanted: Wanted) -> Begun:
+        return Begun(Rows([], [], self.rows(wanted.count("see"), wanted.rng)))
+
+    def finish(self, made: None, wanted: Wanted) -> Rows:
+        return Rows([], [], [])
 
     def rows(self, count: int, rng: random.Random) -> list[Row]:
-        prompts = list(itertools.islice(train_prompts(rng), count))
-        scenes = [sample_scene(prompt.description, rng) for prompt in prompts]
-        return [self._row(prompt, scene, rng) for prompt, scene in zip(prompts, scenes, strict=True)]
+        return [self._row(sight) for sight in world(self.world_name).sights(count, rng, **asdict(self.recipe))]
 
-    def _row(self, prompt: Prompt, scene: Scene, rng: random.Random) -> Row:
-        recipe, kind = self.recipe, rng.random()
-        if kind < recipe.judge:
-            return self._judged(prompt, rng)
-        if kind < recipe.judge + recipe.checklist:
-            return self.layout.checklist(render(scene), "Which are there?", checklist(scene, CHECKED, rng))
-        question, answer = ask(scene, prompt, rng, recipe.describe)
-        return self.layout.question(render(scene), question, answer)
-
-    def _judged(self, prompt: Prompt, rng: random.Random) -> Row:
-        """Half the pictures are made to be right."""
-        easy = self.recipe.easy
-        if rng.random() < easy:
-            prompt = next(p for p in train_prompts(rng) if p.family in ("single_object", "colors"))
-        wanted = prompt.description
-        if rng.random() < 0.5:
-            other = next(p for p in train_prompts(rng) if p.family == prompt.family)
-            wanted = other.description if rng.random() < easy else near_miss(prompt, rng)
-        scene = sample_scene(wanted, rng)
-        seen, verdict = Seen(render(scene), self.layout.image_tokens), verify_scene(scene, prompt.description).verdict
-        return self.layout.judge(prompt.text, [], seen, verdict, WORD_WEIGHT, VERDICT_WEIGHT)
+    def _row(self, sight: Sight) -> Row:
+        if isinstance(sight, Question):
+            return self.layout.question(sight.image, sight.question, sight.answer)
+        if isinstance(sight, Checklist):
+            return self.layout.checklist(sight.image, sight.question, list(sight.items))
+        seen = Seen(sight.image, self.layout.image_tokens)
+        return self.layout.judge(sight.prompt, [], seen, sight.verdict, WORD_WEIGHT, VERDICT_WEIGHT)

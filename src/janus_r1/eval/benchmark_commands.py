@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
-from janus_r1.chain import Chain, Settings
+from janus_r1.chain import Chain, Settings, Task
 from janus_r1.errors import UserError, require
 from janus_r1.eval.benchmark import Benchmark, DrawOptions, Sampler
 from janus_r1.eval.benchmark import draw as draw_items
@@ -331,7 +331,7 @@ def sampler(model: str, device: str, dtype: str, batch: int) -> Sampler:
     loaded = load(model, dtype, device)
 
     def sample(prompts: list[str], settings: Settings, first_row: int) -> list[Chain]:
-        return introspect(loaded, prompts, settings, max_batch=batch, first_row=first_row)
+        return introspect(loaded, [Task(prompt) for prompt in prompts], settings, max_batch=batch, first_row=first_row)
 
     return sample
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from janus_r1.data.prompt_file import read_prompts
+from janus_r1.data.task_files import read_prompts
 from janus_r1.eval.benchmark import Benchmark
 
 EXAMPLES = 5

@@ -17,6 +17,7 @@ from janus_r1.rewards.ensemble import Ensemble, OnAbstain
 from janus_r1.rewards.python import PythonReward, load_function
 from janus_r1.rewards.score import Reward
 from janus_r1.rewards.world import WorldReward
+from janus_r1.worlds.base import DEFAULT
 
 
 @dataclass
@@ -32,6 +33,8 @@ class RewardRecipe(Checked):
     """In logs and counts; the kind by default, numbered where it occurs twice."""
     model: str | None = None
     """endpoint: the name the server knows; local_vlm: a folder or Hub id; janus: also an embedded model."""
+    world: str = DEFAULT
+    """world: shapes, a Python file with a world of your own, or module:name."""
     path: str | None = None
     """python: ``my_rewards.py:score``, or ``package.module:score`` where it is installed; it is run."""
     url: str | None = None
@@ -91,7 +94,7 @@ OF_REQUESTS = {
     "cache",
 }
 KNOWN = {
-    "world": {"binary", "joint", *OF_EDITS},
+    "world": {"world", "binary", "joint", *OF_EDITS},
     "endpoint": {"model", "url", "api_key_env", "decompose_words", "min_mass", "top_logprobs", *OF_EDITS, *OF_REQUESTS},
     "local_vlm": {"model", "min_mass", "batch_size", "dtype", *OF_EDITS},
     "janus": {"model", "batch_size", "dtype"},
@@ -141,7 +144,7 @@ def _names(recipes: Sequence[RewardRecipe]) -> list[str]:
 
 
 def _world(recipe: RewardRecipe, name: str, device: str) -> Reward:
-    return WorldReward(recipe.binary, name, (recipe.follow_weight, recipe.preserve_weight), recipe.joint)
+    return WorldReward(recipe.binary, name, (recipe.follow_weight, recipe.preserve_weight), recipe.joint, recipe.world)
 
 
 def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:

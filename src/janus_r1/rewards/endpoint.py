@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from janus_r1.chain import Task
 from janus_r1.rewards import cache as caching
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.questions import SPLIT, Plan, combine, decomposition, edit, whole
-from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score, checked
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, checked, shown
 from janus_r1.rewards.yes_no import MIN_MASS, NO_LOGPROBS, p_yes, said
 
 K = TypeVar("K", bound=Hashable)
@@ -62,10 +63,10 @@ class EndpointReward:
         self.fallbacks: Counter[str] = Counter()
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix=name)  # one for all calls: the bound holds
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
+    def score(self, items: Sequence[Item]) -> list[Score]:
         deadline = time.monotonic() + self.batch_s
-        plans = self._plans(items, deadline)
-        seen = [caching.key(*(part for i in item.images for part in (str(i.shape), i.tobytes()))) for item in items]
+        plans = self._plans([task for task, _ in items], deadline)
+        seen = [caching.key(*(part for i in shown(item) for part in (str(i.shape), i.tobytes()))) for item in items]
         jobs = {
             (question.text, digest): partial(self._answer, question.text, item, digest, deadline)
             for item, plan, digest in zip(items, plans, seen, strict=True)
@@ -88,7 +89,7 @@ class EndpointReward:
 
     # ------------------------------------------------------------------------------ one question
 
-    def _answer(self, question: str, item: Scorable, digest: str, deadline: float) -> Score:
+    def _answer(self, question: str, item: Item, digest: str, deadline: float) -> Score:
         key = caching.key("p_yes", self.chat.url, self.chat.model, question, digest, *self._manner())
         known = self.cache.get(key)
         if isinstance(known, float) and not isinstance(checked(known), Abstained):
@@ -98,9 +99,9 @@ class EndpointReward:
             self.cache.put(key, score)
         return score
 
-    def _ask(self, question: str, item: Scorable, deadline: float) -> Score:
+    def _ask(self, question: str, item: Item, deadline: float) -> Score:
         content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": data_url(image)}} for image in item.images
+            {"type": "image_url", "image_url": {"url": data_url(image)}} for image in shown(item)
         ]
         content.append({"type": "text", "text": question})
         body = {
@@ -129,20 +130,20 @@ class EndpointReward:
 
     # ----------------------------------------------------------------------------- what is asked
 
-    def _plans(self, items: Sequence[Scorable], deadline: float) -> list[Plan | Abstained]:
-        long = {item.prompt for item in items if self._is_long(item)}
+    def _plans(self, tasks: Sequence[Task], deadline: float) -> list[Plan | Abstained]:
+        long = {task.prompt for task in tasks if self._is_long(task)}
         split = self._side_by_side({prompt: partial(self._split, prompt, deadline) for prompt in long})
         plans: list[Plan | Abstained] = []
-        for item in items:
-            if item.source is not None:
-                plans.append(edit(item, self.edit_weights))
+        for task in tasks:
+            if task.source is not None:
+                plans.append(edit(task, self.edit_weights))
             else:
-                plan = split.get(item.prompt, ())
-                plans.append(plan if plan else whole(item))
+                plan = split.get(task.prompt, ())
+                plans.append(plan if plan else whole(task))
         return plans
 
-    def _is_long(self, item: Scorable) -> bool:
-        return item.source is None and 0 < self.decompose_words <= len(item.prompt.split())
+    def _is_long(self, task: Task) -> bool:
+        return task.source is None and 0 < self.decompose_words <= len(task.prompt.split())
 
     def _split(self, prompt: str, deadline: float) -> Plan | Abstained:
         """The atomic questions of a prompt; none of them where the model's reply is of no use.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from janus_r1.errors import UserError
-from janus_r1.rewards.score import Abstained, Reward, Scorable, Score, checked
+from janus_r1.rewards.score import Abstained, Item, Reward, Score, checked
 
 OnAbstain = Literal["drop", "renormalise"]
 
@@ -41,10 +41,10 @@ class Ensemble:
         if on_abstain not in ("drop", "renormalise"):
             raise UserError(f"on_abstain must be drop or renormalise, not {on_abstain!r}")
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
+    def score(self, items: Sequence[Item]) -> list[Score]:
         return self.merge(self.by_member(items))
 
-    def by_member(self, items: Sequence[Scorable]) -> dict[str, list[Score]]:
+    def by_member(self, items: Sequence[Item]) -> dict[str, list[Score]]:
         """Every member's scores, checked, with their abstentions counted; for logs, and for :meth:`merge`."""
         columns: dict[str, list[Score]] = {}
         for reward, _ in self.members:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from janus_r1.chain import Settings
+from janus_r1.chain import Settings, Task
 from janus_r1.errors import UserError
-from janus_r1.images import square, to_pixels
+from janus_r1.images import to_pixels
 from janus_r1.introspect import judge
 from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
-from janus_r1.rewards.score import Abstained, Scorable, Score, checked
+from janus_r1.rewards.score import Abstained, Item, Score, checked
 
 WORD_ONLY = Settings(max_reason_tokens=1)  # p_yes is read at the first token; a reason would only cost
 
@@ -66,13 +66,13 @@ class JanusReward:
         if not len(prompts) == len(drawn) == len(before):
             raise UserError(f"{len(prompts)} prompts, {len(drawn)} images and {len(before)} sources: give as many")
         items = [
-            Scorable(_text(prompt), to_pixels(_only(image)), None if source is None else to_pixels(source))
+            (Task(_text(prompt), None if source is None else to_pixels(source)), to_pixels(_only(image)))
             for prompt, image, source in zip(prompts, drawn, before, strict=True)
         ]
         return [None if isinstance(score, Abstained) else score for score in self.score(items)]
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
-        refusals = [_refusal(item) for item in items]
+    def score(self, items: Sequence[Item]) -> list[Score]:
+        refusals = [_refusal(task) for task, _ in items]
         scores: list[Score] = [refusal or Abstained("not judged") for refusal in refusals]
         fit = [index for index, refusal in enumerate(refusals) if refusal is None]
         for start in range(0, len(fit), self.batch_size):
@@ -81,12 +81,9 @@ class JanusReward:
                 scores[index] = score
         return scores
 
-    def _judge(self, items: list[Scorable]) -> list[Score]:
-        size = self.model.image_size
-        images = [square(item.image, size) for item in items]
-        edited = iter(self.model.sources([square(item.source, size) for item in items if item.source is not None]))
-        sources = [None if item.source is None else next(edited) for item in items]
-        verdicts = judge(self.model, images, [item.prompt for item in items], WORD_ONLY, sources=sources)
+    def _judge(self, items: list[Item]) -> list[Score]:
+        tasks, images = zip(*items, strict=True)
+        verdicts = judge(self.model, images, tasks, WORD_ONLY)
         return [checked(verdict.p_yes) for verdict in verdicts]
 
 
@@ -108,9 +105,9 @@ def _only(image: Any) -> Any:
     return image[0] if isinstance(image, list | tuple) and len(image) == 1 else image
 
 
-def _refusal(item: Scorable) -> Abstained | None:
+def _refusal(task: Task) -> Abstained | None:
     try:
-        clean(item.prompt)
+        clean(task.prompt)
     except UserError as error:
         return Abstained(f"not a prompt: {error}")
     return None

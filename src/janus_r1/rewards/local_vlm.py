@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from janus_r1.chain import Task
 from janus_r1.errors import UserError, first_line
 from janus_r1.rewards.questions import Plan, combine, edit, whole
-from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, shown
 from janus_r1.rewards.yes_no import MIN_MASS, share_of_yes, spelling
 
 SPELLS_A_TOKEN = Abstained("not a prompt: it spells a special token of the judge")
@@ -66,8 +67,8 @@ class LocalVlmReward:
             raise UserError(f"cannot use the judge {folder}: it has no image processor or no chat template")
         return cls(model.to(device), processor, **options)
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
-        plans = [self._plan(item) for item in items]
+    def score(self, items: Sequence[Item]) -> list[Score]:
+        plans = [self._plan(task) for task, _ in items]
         asked = [(item, question.text) for item, plan in zip(items, plans, strict=True) for question in plan]
         answers: list[Score] = []
         for start in range(0, len(asked), self.batch_size):
@@ -75,14 +76,14 @@ class LocalVlmReward:
         left = iter(answers)
         return [combine(plan, [next(left) for _ in plan]) if plan else SPELLS_A_TOKEN for plan in plans]
 
-    def _plan(self, item: Scorable) -> Plan:
+    def _plan(self, task: Task) -> Plan:
         """Nothing is asked about a prompt that spells a token such as <image>: it would derange its batch."""
-        if any(token in item.prompt for token in self.processor.tokenizer.all_special_tokens):
+        if any(token in task.prompt for token in self.processor.tokenizer.all_special_tokens):
             return ()
-        return whole(item) if item.source is None else edit(item, self.edit_weights)
+        return whole(task) if task.source is None else edit(task, self.edit_weights)
 
     @torch.inference_mode()
-    def _answer(self, asked: list[tuple[Scorable, str]]) -> list[Score]:
+    def _answer(self, asked: list[tuple[Item, str]]) -> list[Score]:
         """P(yes) of a batch of questions, each about the images of its item."""
         inputs = self.processor.apply_chat_template(
             [[_message(item, question)] for item, question in asked],
@@ -103,6 +104,6 @@ def p_yes(logits_BV: torch.Tensor, yes: list[int], no: list[int], min_mass: floa
     return [share_of_yes(*pair, min_mass) for pair in pairs]
 
 
-def _message(item: Scorable, question: str) -> dict[str, Any]:
-    pictures = [{"type": "image", "image": Image.fromarray(pixels)} for pixels in item.images]
+def _message(item: Item, question: str) -> dict[str, Any]:
+    pictures = [{"type": "image", "image": Image.fromarray(pixels)} for pixels in shown(item)]
     return {"role": "user", "content": [*pictures, {"type": "text", "text": question}]}

@@ -27,7 +27,7 @@ from typing import Any
 from PIL import Image
 
 from janus_r1.errors import UserError, first_line
-from janus_r1.rewards.score import Abstained, Scorable, Score, checked
+from janus_r1.rewards.score import Abstained, Item, Score, checked
 
 Function = Callable[..., Any]
 
@@ -91,7 +91,7 @@ class PythonReward:
         self.function, self.name = function, name
         self._accepted = _accepted(function)
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
+    def score(self, items: Sequence[Item]) -> list[Score]:
         if not items:
             return []
         arguments = self._arguments(items)
@@ -105,13 +105,14 @@ class PythonReward:
             return [Abstained(f"{type(error).__name__}: {first_line(error)}")] * len(items)
         return self._scores(answer, len(items))
 
-    def _arguments(self, items: Sequence[Scorable]) -> dict[str, Any]:
-        images = [Image.fromarray(item.image) for item in items]
-        edits = any(item.source is not None for item in items)
-        sources = [None if item.source is None else Image.fromarray(item.source) for item in items]
-        columns = {name for item in items for name in item.columns}
-        arguments: dict[str, Any] = {name: [item.columns.get(name) for item in items] for name in columns}
-        arguments |= {"prompts": [item.prompt for item in items], "images": images, "completions": images}
+    def _arguments(self, items: Sequence[Item]) -> dict[str, Any]:
+        tasks = [task for task, _ in items]
+        images = [Image.fromarray(image) for _, image in items]
+        edits = any(task.source is not None for task in tasks)
+        sources = [None if task.source is None else Image.fromarray(task.source) for task in tasks]
+        columns = {name for task in tasks for name in task.columns}
+        arguments: dict[str, Any] = {name: [task.columns.get(name) for task in tasks] for name in columns}
+        arguments |= {"prompts": [task.prompt for task in tasks], "images": images, "completions": images}
         arguments["sources"] = sources if edits else None
         if self._accepted is None:
             return arguments

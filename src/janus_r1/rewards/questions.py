@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score, checked
+from janus_r1.chain import Task
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Score, checked
 
 MAX_QUESTIONS = 32
 MAX_LENGTH = 400  # characters of one question
@@ -47,17 +48,17 @@ class Question:
 Plan = tuple[Question, ...]
 
 
-def whole(item: Scorable) -> Plan:
+def whole(task: Task) -> Plan:
     """One question about the whole prompt."""
-    return (Question(MATCH.format(prompt=item.prompt)),)
+    return (Question(MATCH.format(prompt=task.prompt)),)
 
 
-def edit(item: Scorable, weights: EditWeights = EDIT_WEIGHTS) -> Plan:
+def edit(task: Task, weights: EditWeights = EDIT_WEIGHTS) -> Plan:
     """Was the instruction followed, and was the rest left alone?"""
     follow, preserve = weights
     return (
-        Question(FOLLOW.format(prompt=item.prompt), follow),
-        Question(PRESERVE.format(prompt=item.prompt), preserve),
+        Question(FOLLOW.format(prompt=task.prompt), follow),
+        Question(PRESERVE.format(prompt=task.prompt), preserve),
     )
 
 

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from janus_r1.chain import Task, check_pixels
 
-@dataclass(frozen=True, eq=False)
-class Scorable:
-    """An image and the text it should fulfil.
+Item = tuple[Task, np.ndarray]
+"""A task and an image that should fulfil it, uint8 [H, W, 3]."""
+
+
+def shown(item: Item) -> tuple[np.ndarray, ...]:
+    """What a judge must look at: the source first, where there is one.
 
     Raises:
-        ValueError: for pixels of another type or shape.
+        UserError: for pixels of another type or shape.
     """
-
-    prompt: str
-    """For an edit: the instruction."""
-    image: np.ndarray
-    """uint8 [H, W, 3]."""
-    source: np.ndarray | None = None
-    """For an edit: the image before it, uint8 [H, W, 3]."""
-    columns: Mapping[str, Any] = field(default_factory=dict)
-    """What else the task's row says, for rewards that want it."""
-
-    def __post_init__(self) -> None:
-        for pixels in self.images:
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
-                raise ValueError(f"images are uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
-
-    @property
-    def images(self) -> tuple[np.ndarray, ...]:
-        """What a judge must look at: the source first, where there is one."""
-        return (self.image,) if self.source is None else (self.source, self.image)
+    task, image = item
+    check_pixels(image)
+    return (image,) if task.source is None else (task.source, image)
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ class Reward(Protocol):
 
     name: str
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]: ...
+    def score(self, items: Sequence[Item]) -> list[Score]: ...
 
 
 def checked(value: float) -> Score:

@@ -1,28 +1,23 @@
-"""The exact verifier of the world ``shapes`` as a reward: free, never wrong about what it can read."""
+"""A world's own check as a reward: free, and never wrong about what it can read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Scorable, Score
-from janus_r1.worlds.base import FAIL_CEILING, Check
-from janus_r1.worlds.shapes.edits import CannotEdit
-from janus_r1.worlds.shapes.language import parse, parse_instruction
-from janus_r1.worlds.shapes.scene import IMAGE_SIZE
-from janus_r1.worlds.shapes.verifier import verify
-from janus_r1.worlds.shapes.verify_edit import verify_edit
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, shown
+from janus_r1.worlds.base import DEFAULT, FAIL_CEILING, CannotCheck, Check, world
 
 
 class WorldReward:
-    """1 when every fact of the prompt holds, else 0.49 x the share of facts that hold; ``binary``: else 0.
+    """1 when every claim of the task holds, else 0.49 x the share of claims that hold; ``binary``: else 0.
 
     Edits have two such scores, for following the instruction and for preserving the rest; theirs is the mean
     weighted by ``edit_weights`` (paper: 0.5 and 1; official code: 1 and 0.25). It is 1 only when both hold, but by the
     paper's weights a result that merely copies its source earns 0.67 to 0.79. With ``joint`` such a mean is worth
     0.49 of itself unless both hold, as for pictures.
 
-    Abstains on text outside the world's language, on images of another size, and on edits that do not fit
-    their source.
+    Abstains on what the world called ``world_name`` cannot check: texts outside its language, images of another size,
+    edits that do not fit their source.
     """
 
     def __init__(
@@ -31,14 +26,16 @@ class WorldReward:
         name: str = "world",
         edit_weights: EditWeights = EDIT_WEIGHTS,
         joint: bool = False,
+        world_name: str = DEFAULT,
     ) -> None:
         self.binary, self.name, self.edit_weights, self.joint = binary, name, edit_weights, joint
+        self.world_name = world_name
 
-    def score(self, items: Sequence[Scorable]) -> list[Score]:
+    def score(self, items: Sequence[Item]) -> list[Score]:
         return [self._score(item) for item in items]
 
-    def _score(self, item: Scorable) -> Score:
-        found = examine(item)
+    def _score(self, item: Item) -> Score:
+        found = examine(item, self.world_name)
         if isinstance(found, Abstained):
             return found
         if found.preserving is None:
@@ -51,20 +48,10 @@ class WorldReward:
         return float(found.correct) if self.binary else found.score
 
 
-def examine(item: Scorable) -> Check | Abstained:
-    """What the verifier finds in a picture or an edit, or why it cannot say."""
-    for pixels in item.images:
-        if pixels.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
-            return Abstained(f"the world's images are {IMAGE_SIZE}x{IMAGE_SIZE}: not {pixels.shape[:2]}")
-    if item.source is None:
-        description = parse(item.prompt)
-        return _foreign(item) if description is None else verify(item.image, description)
-    edits = parse_instruction(item.prompt)
+def examine(item: Item, world_name: str = DEFAULT) -> Check | Abstained:
+    """What a world finds in an image or an edit, or why it cannot say."""
+    shown(item)
     try:
-        return _foreign(item) if edits is None else verify_edit(item.source, item.image, edits)
-    except CannotEdit as error:
-        return Abstained(f"the edit does not fit its source: {error}")
-
-
-def _foreign(item: Scorable) -> Abstained:
-    return Abstained(f"not in the world's language: {item.prompt[:80]!r}")
+        return world(world_name).check(*item)
+    except CannotCheck as error:
+        return Abstained(str(error))

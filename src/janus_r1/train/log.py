@@ -1,4 +1,4 @@
-"""What a training run leaves to read: metrics.jsonl, TensorBoard, and a bar or lines with an ETA."""
+"""What a training run leaves to read: metrics.jsonl, trackers, and a bar or lines with an ETA."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+from janus_r1.errors import UserError, first_line
 from janus_r1.files import write_text
 from janus_r1.progress import reporter
 
 
 class RunLog:
-    """One row a step in metrics.jsonl; every ``every`` steps also TensorBoard and the terminal.
+    """One row a step in metrics.jsonl; every ``every`` steps also the trackers and the terminal.
 
     On a terminal a live table (the last step beside the mean of the last 20) above a bar with the time
     left; elsewhere a line every ``every`` steps. ``headline`` names the figures that are shown there,
@@ -27,6 +30,7 @@ class RunLog:
         steps: int,
         every: int,
         seconds: float,
+        trackers: Sequence[str] = (),
         headline: Sequence[str] = (),
         main: bool = True,
     ) -> None:
@@ -40,7 +44,7 @@ class RunLog:
         else:
             self.path.unlink(missing_ok=True)  # rows of a run that never reached a checkpoint
         self.file = self.path.open("a", encoding="utf-8")
-        self.writer = _tensorboard(out / "tensorboard", start)
+        self.trackers = [tracker for name in trackers if (tracker := _tracker(name, out, start))]
         self.headline = headline
         self.reporter = reporter(out.name, start, steps, every=every)
 
@@ -58,14 +62,15 @@ class RunLog:
         self.reporter.update(step + 1, shown)
         if (step + 1) % self.every and step + 1 != self.steps:
             return
-        if self.writer:
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, step)
+        for tracker in self.trackers:
+            tracker.log(row, step=step)
 
     def picture(self, step: int, pixels: Any | None) -> None:
-        """A sheet of chains, uint8 [H, W, 3], for TensorBoard."""
-        if pixels is not None and self.writer:
-            self.writer.add_image("chains", pixels, step, dataformats="HWC")
+        """A sheet of chains, uint8 [H, W, 3], for the trackers that take pictures."""
+        for tracker in self.trackers:
+            if pixels is not None and hasattr(tracker, "log_images"):
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"chains": pixels[None]}, step=step, **layout)
 
     def flush(self) -> None:
         """Before a checkpoint: no step of it may miss its row."""
@@ -76,8 +81,8 @@ class RunLog:
         if not self.main:
             return
         self.file.close()
-        if self.writer:
-            self.writer.close()
+        for tracker in self.trackers:
+            tracker.finish()
         self.reporter.stop()
 
 
@@ -93,9 +98,27 @@ def forget_after(path: Path, start: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _tensorboard(folder: Path, start: int) -> Any | None:
+def _tracker(name: str, out: Path, start: int) -> Any | None:
+    """One of accelerate's trackers, under the run's name; None for TensorBoard where it is not installed.
+
+    Raises:
+        UserError: for a name that is none, or a tracker whose package is missing or will not start.
+    """
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the extra "track" is not installed
-        return None
-    return SummaryWriter(str(folder), purge_step=start or None)
+        kind = LOGGER_TYPE_TO_CLASS.get(name)
+    except TypeError:
+        kind = None
+    if kind is None:
+        raise UserError(f"run.trackers: no tracker {name!r}: choose from {', '.join(LOGGER_TYPE_TO_CLASS)}, or []")
+    try:
+        options: dict[str, Any] = {"logging_dir": out, "purge_step": start or None} if name == "tensorboard" else {}
+        tracker = kind("tensorboard" if name == "tensorboard" else out.name, **options)
+        if hasattr(tracker, "start"):  # since accelerate 1.11 apart from the constructor
+            tracker.start()
+    except ImportError:
+        if name == "tensorboard":  # the default: the extra "track" need not be installed
+            return None
+        raise UserError(f"run.trackers: {name} is not installed: pip install {name}") from None
+    except Exception as error:  # no network, no login: whatever the tracker's own library raises
+        raise UserError(f"run.trackers: {name} does not start: {first_line(error)}") from None
+    return tracker

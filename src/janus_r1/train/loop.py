@@ -1,78 +1,51 @@
-"""The training loop of every stage: steps, log, checkpoints, resume.
+"""A training run, whatever is trained: steps, log, checkpoints, resume, signals.
 
-A stage is a :class:`Stage`: it makes the batch of a step from the step's number alone, turns it
-into a loss, and owns its optimizers. All randomness of a step is seeded by (seed, step), so a
-checkpoint holds no generator state and a resumed run equals an uninterrupted one bit for bit.
+A stage writes its own loop over :meth:`Run.steps` and calls :meth:`Run.update` and :meth:`Run.end_step` in it. All
+randomness of a step is seeded by (seed, step), so a checkpoint holds no generator state and a resumed run equals an
+uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from janus_r1.environment import environment
-from janus_r1.errors import UserError, require
+from janus_r1.errors import UserError
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
-from janus_r1.files import write_json
+from janus_r1.files import locked, write_json
 from janus_r1.reading import read_json
 from janus_r1.train import processes
-from janus_r1.train.checkpoint import load_ema, load_optimizers, load_weights, newest_checkpoint, save_checkpoint
-from janus_r1.train.ema import Ema
+from janus_r1.train.checkpoint import (
+    Trained,
+    load_optimizers,
+    load_weights,
+    newest_checkpoint,
+    read_state,
+    save_checkpoint,
+)
 from janus_r1.train.log import RunLog
-from janus_r1.train.processes import this_process
-from janus_r1.train.schedule import lr_share
+from janus_r1.train.optim import Ema
 from janus_r1.train.state import whole
 
 Figure = float | torch.Tensor  # a scalar tensor waits for no device until the step is over
+Loss = Callable[[nn.Module, Any], tuple[torch.Tensor, Mapping[str, Figure]]]
+"""Of the module and a batch: the scalar to minimise, and figures to log; both are sums over the batches of a step."""
 
-
-class Stage:
-    """What a training stage provides to the loop."""
-
-    module: Any
-    """The nn.Module whose weights and buffers are checkpointed."""
-    reloads_frozen: bool = False
-    """Whether parameters without gradients stay as the recipe's model has them: checkpoints then leave them out."""
-    optimizers: Sequence[torch.optim.Optimizer]
-    lr_scale: float = 1.0
-    """Factor on the scheduled learning rate."""
-    ema: Ema | None = None
-    """The average of its weights, where the recipe wants one; the loop's."""
-    headline: Sequence[str] = ()
-    """Figures worth a place on the terminal; all of them when empty."""
-
-    def batches(self, step: int) -> Sequence[Any]:
-        """The batches of a step, whose gradients add up; they follow from recipe, weights and ``step``."""
-        raise NotImplementedError
-
-    def loss(self, module: nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, Mapping[str, Figure]]:
-        """The scalar to minimise, and figures to log; both are sums over the batches of a step."""
-        raise NotImplementedError
-
-    def after_step(self, step: int) -> dict[str, float]:
-        """Called after the optimizers, without gradients (codebook upkeep, evaluation); may add figures."""
-        return {}
-
-    def preview(self, step: int) -> np.ndarray | None:
-        """A picture for the log, uint8 [H, W, 3]; asked of all processes."""
-        return None
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside weights and optimizers; JSON."""
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state` again."""
+MAY_CHANGE = {"lr", "weight_decay", "clip", "kl", "micro_batch", "max_batch", "eval_every", "compile", "recompute"}
+"""Keys of a recipe that may differ when its run is resumed, beside those under ``run``."""
 
 
 @dataclass
@@ -104,6 +77,8 @@ class RunOptions(Checked):
     0: the last weights. A float32 copy of what is trained."""
     precision: Literal["bf16", "no"] = "bf16"
     """bf16 (autocast over float32 master weights) or no (float32)."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where figures go beside metrics.jsonl: tensorboard, wandb, trackio, or any other that accelerate knows."""
     log_every: Positive = 20
     save_every: Count = 200
     """Steps between checkpoints; 0: one at the end."""
@@ -119,135 +94,279 @@ class RunOptions(Checked):
         return self.seed * 1_000_003 + step
 
 
-def run(stage: Stage, recipe: Any, options: RunOptions, resume: bool) -> Path:
-    """Train ``stage`` to ``options.steps``; returns the run's folder. With ``ema`` its module then has the average.
+@contextmanager
+def running(
+    recipe: Any,
+    module: Any,
+    optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    resume: bool = False,
+    reloads_frozen: bool = False,
+    headline: Sequence[str] = (),
+    every: int = 1,
+) -> Iterator[Run]:
+    """The run of ``recipe``, whose folder this process holds meanwhile. At its end the module has the average, if any.
+
+    ``module`` is the nn.Module that is trained, ``headline`` names the figures worth a place on the terminal (all when
+    empty), and a checkpoint can be taken up after every ``every`` steps only.
+
+    SIGTERM and Ctrl-C save a checkpoint and end the process.
 
     Raises:
-        UserError: if the folder already holds a run and ``resume`` is false, if its recipe differs,
-            or if the loss stops being a number.
+        UserError: if another process holds the folder, if it already holds a run and ``resume`` is false, if the
+            recipe differs from that of the run, or if its checkpoint is damaged.
     """
-    require(0 <= options.ema < 1, "run.ema must be at least 0 and below 1 (0 keeps no average)")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    out = Path(options.out)
-    accelerator = processes.accelerator(options.precision)
-    with accelerator.main_process_first():  # which writes the recipe before the others read it
-        start = _begin(out, stage, recipe, resume or not accelerator.is_main_process)
-    module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
-    peaks = [[group["lr"] for group in o.param_groups] for o in stage.optimizers]
-    seconds = 0.0
-    if options.ema:
-        stage.ema = Ema(stage.module, options.ema)
-    if checkpoint := newest_checkpoint(out):
-        load_optimizers(checkpoint, stage)
-        load_ema(checkpoint, stage)
-        seconds = float(read_json(checkpoint / "state.json")["seconds"])
-    main = accelerator.is_main_process
-    log = RunLog(out, start, options.steps, options.log_every, seconds, stage.headline, main)
-    for step in range(start, options.steps):
-        torch.manual_seed(options.seed_of(step))
-        _set_lr(stage.optimizers, peaks, lr_share(step, options) * stage.lr_scale)
-        figures = _backward(stage, accelerator, module, step)
-        norm = float(whole(accelerator.clip_grad_norm_(module.parameters(), options.grad_clip)))
-        _stop_if_broken(figures["loss"], norm, step, out)
-        for optimizer in optimizers:
+    out = Path(recipe.run.out)
+    main = processes.this_process().is_main_process
+    with locked(out) if main else nullcontext():
+        run = Run(recipe, Trained(module, optimizers, reloads_frozen), resume, headline, every)
+        with _signals(run.on_signal):
+            try:
+                yield run
+            except Stopped as stopped:
+                run.save_and_say(stopped)
+                raise SystemExit(128 + stopped.number) from None
+            finally:
+                run.log.close()
+        if run.trained.ema:
+            run.trained.ema.put()
+
+
+class Stopped(BaseException):
+    """A signal came, and everything that was learnt can be saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Run:
+    """A run in progress: its options, what it trains, its log, and how many steps are ``done``."""
+
+    def __init__(
+        self, recipe: Any, trained: Trained, resume: bool = False, headline: Sequence[str] = (), every: int = 1
+    ) -> None:
+        options: RunOptions = recipe.run
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.options, self.trained, self.every, self.out = options, trained, every, Path(options.out)
+        self.lr_scale = 1.0
+        """Factor on the scheduled learning rate."""
+        self.accelerator = processes.accelerator(options.precision)
+        with self.accelerator.main_process_first():  # which writes the recipe before the others read it
+            begun = _begin(self.out, trained, recipe, resume or not self.accelerator.is_main_process)
+        self.done, self.stage_state = int(begun["step"]), begun.get("stage", {})
+        prepared = self.accelerator.prepare(trained.module, *trained.optimizers)
+        self.module, self.optimizers = prepared[0], prepared[1:]
+        self.peaks = [[group["lr"] for group in o.param_groups] for o in trained.optimizers]
+        trained.ema = Ema(trained.module, options.ema) if options.ema else None
+        if checkpoint := newest_checkpoint(self.out):
+            load_optimizers(checkpoint, trained)
+        main = self.accelerator.is_main_process
+        self.log = RunLog(
+            self.out, self.done, options.steps, options.log_every, begun["seconds"], options.trackers, headline, main
+        )
+        self._updating, self._signal = False, 0
+
+    def steps(self) -> Iterator[int]:
+        """The steps that are left; everything random in one follows from its number."""
+        while self.done < self.options.steps:
+            torch.manual_seed(self.options.seed_of(self.done))
+            yield self.done
+
+    def update(
+        self, batches: Sequence[Any], loss: Loss, figures: Mapping[str, Figure] | None = None
+    ) -> dict[str, float]:
+        """One step of the optimizers, by the gradients of all ``batches`` together.
+
+        Returns loss, gradient norm, the sums of what ``loss`` watches, and ``figures``: means over processes.
+
+        Raises:
+            UserError: where the loss or its gradient is no number; the weights are then as they were.
+        """
+        share = lr_share(self.done, self.options) * self.lr_scale
+        for optimizer, peaks in zip(self.trained.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
+        sums = self._backward(batches, loss)
+        means = self._mean_over_processes(_numbers({**sums, **(figures or {})}))
+        norm = float(whole(self.accelerator.clip_grad_norm_(self.module.parameters(), self.options.grad_clip)))
+        self._stop_if_broken(means["loss"], norm)
+        self._updating = True  # until end_step: the weights are of a step that the log does not know yet
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if stage.ema:
-            stage.ema.update()
-        log.step(step, {"loss": figures["loss"], "grad_norm": norm, **figures, **stage.after_step(step)})
-        _keep(stage, step + 1, options, log, accelerator)
-    log.close()
-    if stage.ema:
-        stage.ema.put()
-    return out
+        if self.trained.ema:
+            self.trained.ema.update()
+        return {"loss": means.pop("loss"), "grad_norm": norm, **means}
+
+    def end_step(
+        self,
+        figures: dict[str, float],
+        preview: Callable[[], np.ndarray] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Log the step; a picture and a checkpoint where they are due, and at the end.
+
+        ``preview`` makes a picture for the log, uint8 [H, W, 3], in all processes; ``state`` is what a checkpoint must
+        hold beside weights and optimizers, as JSON.
+        """
+        options, main = self.options, self.accelerator.is_main_process
+        self.log.step(self.done, figures)
+        self.done, self.stage_state, self._updating = self.done + 1, state or {}, False
+        if preview and self._due(options.preview_every):
+            picture = preview()
+            if main:
+                self.log.picture(self.done - 1, picture)
+        if self._due(options.save_every):
+            self.save()
+        signalled = processes.most(self._signal)
+        if signalled and self.done % self.every == 0 and self.done < options.steps:
+            raise Stopped(signalled)
+
+    def save(self) -> None:
+        """Collective. Raises UserError where a weight is no number; the checkpoint before stays."""
+        self.log.flush()
+        state = {"step": self.done, "seconds": self.log.seconds, "stage": self.stage_state}
+        save_checkpoint(self.out, self.trained, state)
+        self.accelerator.wait_for_everyone()
+
+    # --------------------------------------------------------------------------------- signals
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Stop at once where that loses nothing, else after the step; a second signal does not wait."""
+        between = not self._updating and self.done % self.every == 0 and self.accelerator.num_processes == 1
+        if between:
+            raise Stopped(number)
+        if self._signal:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def save_and_say(self, stopped: Stopped) -> None:
+        checkpoint = newest_checkpoint(self.out)
+        if self.done and (checkpoint is None or read_json(checkpoint / "state.json")["step"] != self.done):
+            self.save()
+        if self.accelerator.is_main_process:
+            name = signal.Signals(stopped.number).name
+            where = f"go on from step {self.done} with --resume" if self.done else "before its first step"
+            print(f"janus-r1: stopped by {name}: {where}", file=sys.stderr, flush=True)
+
+    # ---------------------------------------------------------------------------- inside a step
+
+    def _backward(self, batches: Sequence[Any], loss: Loss) -> dict[str, Figure]:
+        """Gradients of all batches; returns summed figures.
+
+        Processes exchange gradients once a step, but under FSDP2 after every batch: it would keep them whole until
+        then.
+        """
+        sums: dict[str, Any] = {"loss": 0.0}
+        for index, batch in enumerate(batches):
+            last = index + 1 == len(batches)
+            self.accelerator.sync_gradients = last  # where DeepSpeed makes its step
+            together = last or self.accelerator.is_fsdp2
+            with nullcontext() if together else self.accelerator.no_sync(self.module):
+                value, parts = loss(self.module, batch)
+                self.accelerator.backward(value)
+            for name, part in {"loss": value, **parts}.items():
+                number = part.detach().double() if isinstance(part, torch.Tensor) else part
+                sums[name] = sums.get(name, 0.0) + number
+        return sums
+
+    def _mean_over_processes(self, figures: dict[str, float]) -> dict[str, float]:
+        if self.accelerator.num_processes == 1:
+            return figures
+        values = torch.tensor(list(figures.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(figures, self.accelerator.reduce(values, "mean").tolist(), strict=True))
+
+    def _stop_if_broken(self, loss: float, norm: float) -> None:
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise UserError(
+                f"step {self.done}: the loss or its gradient is not a number; the last checkpoint in {self.out} is "
+                "whole: go on from it with --resume and a lower --lr"
+            )
+
+    def _due(self, every: int) -> bool:
+        return self.done == self.options.steps or (every > 0 and self.done % every == 0)
 
 
-def _keep(stage: Stage, done: int, options: RunOptions, log: RunLog, accelerator: Accelerator) -> None:
-    """A picture and a checkpoint where they are due, and at the end."""
-
-    def due(every: int) -> bool:
-        return done == options.steps or (every > 0 and done % every == 0)
-
-    if due(options.preview_every):
-        picture = stage.preview(done - 1)
-        if accelerator.is_main_process:
-            log.picture(done - 1, picture)
-    if due(options.save_every):
-        log.flush()
-        save_checkpoint(Path(options.out), stage, done, log.seconds)
-        accelerator.wait_for_everyone()
-
-
-def share(items: Sequence[Any]) -> Sequence[Any]:
-    """This process's part of a step's rows."""
-    state = this_process()
-    return items[state.process_index :: state.num_processes]
-
-
-def _backward(stage: Stage, accelerator: Accelerator, module: nn.Module, step: int) -> dict[str, float]:
-    """Gradients of all batches of a step; returns the summed figures.
-
-    Processes exchange gradients once a step, but under FSDP2 after every batch: it would keep them whole until then.
-    """
-    sums: dict[str, Any] = {"loss": 0.0}
-    batches = stage.batches(step)
-    for index, batch in enumerate(batches):
-        last = index + 1 == len(batches)
-        accelerator.sync_gradients = last  # where DeepSpeed makes its step
-        with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(module):
-            loss, parts = stage.loss(module, batch, step)
-            accelerator.backward(loss)
-        for name, value in {"loss": loss, **parts}.items():
-            sums[name] = sums.get(name, 0.0) + (value.detach().double() if isinstance(value, torch.Tensor) else value)
-    return _mean_over_processes(_numbers(sums), accelerator)
-
-
-def _numbers(sums: dict[str, Any]) -> dict[str, float]:
+def _numbers(sums: Mapping[str, Figure]) -> dict[str, float]:
     """Figures of which some are still on the device, which is waited for once."""
     held = {name: value for name, value in sums.items() if isinstance(value, torch.Tensor)}
     numbers = torch.stack(list(held.values())).tolist() if held else []
-    return sums | dict(zip(held, numbers, strict=True))
+    return {**sums, **dict(zip(held, numbers, strict=True))}  # type: ignore[dict-item]
 
 
-def _mean_over_processes(figures: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    if accelerator.num_processes == 1:
-        return figures
-    values = torch.tensor(list(figures.values()), dtype=torch.float64, device=accelerator.device)
-    return dict(zip(figures, accelerator.reduce(values, "mean").tolist(), strict=True))
+@contextmanager
+def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C go to ``handler`` meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
-def _set_lr(optimizers: Sequence[torch.optim.Optimizer], peaks: list[list[float]], share: float) -> None:
-    for optimizer, values in zip(optimizers, peaks, strict=True):
-        for group, peak in zip(optimizer.param_groups, values, strict=True):
-            group["lr"] = peak * share
+# ------------------------------------------------------------------------------- beginning a run
 
 
-def _stop_if_broken(loss: float, norm: float, step: int, out: Path) -> None:
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        raise UserError(
-            f"step {step}: the loss or its gradient is not a number; lower the learning rate and "
-            f"--resume from the last checkpoint in {out}"
-        )
-
-
-def _begin(out: Path, stage: Stage, recipe: Any, resume: bool) -> int:
-    """Prepare the run's folder; returns the step to start from, weights already loaded."""
+def _begin(out: Path, trained: Trained, recipe: Any, resume: bool) -> dict[str, Any]:
+    """Prepare the run's folder; returns the state to start from, weights already loaded."""
     resolved = json.loads(json.dumps(asdict(recipe)))
     checkpoint = newest_checkpoint(out)
     if checkpoint is None:
         write_json(out / "recipe.json", resolved)
         write_json(out / "environment.json", environment() | processes.spread())
-        return 0
+        return {"step": 0, "seconds": 0.0}
     if not resume:
         raise UserError(f"{out} already holds a run: pass --resume to continue it, or another --run.out")
     before = read_json(out / "recipe.json")
     changed = [key for key in resolved if key != "run" and before.get(key) != resolved[key]]
-    if changed:
-        raise UserError(f"cannot resume {out}: the recipe changed in {', '.join(changed)}")
-    load_weights(checkpoint, stage)
-    state = read_json(checkpoint / "state.json")
-    stage.restore(state.get("stage", {}))
-    if this_process().is_main_process:
+    if forbidden := [key for key in changed if key not in MAY_CHANGE]:
+        raise UserError(f"cannot resume {out}: the recipe changed in {', '.join(forbidden)}")
+    state = read_state(checkpoint)
+    load_weights(checkpoint, trained)
+    if processes.this_process().is_main_process:
         write_json(out / f"environment_{checkpoint.name}.json", environment() | processes.spread())
-    return int(state["step"])
+        _record_changes(out, int(state["step"]), before, resolved)
+    return state
+
+
+def _record_changes(out: Path, step: int, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """A line in changes.jsonl for what the resumed run does in another way; recipe.json says how it goes on."""
+    changed = {key: [before.get(key), now[key]] for key in now if before.get(key) != now[key]}
+    if changed:
+        with (out / "changes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "changed": changed}) + "\n")
+        write_json(out / "recipe.json", now)
+
+
+# --------------------------------------------------------------------------------- learning rate
+
+
+def lr_share(step: int, options: RunOptions) -> float:
+    """The learning rate of a step as a share of its peak: linear warm-up under the schedule's fall to ``final_lr``."""
+    rise = (step + 1) / max(1, options.warmup)
+    if options.schedule == "trapezoid":
+        left = (options.steps - step) / max(1.0, options.steps * options.cooldown)
+        return max(options.final_lr, min(1.0, rise, left))
+    return min(1.0, rise, _fall(step, options))
+
+
+def _fall(step: int, options: RunOptions) -> float:
+    """From 1 after the warm-up to ``final_lr``, over the knee if there is one (paper: linear, then cosine)."""
+    start, knee = options.warmup, options.knee
+    if step < knee:
+        return 1 + (options.knee_lr - 1) * _progress(step, start, knee)
+    top = options.knee_lr if knee else 1.0
+    gone = _progress(step, knee or start, options.steps - 1)
+    if options.schedule == "cosine":
+        gone = (1 - math.cos(math.pi * gone)) / 2
+    return top + (options.final_lr - top) * gone
+
+
+def _progress(step: int, start: int, end: int) -> float:
+    return min(1.0, max(0.0, (step - start) / max(1, end - start)))

@@ -6,6 +6,9 @@ pass gathers weights from all processes, so all must make equally many.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
@@ -60,3 +63,9 @@ def most(count: int) -> int:
     counts = torch.tensor(count, device=state.device)
     dist.all_reduce(counts, dist.ReduceOp.MAX)
     return int(counts)
+
+
+def share(items: Sequence[Any]) -> Sequence[Any]:
+    """This process's part of a step's rows."""
+    state = this_process()
+    return items[state.process_index :: state.num_processes]

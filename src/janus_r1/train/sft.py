@@ -1,41 +1,45 @@
-"""Stage 2: supervised finetuning on draw, judge, redraw and edit (paper section 3.1, design section 6).
+"""Stage 2: supervised finetuning on rows of named shares (paper section 3.1, design section 6).
 
-Departures from the paper, all recipe keys: the tiny model is trained with Muon and a larger rate;
-the verdict word carries a fixed share of its row's loss (official code: 0.8, the paper is silent).
+:func:`sft` is the loop; who makes the rows of which share is said in :func:`row_makers`. Departures from the paper, all
+recipe keys: the tiny model is trained with Muon and a larger rate; the verdict word carries a fixed share of its row's
+loss (official code: 0.8, the paper is silent).
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from janus_r1.data.candidate_rows import CandidateRows
 from janus_r1.data.candidates import CandidateSet
-from janus_r1.data.edit_examples import FileEdits, WorldEdits
-from janus_r1.data.edit_plan import EditCounts, EditPlan, plan
-from janus_r1.data.examples import Examples
-from janus_r1.data.own_edits import OwnEdits, OwnEditsRecipe
-from janus_r1.data.seeing import Seeing, SeeingRecipe
+from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
+from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Wanted, together
+from janus_r1.data.seeing import SeeingRecipe, SeeingRows
+from janus_r1.data.tasks import OF_WORLD, check_families
 from janus_r1.errors import UserError, require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.layout import Row, row_length
-from janus_r1.model.loading import load, save
+from janus_r1.model.janus import Janus
+from janus_r1.model.loading import load
 from janus_r1.train.ahead import Ahead
-from janus_r1.train.loop import RunOptions, Stage, run, share
+from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
-from janus_r1.train.prepare import prepare
-from janus_r1.train.preview import chain_sheet
-from janus_r1.train.processes import sharded, this_process
-from janus_r1.train.replica import Replica
-from janus_r1.worlds.shapes.edit_cases import FAMILIES, Family
+from janus_r1.train.prepare import Replica, chain_sheet, prepare
+from janus_r1.train.processes import sharded, share, this_process
+from janus_r1.worlds.base import DEFAULT
+
+OF_CANDIDATES = ("draw", "judge", "redraw")
+OF_EDITS = ("edit", "judge_edit", "redraw_edit", "compare_edit")
 
 
 @dataclass
@@ -51,22 +55,22 @@ class SftRecipe(Checked):
     """Rows a step over all tasks and processes."""
     micro_batch: Count = 0
     """Rows that go through the model together in a process, alike in length; sets the memory. 0: all of a step.
-    Where short and long rows meet (mix), a few parts a step are also faster: less is padded."""
-    mix: list[AtLeast0] = field(default_factory=lambda: [0.2, 0.3, 0.5])
-    """Shares of draw, judge and redraw (paper: 0.2, 0.3, 0.5), a fourth of edit, and a fifth of seeing. Without the
-    first three no candidates are needed."""
+    Where short and long rows meet (shares), a few parts a step are also faster: less is padded."""
+    shares: dict[str, AtLeast0] = field(default_factory=lambda: {"draw": 0.2, "judge": 0.3, "redraw": 0.5})
+    """Shares of the rows by name (the default: paper). draw, judge and redraw are made of candidates; edit, judge_edit,
+    redraw_edit and compare_edit of ``edits``; see rehearses the seeing of pretraining. Each statement that compare_edit
+    asks of weighs as much as a whole verdict: where verdicts are to be learnt, too, let it be small."""
     seeing: SeeingRecipe = field(default_factory=SeeingRecipe)
     """What the rows of seeing are made of: rendered pictures of the world, as in pretraining, so that what judging
     needs is not unlearnt. Their loss stands beside that of the verdicts, with the same weight."""
-    edit_mix: list[AtLeast0] = field(default_factory=lambda: [0.5, 0.25, 0.25])
-    """Of the edit rows, shares that make an edit, judge one, and redraw a rejected one; perhaps a fourth that
-    compares a result with its source, statement by statement, which judging needs. Each statement weighs as much as a
-    whole verdict: where verdicts are to be learnt, too, let the fourth be small."""
-    edits: str = "shapes"
+    world: str = DEFAULT
+    """Where edits and pictures to see come from: shapes, a Python file with a world of your own, or module:name."""
+    edits: str = "world"
     """Where edits come from: the world's fresh training cases, or the user's pairs as JSONL, which can only be
-    made (edit_mix: [1, 0, 0])."""
-    edit_families: list[Family] = field(default_factory=lambda: list(FAMILIES))
-    """Families of the world's edits, each as often as it is named: what a model is worst at can come more often."""
+    made (the share edit)."""
+    edit_families: list[str] = field(default_factory=list)
+    """Families of the world's edits, each as often as it is named: what a model is worst at can come more often. All
+    when empty."""
     own_edits: OwnEditsRecipe = field(default_factory=OwnEditsRecipe)
     """Drafts of its own that the model judges and redraws among the edit rows."""
     own_drafts: str | list[str] = ""
@@ -97,54 +101,44 @@ class SftRecipe(Checked):
         super().__post_init__()
         self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
 
-    @property
-    def shares(self) -> Shares:
-        return Shares(*self.mix)
-
-    @property
-    def edit_shares(self) -> EditShares:
-        return EditShares(*self.edit_mix)
+    def count(self, *names: str) -> float:
+        """The shares of ``names`` together."""
+        return sum(self.shares.get(name, 0.0) for name in names)
 
 
-class Shares(NamedTuple):
-    """``mix`` by name."""
-
-    draw: float
-    judge: float
-    redraw: float
-    edit: float = 0.0
-    see: float = 0.0
-
-
-class EditShares(NamedTuple):
-    """``edit_mix`` by name."""
-
-    draw: float
-    judge: float
-    redraw: float
-    compare: float = 0.0
+def check(recipe: SftRecipe) -> None:
+    """Raises UserError for shares that cannot be meant, before anything is loaded."""
+    for name in recipe.shares:
+        if name not in SHARES:
+            close = difflib.get_close_matches(name, SHARES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(SHARES)}"
+            raise UserError(f"shares.{name}: there is no such share; {hint}")
+    require(recipe.count(*SHARES) > 0, "all shares are 0: there is nothing to learn")
+    if recipe.edits != OF_WORLD and recipe.count(*OF_EDITS[1:]):
+        raise UserError(
+            f"{recipe.edits} holds right results only, none to judge or reject: of edits take the share edit"
+        )
+    check_families(recipe.world, recipe.edit_families)
+    if recipe.own_edits.drafts and recipe.edits != OF_WORLD:
+        raise UserError(f"the world's verifier cannot check edits of {recipe.edits}: set own_edits.drafts to 0")
 
 
-class Batch(NamedTuple):
-    images: Sequence[Row]
-    """Of draw and redraw."""
-    verdicts: Sequence[Row]
-    seen: Sequence[Row]
+# -------------------------------------------------------------------------------------- the loop
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A step's rows of candidates, and what its edits follow from."""
+def sft(recipe: SftRecipe, resume: bool = False) -> Path:
+    """Finetune on rows of named shares: draw, judge, redraw, edit, see; ``<out>/model`` then holds the model."""
+    parts = Parts(recipe)
+    with running(recipe, parts.module, parts.optimizers, resume=resume, reloads_frozen=True) as run:
+        for step in run.steps():
+            batches = micro_batches(step_rows(parts, step), recipe.micro_batch)
+            figures = run.update(batches, partial(rows_loss, parts=len(batches), text_weight=recipe.text_weight))
+            run.end_step(figures, partial(_preview, parts))
+    return parts.replica.save(run.out / "model")
 
-    images: list[Row]
-    verdicts: list[Row]
-    seen: list[Row]
-    counts: EditCounts
-    rng: random.Random
 
-
-class SftStage(Stage):
-    reloads_frozen = True
+class Parts:
+    """What a run works with: its model, and the makers of its rows. Raises UserError as :func:`check` does."""
 
     def __init__(self, recipe: SftRecipe) -> None:
         check(recipe)
@@ -153,124 +147,108 @@ class SftStage(Stage):
         prepare(self.janus, recipe.train_vision, recipe.compile, recipe.recompute)
         half = sharded() and recipe.run.precision == "bf16"
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
-        self.examples: Examples | None = None
-        if any(recipe.shares[:3]):
-            own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
-            candidates = CandidateSet(*recipe.candidates)
-            self.examples = Examples(candidates, self.janus.layout, recipe.word_weight, own_drafts)
-        self.edits = self._edits()
-        self.ahead = Ahead(recipe.run.workers if self.edits else 0, recipe.run.steps, self._begin)
-        self.parts = 1
+        self.makers = row_makers(recipe, self.janus, self.replica)
+        workers = recipe.run.workers if recipe.count(*OF_EDITS) else 0
+        self.ahead = Ahead(workers, recipe.run.steps, partial(begin, recipe, self.makers))
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
         self.optimizers = make(self.janus, recipe.lr, recipe.weight_decay)
 
-    def _edits(self) -> WorldEdits | FileEdits | None:
-        if not self.recipe.shares.edit:
-            return None
-        if self.recipe.edits == "shapes":
-            half = self.recipe.run.precision == "bf16"
-            return WorldEdits(self.replica.model, self.recipe.word_weight, half, self._own_edits())
-        return FileEdits(self.replica.model, self.recipe.edits)
 
-    def _own_edits(self) -> OwnEdits | None:
-        """Drawn with the weights of the step."""
-        own = self.recipe.own_edits
-        if not own.drafts:
-            return None
-        return OwnEdits(own, Replica(self.janus, self.recipe.model, own.dtype).refresh)
+def row_makers(recipe: SftRecipe, janus: Janus, replica: Replica) -> list[RowMaker]:
+    """Those whose shares the recipe wants, in the order in which they draw from a step's random numbers."""
+    makers: list[RowMaker] = []
+    if recipe.count(*OF_CANDIDATES):
+        own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
+        candidates = CandidateSet(*recipe.candidates)
+        makers.append(CandidateRows(candidates, janus.layout, recipe.word_weight, own_drafts))
+    if recipe.count("see"):
+        makers.append(SeeingRows(janus.layout, recipe.seeing, recipe.world))
+    if recipe.count(*OF_EDITS) and recipe.edits != OF_WORLD:
+        makers.append(FileEditRows(replica.model, recipe.edits))
+    elif recipe.count(*OF_EDITS):
+        own, half = None, recipe.run.precision == "bf16"
+        if recipe.own_edits.drafts:  # drawn with the weights of the step
+            own = OwnEdits(recipe.own_edits, Replica(janus, recipe.model, recipe.own_edits.dtype).refresh)
+        makers.append(WorldEditRows(replica.model, recipe.word_weight, half, own, recipe.edit_families, recipe.world))
+    return makers
 
-    def batches(self, step: int) -> list[Batch]:
-        """A step's rows share their number of rounds."""
-        begun, made = self.ahead(step)
-        images, verdicts = [*begun.images], [*begun.verdicts]
-        if isinstance(self.edits, FileEdits):
-            images += self.edits.draw(begun.counts.draw, begun.rng, begun.counts.dropout)
-        elif self.edits is not None:
-            counts, seed = begun.counts, self.recipe.run.seed_of(step)
-            edited, judged = self.edits.rows(made, counts.redraw_rounds, counts.judge_rounds, seed)
-            images, verdicts = [*images, *edited], [*verdicts, *judged]
-        return self._micro_batches(images, verdicts, begun.seen)
 
-    def _begin(self, step: int) -> tuple[Begun, Callable[[], EditPlan]]:
-        """A step as far as its candidates go, and the planning of its edits, which may happen in another process."""
-        recipe = self.recipe
-        rng = random.Random(recipe.run.seed_of(step))
-        redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
-        judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
-        images, verdicts = self._drawing_rows(rng, redraw_rounds, judge_rounds)
-        seen = Seeing(self.janus.layout, recipe.seeing).rows(round(recipe.shares.see * recipe.rows), rng)
-        draw, judge, redraw, compare = (round(recipe.shares.edit * part * recipe.rows) for part in recipe.edit_shares)
-        families = tuple(recipe.edit_families)
-        counts = EditCounts(draw, redraw, judge, compare, redraw_rounds, judge_rounds, recipe.caption_dropout, families)
-        wanted = counts if isinstance(self.edits, WorldEdits) else EditCounts(0)
-        return Begun(images, verdicts, seen, counts, rng), partial(plan, wanted, rng)
+# ------------------------------------------------------------------------------------------ rows
 
-    def _drawing_rows(self, rng: random.Random, redraw_rounds: int, judge_rounds: int) -> tuple[list[Row], list[Row]]:
-        recipe, examples = self.recipe, self.examples
-        if examples is None:
-            return [], []
-        draw, judge, redraw = (round(share * recipe.rows) for share in recipe.shares[:3])
-        images = [examples.draw(rng, recipe.caption_dropout) for _ in range(draw)]
-        images += [examples.redraw(rng, redraw_rounds, recipe.caption_dropout) for _ in range(redraw)]
-        return images, [examples.judge(rng, judge_rounds, positive=i % 2 == 0) for i in range(judge)]
 
-    def _micro_batches(self, *kinds: list[Row]) -> list[Batch]:
-        """This process's share of a step's rows; as many as in the other processes, with rows of every kind."""
-        if self.recipe.micro_batch:
-            own = [len(rows) / this_process().num_processes for rows in kinds if rows]
-            self.parts = max(1, min(math.ceil(sum(own) / self.recipe.micro_batch), *map(int, own)))
-        return [Batch(*rows) for rows in zip(*(_alike(share(rows), self.parts) for rows in kinds), strict=True)]
+def begin(
+    recipe: SftRecipe, makers: Sequence[RowMaker], step: int
+) -> tuple[tuple[Wanted, list[Begun]], Callable[[], list[Any]]]:
+    """A step as far as its weights do not matter, and work for it that may happen in another process.
 
-    def loss(self, module, batch: Batch, step: int):
-        total = torch.zeros((), device=self.janus.device)
-        figures = {}
-        if batch.images:
-            image = module(batch.images)[0] / self.parts
-            total = total + image
-            figures["image_loss"] = image.detach()
-        for name, rows in (("verdict_loss", batch.verdicts), ("seeing_loss", batch.seen)):
-            if rows:
-                text = module(rows)[1] / self.parts
-                total = total + self.recipe.text_weight * text
-                figures[name] = text.detach()
-        return total, figures
+    The rows of a step share their number of rounds.
+    """
+    seed = recipe.run.seed_of(step)
+    rng = random.Random(seed)
+    redraw_rounds = rng.randint(1, max(1, recipe.redraw_wrong_rounds))
+    judge_rounds = rng.randint(0, recipe.judge_wrong_rounds)
+    counts = {name: round(value * recipe.rows) for name, value in recipe.shares.items()}
+    wanted = Wanted(counts, seed, rng, judge_rounds, redraw_rounds, recipe.caption_dropout)
+    begun = [maker.begin(wanted) for maker in makers]
+    return (wanted, begun), partial(_work, [one.job for one in begun])
 
-    def preview(self, step: int) -> np.ndarray:
-        return chain_sheet(self.replica.refresh(), rounds=3, edits=3 if self.edits else 0)
+
+def _work(jobs: Sequence[Callable[[], Any] | None]) -> list[Any]:
+    return [job and job() for job in jobs]
+
+
+def step_rows(parts: Parts, step: int) -> Rows:
+    """All rows of a step, of the weights as they are."""
+    (wanted, begun), made = parts.ahead(step)
+    finished = [maker.finish(of_one, wanted) for maker, of_one in zip(parts.makers, made, strict=True)]
+    return together([*(one.rows for one in begun), *finished])
+
+
+def micro_batches(rows: Rows, size: int) -> list[Rows]:
+    """This process's share of a step's rows in parts of about ``size``; as many as in the other processes, with rows of
+    every kind. 0: in one."""
+    parts = 1
+    if size:
+        own = [len(kind) / this_process().num_processes for kind in rows if kind]
+        parts = max(1, min(math.ceil(sum(own) / size), *map(int, own)))
+    return [Rows(*kinds) for kinds in zip(*(_alike(share(kind), parts) for kind in rows), strict=True)]
+
+
+def _alike(rows: Sequence[Row], parts: int) -> list[list[Row]]:
+    """Rows in ``parts`` of equal size and alike lengths: what is padded is computed, too."""
+    ordered = sorted(rows, key=row_length)
+    return [ordered[len(ordered) * i // parts : len(ordered) * (i + 1) // parts] for i in range(parts)]
+
+
+# ------------------------------------------------------------------------------------------ loss
+
+
+def rows_loss(
+    module: torch.nn.Module, batch: Rows, *, parts: int, text_weight: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The losses of a batch, one of ``parts``: of images, of verdicts and of answers about pictures."""
+    total, figures = torch.zeros((), device=this_process().device), {}
+    if batch.images:
+        image = module(batch.images)[0] / parts
+        total = total + image
+        figures["image_loss"] = image.detach()
+    for name, rows in (("verdict_loss", batch.verdicts), ("seeing_loss", batch.seen)):
+        if rows:
+            text = module(rows)[1] / parts
+            total = total + text_weight * text
+            figures[name] = text.detach()
+    return total, figures
+
+
+def _preview(parts: Parts) -> np.ndarray:
+    return chain_sheet(
+        parts.replica.refresh(),
+        rounds=3,
+        edits=3 if parts.recipe.count(*OF_EDITS) else 0,
+        world_name=parts.recipe.world,
+    )
 
 
 def _folders(named: str | list[str]) -> list[str]:
     return [folder for folder in ([named] if isinstance(named, str) else named) if folder]
-
-
-def _alike(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
-    """Rows in ``parts`` of equal size and alike lengths: what is padded is computed, too."""
-    rows = sorted(rows, key=row_length)
-    return [rows[len(rows) * i // parts : len(rows) * (i + 1) // parts] for i in range(parts)]
-
-
-def check(recipe: SftRecipe) -> None:
-    """Raises UserError for shares that cannot be meant, before anything is loaded."""
-    shares = [*recipe.mix, *recipe.edit_mix]
-    lengths_fit = 3 <= len(recipe.mix) <= 5 and 3 <= len(recipe.edit_mix) <= 4
-    if not lengths_fit or min(shares) < 0 or not sum(recipe.mix):
-        raise UserError(
-            "mix holds the shares of draw, judge, redraw and perhaps edit and see; edit_mix of draw, judge, redraw and "
-            "perhaps compare"
-        )
-    if recipe.shares.edit and recipe.edits != "shapes" and any(recipe.edit_mix[1:]):
-        raise UserError(f"{recipe.edits} holds right results only, none to judge or reject: set edit_mix to [1, 0, 0]")
-    require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
-    if recipe.own_edits.drafts and recipe.edits != "shapes":
-        raise UserError(f"the world's verifier cannot check edits of {recipe.edits}: set own_edits.drafts to 0")
-
-
-def sft(recipe: SftRecipe, resume: bool = False) -> Path:
-    """Finetune on candidates: draw, judge, redraw, edit; ``<out>/model`` then holds the model."""
-    stage = SftStage(recipe)
-    out = run(stage, recipe, recipe.run, resume)
-    model = stage.replica.refresh()
-    if this_process().is_main_process:
-        save(model, out / "model", torch.bfloat16)
-    return out / "model"

@@ -22,6 +22,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What of a tensor is in this process's memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """This process's part of the whole ``value``, where ``target`` is cut up."""
     if not isinstance(target, DTensor):

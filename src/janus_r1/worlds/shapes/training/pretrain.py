@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from janus_r1.data.edit_examples import WorldEdits
-from janus_r1.data.seeing import Seeing, SeeingRecipe
+from janus_r1.data.edit_rows import WorldEditRows
+from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.layout import Row
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
-from janus_r1.train.loop import RunOptions, Stage, run, share
+from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
-from janus_r1.train.prepare import prepare
-from janus_r1.train.preview import chain_sheet
+from janus_r1.train.prepare import chain_sheet, prepare
+from janus_r1.train.processes import share
 from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
 from janus_r1.worlds.shapes.scene import Scene, render, sample_scene
 from janus_r1.worlds.shapes.training.model import from_nothing, tokenizer_corpus
@@ -73,7 +73,7 @@ def _from_nothing(recipe: PretrainRecipe) -> Janus:
     return from_nothing(recipe.vq, corpus, *sizes, recipe.run.seed)
 
 
-class PretrainStage(Stage):
+class PretrainStage:
     def __init__(self, recipe: PretrainRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model) if recipe.model else _from_nothing(recipe)
@@ -84,9 +84,9 @@ class PretrainStage(Stage):
 
     def batches(self, step: int) -> list[list[Row]]:
         rng = random.Random(self.recipe.run.seed_of(step))
-        seen = Seeing(self.janus.layout, self.recipe.seeing).rows
+        seen = SeeingRows(self.janus.layout, self.recipe.seeing).rows
         rows = [*share(self._draw_rows(rng)), *share(seen(self.recipe.see_rows, rng))]
-        edits = WorldEdits(self.janus).draw(self.recipe.edit_rows, rng, self.recipe.caption_dropout)
+        edits = WorldEditRows(self.janus).draw(self.recipe.edit_rows, rng, self.recipe.caption_dropout)
         return [[*rows, *share(edits)]]
 
     def _draw_rows(self, rng: random.Random) -> list[Row]:
@@ -98,12 +98,12 @@ class PretrainStage(Stage):
             self.janus.layout.draw(p.text, tuple(i), drop) for p, i, drop in zip(prompts, ids, dropped, strict=True)
         ]
 
-    def loss(self, module, batch: list[Row], step: int):
+    def loss(self, module, batch: list[Row]):
         image, text = module(batch)
         figures = {"image_loss": float(image.detach()), "text_loss": float(text.detach())}
         return image + self.recipe.text_weight * text, figures
 
-    def preview(self, step: int) -> np.ndarray:
+    def preview(self) -> np.ndarray:
         """Drafts; the base model's verdicts on them mean little yet."""
         return chain_sheet(self.janus, rounds=1, edits=3 if self.recipe.edit_rows else 0)
 
@@ -116,6 +116,8 @@ def _scenes(count: int, rng: random.Random) -> tuple[list[Prompt], list[Scene]]:
 def pretrain(recipe: PretrainRecipe, resume: bool = False) -> Path:
     """Train a base model from nothing; ``<out>/model`` then holds it in transformers' layout."""
     stage = PretrainStage(recipe)
-    out = run(stage, recipe, recipe.run, resume)
-    save(stage.janus, out / "model", torch.bfloat16)
-    return out / "model"
+    with running(recipe, stage.module, stage.optimizers, resume=resume) as run:
+        for step in run.steps():
+            run.end_step(run.update(stage.batches(step), stage.loss), stage.preview)
+    save(stage.janus, run.out / "model", torch.bfloat16)
+    return run.out / "model"

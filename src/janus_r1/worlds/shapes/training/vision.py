@@ -23,9 +23,9 @@ from janus_r1.fields import Above0, AtLeast0, Checked, Positive
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
 from janus_r1.model.presets import random_model
-from janus_r1.train.loop import RunOptions, Stage, run, share
+from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.optim import muon_for_encoders
-from janus_r1.train.processes import this_process
+from janus_r1.train.processes import share, this_process
 from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         return self.aligner(self.vision(pixels_BCHW).last_hidden_state)
 
 
-class VisionStage(Stage):
+class VisionStage:
     def __init__(self, recipe: VisionRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model, device=str(this_process().device))
@@ -107,7 +107,7 @@ class VisionStage(Stage):
         rng = random.Random(self.recipe.run.seed_of(step))
         return [list(share([sample_scene(random_description(rng), rng) for _ in range(self.recipe.batch)]))]
 
-    def loss(self, module, batch: list[Scene], step: int):
+    def loss(self, module, batch: list[Scene]):
         """Squared distance to the sum of the words' embeddings, and which word of each kind it is."""
         pixels = from_uint8(np.stack([render(scene) for scene in batch])).to(self.janus.device)
         features = module(pixels).float().flatten(0, 1)
@@ -158,6 +158,8 @@ def told_apart(features: torch.Tensor, table: torch.Tensor, labels: torch.Tensor
 def teach_vision(recipe: VisionRecipe, resume: bool = False) -> Path:
     """Teach a from-scratch encoder words for patches; ``<out>/model`` is the whole model with it."""
     stage = VisionStage(recipe)
-    out = run(stage, recipe, recipe.run, resume)
-    save(stage.janus, out / "model", torch.bfloat16)
-    return out / "model"
+    with running(recipe, stage.module, stage.optimizers, resume=resume) as run:
+        for step in run.steps():
+            run.end_step(run.update(stage.batches(step), stage.loss))
+    save(stage.janus, run.out / "model", torch.bfloat16)
+    return run.out / "model"

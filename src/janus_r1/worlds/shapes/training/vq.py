@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.model import vq
 from janus_r1.model.janus import from_uint8, to_uint8
-from janus_r1.train.loop import RunOptions, Stage, run
+from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.optim import muon_for_encoders
 from janus_r1.worlds.shapes.scene import random_description, render, sample_scene
 from janus_r1.worlds.shapes.training.model import tiny_vq_config
@@ -83,7 +84,7 @@ class VqTrainer(nn.Module):
         return vq.decode_latents(self.model, straight_through), z, ids
 
 
-class VqStage(Stage):
+class VqStage:
     def __init__(self, recipe: VqRecipe) -> None:
         self.recipe = recipe
         torch.manual_seed(recipe.run.seed)
@@ -133,13 +134,10 @@ class VqStage(Stage):
         self.module.ready.fill_(1.0)
 
     @torch.no_grad()
-    def after_step(self, step: int) -> dict[str, float]:
-        if self.ids.numel() > 0:
-            self._follow(step)
-        return {}
-
-    def _follow(self, step: int) -> None:
+    def follow(self, step: int) -> None:
         """Codes move towards the latents that they attract."""
+        if not self.ids.numel():
+            return
         ids, z = self.ids.flatten(), self.latents.flatten(0, 2)
         keep = self.recipe.decay
         hits = torch.bincount(ids, minlength=self.recipe.codes).float()
@@ -169,7 +167,7 @@ class VqStage(Stage):
         self.module.model.quantize.embedding.weight.copy_(codes)
 
     @torch.no_grad()
-    def preview(self, step: int) -> np.ndarray:
+    def preview(self) -> np.ndarray:
         """Originals above reconstructions."""
         pixels = random_pixels(16, seed=7).to(self.module.ready.device)
         ids = vq.encode(self.module.model, pixels)
@@ -221,6 +219,10 @@ def object_weight(pixels_BCHW: torch.Tensor, extra: float) -> torch.Tensor:
 def train_vq(recipe: VqRecipe, resume: bool = False) -> Path:
     """Train the image tokenizer of a from-scratch model; ``<out>/vq`` then holds it."""
     stage = VqStage(recipe)
-    out = run(stage, recipe, recipe.run, resume)
-    stage.module.model.save_pretrained(out / "vq")
-    return out / "vq"
+    with running(recipe, stage.module, stage.optimizers, resume=resume) as run:
+        for step in run.steps():
+            figures = run.update(stage.batches(step), partial(stage.loss, step=step))
+            stage.follow(step)
+            run.end_step(figures, stage.preview)
+    stage.module.model.save_pretrained(run.out / "vq")
+    return run.out / "vq"

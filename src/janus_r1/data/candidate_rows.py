@@ -1,4 +1,4 @@
-"""From candidates to the rows of the three SFT tasks (paper section 3.1, design section 6)."""
+"""Rows of candidates: draw, judge and redraw (paper section 3.1, design section 6)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from janus_r1.data.candidates import Candidate, CandidateSet
+from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.errors import UserError
 from janus_r1.layout import Drawn, Layout, Row, Seen
 
@@ -41,8 +42,8 @@ class Pools:
         return rng.sample(pool, min(count, len(pool)))
 
 
-class Examples:
-    """Random rows of each task; everything random comes from the generator passed in.
+class CandidateRows:
+    """Makes the shares ``draw``, ``judge`` and ``redraw``; everything random comes from the generator passed in.
 
     A task picks a prompt, then an image of it. With ``own_drafts`` the judge sees those sets' drafts alone, every set
     as often, and of a set any draft as likely as another: what is hard to draw is then as often wrong as when the model
@@ -67,6 +68,16 @@ class Examples:
             raise UserError("own_drafts holds no right or no wrong draft: build more, or leave own_drafts empty")
         if not all(pools.yes for pools in self.judged or [self.drawn]):
             raise UserError("no right image of the candidates has a reason why it is right: nothing to say Yes to")
+
+    def begin(self, wanted: Wanted) -> Begun:
+        rng, dropout = wanted.rng, wanted.dropout
+        images = [self.draw(rng, dropout) for _ in range(wanted.count("draw"))]
+        images += [self.redraw(rng, wanted.redraw_rounds, dropout) for _ in range(wanted.count("redraw"))]
+        verdicts = [self.judge(rng, wanted.judge_rounds, i % 2 == 0) for i in range(wanted.count("judge"))]
+        return Begun(Rows(images, verdicts, []))
+
+    def finish(self, made: None, wanted: Wanted) -> Rows:
+        return Rows([], [], [])
 
     # ------------------------------------------------------------------------------------- tasks
 

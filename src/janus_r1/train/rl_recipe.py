@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from janus_r1.chain import Settings
+from janus_r1.data.tasks import OF_WORLD, TaskName, check_families
 from janus_r1.errors import require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.rewards.build import RewardRecipe
+from janus_r1.train.credit import RIGHT
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
+from janus_r1.train.policy import PolicyName
 from janus_r1.train.processes import this_process
-from janus_r1.train.rl.edit_prompts import TaskName
-from janus_r1.train.rl.policy import PolicyName
-from janus_r1.train.rl.stability import StabilityRecipe
-from janus_r1.worlds.shapes.edit_cases import FAMILIES, Family
+from janus_r1.train.stability import StabilityRecipe
+from janus_r1.worlds.base import DEFAULT
 
 
 @dataclass
@@ -25,17 +26,20 @@ class RlRecipe(Checked):
     run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/rl", steps=1000))
     model: str = "runs/sft/model"
     """Model to start from: a folder, an embedded model or a Hub id."""
-    prompts: str = "shapes"
-    """``shapes`` (the world's training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
+    world: str = DEFAULT
+    """Where tasks come from: shapes, a Python file with a world of your own, or module:name."""
+    prompts: str = "world"
+    """``world`` (its training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
     task: TaskName = "draw"
     """``edit``: edits instead of prompts; ``both``: some of each. A copied source earns most of an edit's reward
     (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
     edit_share: Annotated[float, Range(gt=0, lt=1)] = 0.5
     """Share of edits where the task is both."""
-    edits: str = "shapes"
-    """``shapes`` (the world's training edits), or a JSONL file with "instruction" and "source"."""
-    edit_families: list[Family] = field(default_factory=lambda: list(FAMILIES))
-    """Families of the world's edits, each as often as it is named: what a model is worst at can come more often."""
+    edits: str = "world"
+    """``world`` (its training edits), or a JSONL file with "instruction" and "source"."""
+    edit_families: list[str] = field(default_factory=list)
+    """Families of the world's edits, each as often as it is named: what a model is worst at can come more often. All
+    when empty."""
     rewards: list[RewardRecipe] = field(default_factory=lambda: [RewardRecipe(kind="world")])
     """What scores a draft in [0, 1]; several are averaged by weight."""
     prompts_per_step: Positive = 16
@@ -108,6 +112,11 @@ class RlRecipe(Checked):
         """Optimizer steps a rollout."""
         return self.minibatches * self.passes
 
+    @property
+    def right(self) -> float:
+        """A right draft's least reward."""
+        return self.judge_threshold or RIGHT
+
     def settings(self, seed: int) -> Settings:
         """How chains are sampled: by the keys that the recipe has in common with :class:`Settings`."""
         return Settings.among({**vars(self), "seed": seed})
@@ -117,12 +126,13 @@ def check(recipe: RlRecipe) -> None:
     """Raises UserError for values that cannot be meant, before anything is loaded."""
     processes = this_process().num_processes
     require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
-    require(bool(recipe.edit_families), "edit_families is empty: name at least one family of edits")
+    check_families(recipe.world, recipe.edit_families)
     share = recipe.prompts_per_step // processes
     require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
     updates = recipe.updates
     require(recipe.run.save_every % updates == 0, f"run.save_every must be a multiple of {updates} (updates a rollout)")
-    ours = (recipe.task == "edit" or recipe.prompts == "shapes") and (recipe.task == "draw" or recipe.edits == "shapes")
-    require(not recipe.reason_weight or ours, "reason_weight needs prompts and edits of the world (shapes)")
+    asked = [*([recipe.prompts] * (recipe.task != "edit")), *([recipe.edits] * (recipe.task != "draw"))]
+    ours = all(source == OF_WORLD for source in asked)
+    require(not recipe.reason_weight or ours, "reason_weight needs prompts and edits of the world")
     require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
     recipe.settings(0)

@@ -1,4 +1,4 @@
-"""From the rewards of a chain's rounds to the advantages of its tokens: pure functions.
+"""From the rewards of a chain's rounds to the advantages and weights of its tokens: pure functions.
 
 Notation of the paper (section 3.2): r_i reward of draft i in [0, 1], v_i its verdict (1 Yes, 0 No),
 K rounds drawn, T round limit. Chains of one prompt form a group; a group's mean is the baseline.
@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+
+from janus_r1.chain import Chain
 
 EPSILON = 1e-4  # added to a group's standard deviation, as in the official code
 NO_SPREAD = 1e-6
+RIGHT = 0.5  # a right draft's least reward, unless the run says otherwise; of verdicts, what counts as Yes
 SUREST = 0.02  # a word's probability is taken for at least this, or one wrong verdict could outweigh all others
 
 
@@ -218,3 +222,64 @@ def _by_round(group: Sequence[Scored], values: Callable[[Scored], Sequence[float
 
 def _scaled(values: Iterable[float], by: float) -> tuple[float, ...]:
     return tuple(by * value for value in values)
+
+
+# ------------------------------------------------------------------------------------- over tokens
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A chain, its rewards, and the credit of its rounds."""
+
+    chain: Chain
+    scored: Scored
+    credit: Credit
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Old log-probs, advantages and weights of image or of text tokens, each [N]: chain by chain, round by round."""
+
+    old: torch.Tensor
+    advantages: torch.Tensor
+    weights: torch.Tensor
+
+    def to(self, device: torch.device) -> Flat:
+        return Flat(self.old.to(device), self.advantages.to(device), self.weights.to(device))
+
+
+def image_tokens(trajectories: Sequence[Trajectory], credit: str) -> Flat:
+    """Of all drafts' ids; the tokens of a draft share its weight alike."""
+    columns = _Columns()
+    for t in trajectories:
+        for round_, advantage in zip(t.chain.rounds, t.credit.draft, strict=True):
+            weight, _, _ = token_weights(credit, len(round_.ids), len(round_.verdict.ids), t.chain.tokens)
+            columns.add(round_.logprobs, advantage, weight)
+    return columns.flat()
+
+
+def text_tokens(trajectories: Sequence[Trajectory], credit: str) -> Flat:
+    """Of all verdicts: the word, then the tokens of its reason, which share their weight alike."""
+    columns = _Columns()
+    for t in trajectories:
+        for round_, word, reason in zip(t.chain.rounds, t.credit.word, t.credit.reason, strict=True):
+            said = round_.verdict.logprobs
+            _, of_word, of_reason = token_weights(credit, len(round_.ids), len(said), t.chain.tokens)
+            columns.add(said[:1], word, of_word)
+            columns.add(said[1:], reason, of_reason)
+    return columns.flat()
+
+
+class _Columns:
+    def __init__(self) -> None:
+        self.old: list[float] = []
+        self.advantages: list[float] = []
+        self.weights: list[float] = []
+
+    def add(self, old: Sequence[float], advantage: float, weight: float) -> None:
+        self.old += old
+        self.advantages += [advantage] * len(old)
+        self.weights += [weight / max(1, len(old))] * len(old)
+
+    def flat(self) -> Flat:
+        return Flat(torch.tensor(self.old), torch.tensor(self.advantages), torch.tensor(self.weights))

@@ -1,4 +1,7 @@
-"""Log-probs of sampled chains under the current weights, with gradients: what the engine reported, recomputed.
+"""Log-probs of sampled chains under the current weights, with gradients, and the loss of GRPO over them.
+
+They are what the engine reported when it sampled, recomputed. Nothing but ids and pixels is kept of a rollout, never
+embeddings: those follow from the current weights. All arrays run chain by chain, round by round, token by token.
 
 Only positions whose token was sampled reach a head, a chunk at a time and recomputed backwards, so
 that [tokens, vocabulary] logits (576 x 16,384 a draft of the real models) never stand in memory at once.
@@ -7,7 +10,7 @@ that [tokens, vocabulary] logits (576 x 16,384 a draft of the real models) never
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -17,13 +20,58 @@ from torch.utils.checkpoint import checkpoint
 
 from janus_r1.chain import Chain, Settings
 from janus_r1.engine.sampling import guided
-from janus_r1.layout import Row
+from janus_r1.layout import Layout, Lead, Row
 from janus_r1.model.janus import Janus
+from janus_r1.train.credit import Flat
 from janus_r1.train.objective import targets
-from janus_r1.train.rl.trajectory import Rows
-from janus_r1.train.rl.trajectory import rows as rows_of
 
 PolicyName = Literal["guided", "tempered", "conditional"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the policy reads: the streams of some chains, in the order of their tokens."""
+
+    drawing: list[Row]
+    unconditional: list[Row] | None
+    seeing: list[Row]
+    first: torch.Tensor
+    """bool [text tokens]: the words of the verdicts, which were sampled from {Yes, No}."""
+
+
+def rows_of(layout: Layout, chains: Sequence[Chain]) -> Rows:
+    """The rows of ``chains``; unconditional ones where they were drawn under guidance."""
+    guided = chains[0].settings.guidance > 1
+    leads = [(chain, *_leads(layout, chain)) for chain in chains]
+    drawing = [row for chain, *both in leads for row in _drawing(layout, chain, *(lead.drawing for lead in both))]
+    seeing = [row for chain, *both in leads for row in _seeing(layout, chain, *(lead.seeing for lead in both))]
+    unconditional = None
+    if guided:
+        halves = [(chain, [lead.unconditional for lead in both]) for chain, *both in leads]
+        unconditional = [row for chain, both in halves for row in _drawing(layout, chain, *both)]
+    first = [index == 0 for chain in chains for r in chain.rounds for index in range(len(r.verdict.ids))]
+    return Rows(drawing, unconditional, seeing, torch.tensor(first))
+
+
+def _leads(layout: Layout, chain: Chain) -> tuple[Lead, Lead]:
+    """Before its first draft, and before a later one."""
+    return layout.opening(chain.prompt, chain.source), layout.again(chain.prompt, chain.source)
+
+
+def _drawing(layout: Layout, chain: Chain, opening: Row, again: Row) -> list[Row]:
+    """One row for a chain; with ``history last`` one a draft, the draft before it as context."""
+    last = chain.settings.history == "last"
+    every = range(len(chain.rounds))
+    parts = [chain.rounds[max(0, i - 1) : i + 1] for i in every] if last else [chain.rounds]
+    return [
+        layout.drawing(opening, again, [r.ids for r in part], [r.verdict.ids for r in part[:-1]], only_last=last)
+        for part in parts
+    ]
+
+
+def _seeing(layout: Layout, chain: Chain, opening: Row, again: Row) -> list[Row]:
+    parts = [chain.rounds] if chain.settings.history == "full" else [(r,) for r in chain.rounds]
+    return [layout.seeing(opening, again, [r.pixels for r in p], [r.verdict.ids for r in p]) for p in parts]
 
 
 class Policy(nn.Module):
@@ -39,7 +87,7 @@ class Policy(nn.Module):
         self.janus, self.settings, self.name, self.chunk = janus, settings, name, chunk
 
     def forward(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """(log-probs of image tokens, of text tokens), float32, flat as in :mod:`trajectory`."""
+        """(log-probs of image tokens, of text tokens), float32, flat over the sampled tokens."""
         return self._image(rows), self._text(rows)
 
     def _image(self, rows: Rows) -> torch.Tensor:
@@ -111,3 +159,41 @@ def _chosen(logits: torch.Tensor, ids: torch.Tensor, top_k: int) -> torch.Tensor
         sampled = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids.unsqueeze(1), True)
         logits = logits.masked_fill((logits < weakest) & ~sampled, -torch.inf)
     return logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
+
+
+# ------------------------------------------------------------------------------------------- loss
+# Shao et al., 2024 (GRPO), and the paper's appendix A. All arguments are flat over tokens [N].
+
+
+def token_loss(
+    now: torch.Tensor, flat: Flat, fixed: torch.Tensor | None, clip: float, kl: float
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Weighted sum over tokens of -objective + kl k3, and what to watch (means over tokens)."""
+    objective, acted = clipped_objective(now, flat.old, flat.advantages, clip)
+    loss = -(flat.weights * objective).sum()
+    gap = (now.detach() - flat.old).abs()
+    watched = {"clipped": float(acted.float().mean()), "gap": float(gap.mean())}
+    if fixed is not None:
+        divergence = k3(now, fixed)
+        loss = loss + kl * (flat.weights * divergence).sum()
+        watched["kl"] = float(divergence.detach().mean())
+    return loss, watched
+
+
+def clipped_objective(
+    logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """min(rho A, clip(rho, 1 - eps, 1 + eps) A) with rho = exp(logprobs - old), and where the clip acts.
+
+    ``old`` are the sampler's own log-probs: of the rollout's weights, not of the current ones.
+    """
+    ratio = (logprobs - old).exp()
+    free = ratio * advantages
+    bound = ratio.clamp(1 - clip, 1 + clip) * advantages
+    return torch.minimum(free, bound), bound < free
+
+
+def k3(logprobs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """pi_ref/pi - log(pi_ref/pi) - 1: an estimate of KL(pi || pi_ref) that is never negative."""
+    difference = reference - logprobs
+    return difference.exp() - difference - 1

@@ -1,1 +1,0 @@
-"""Reinforcement learning on whole chains: rollout -> credit -> policy -> loss, in ``stage.py``."""

@@ -1,7 +1,6 @@
 """The metrics that need weights, as in the benchmark: LPIPS, CLIP score and structure distance.
 
-Each is loaded, or says in one line why it cannot be. torchmetrics has the first two as well, but wants torchvision for
-LPIPS and cuts no text for CLIP.
+Each is loaded, or says in one line why it cannot be. torchmetrics would need torchvision for LPIPS.
 
 LPIPS is of what lies outside the edited region, by the package ``lpips`` and its SqueezeNet. The CLIP score tells how
 well a picture fits what the edit should show, by openai/clip-vit-large-patch14. The structure distance tells how

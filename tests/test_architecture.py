@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "janus_r1"
@@ -51,6 +52,16 @@ def test_imports_only_go_one_way():
             continue
         wrong += [f"{path.name} imports {name}" for name in imported(path) if level(name) > level(own)]
     assert not wrong
+
+
+def test_general_rooms_know_no_world():
+    """They get one by its name, so that a user's own world can stand where the package's does."""
+    worlds = SOURCE / "worlds"
+    known = [path for path in SOURCE.rglob("*.py") if worlds not in path.parents]
+    lines = [(path.name, line) for path in known for line in path.read_text(encoding="utf-8").splitlines()]
+    assert not [found for found in lines if re.search(r"import.*worlds\.shapes|from janus_r1\.worlds\.\w+\.", found[1])]
+    shapes = [path for path in worlds.glob("*.py") if "worlds.shapes" in path.read_text(encoding="utf-8")]
+    assert not shapes, "worlds/base.py finds a world by its name"
 
 
 def test_the_world_knows_no_model():

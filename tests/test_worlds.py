@@ -16,6 +16,7 @@ from janus_r1.data.build import BuildRecipe, build
 from janus_r1.data.candidates import CandidateSet
 from janus_r1.errors import UserError
 from janus_r1.eval.world import EvalOptions, evaluate_world
+from janus_r1.files import locked
 from janus_r1.worlds.base import CannotCheck, Check, Claim, World, WorldTask, claims, world
 from janus_r1.worlds.shapes.world import Shapes
 
@@ -137,3 +138,15 @@ def test_the_tiny_world_says_what_it_cannot_check():
         with pytest.raises(CannotCheck, match=re.escape(why)):
             shapes.check(task, image)
     assert shapes.check(Task("a red circle"), RED).facts == 3
+
+
+def test_a_stage_of_the_tiny_world_runs_from_the_command_line(tmp_path, capsys):
+    """And holds its folder but once."""
+    out = tmp_path / "vq"
+    sizes = ["--batch", "2", "--codes", "16", "--continuous_steps", "1"]
+    run = ["--run.out", str(out), "--run.steps", "2", "--run.threads", "1", "--run.precision", "no"]
+    assert main(["train", "vq", *run, *sizes, "--json"]) == 0, capsys.readouterr().err
+    assert (out / "vq" / "config.json").is_file()
+    with locked(out):
+        assert main(["train", "vq", *run, *sizes, "--resume"]) == 2
+    assert "is in use by another janus-r1 process" in capsys.readouterr().err

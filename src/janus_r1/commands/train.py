@@ -23,11 +23,12 @@ def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
     Raises:
         UserError: if the folder cannot be written or is in use, and whatever the stage refuses.
     """
-    out = Path(recipe.run.out if hasattr(recipe, "run") else recipe.out)  # training stages keep it under ``run``
+    trains = hasattr(recipe, "run")  # a training stage holds its folder itself, also where a script calls it
+    out = Path(recipe.run.out if trains else recipe.out)
     check_writable(out)
     first = os.environ.get("RANK", "0") == "0"  # one process of several speaks for all
     began = time.monotonic()
-    with answers_only(as_json), locked(out) if first else nullcontext():
+    with answers_only(as_json), nullcontext() if trains or not first else locked(out):
         result = stage(recipe=recipe)
     if first and as_json:
         seconds = round(time.monotonic() - began, 2)

@@ -196,7 +196,7 @@ def stage_of(options: argparse.Namespace) -> Parts:
             credit="segment",
             policy="guided",
             kl=KL,
-            lr=0.0,
+            lr=1e-30,
             rollout_dtype="bfloat16" if options.precision == "bf16" else "float32",
             lora=LoraRecipe(rank=options.lora_rank, base_dtype=options.base_dtype),
             recompute=options.recompute,

@@ -1,5 +1,6 @@
 # make demo    draw, judge and redraw one prompt with the embedded model
 # make test    lint, types, tests
+# make wheel   build a wheel, install it outside of the tree, and use it
 # make setup   the virtual environment in .venv; the other targets call it, and it is quick when up to date
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PROMPT ?= a red circle left of a blue square
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint wheel
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -38,3 +39,7 @@ lint: $(STAMP)
 test: lint
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest -q
+
+wheel: $(STAMP)
+	@echo "wheel: built, installed and used in a temporary folder"
+	@$(BIN)/python tests/wheel.py

@@ -16,6 +16,7 @@ from PIL import Image
 
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings, Verdict, load_chain
 from janus_r1.cli import COMMANDS, GROUPS, main, parse
+from janus_r1.files import locked
 
 
 class StandIn:
@@ -280,3 +281,36 @@ def test_eval_never_replaces_a_folder(tmp_path, capsys, command):
     (theirs / "thesis.txt").write_text("x")
     assert "is a folder" in error_of(capsys, "eval", command, "--limit", "1", "--samples", "1", "--out", str(theirs))
     assert (theirs / "thesis.txt").read_text() == "x"
+
+
+def test_a_recipe_is_printed_as_yaml_that_makes_it(capsys, tmp_path):
+    assert main(["train", "vq", "--config", "shapes/vq", "--lr", "5e-4", "--run.steps=7", "--print_config"]) == 0
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    again = parse(["train", "vq", "--config", str(tmp_path / "mine.yaml")]).keywords["recipe"]
+    assert again.lr == 5e-4 and again.run.steps == 7
+    assert (
+        again == parse(["train", "vq", "--config", "shapes/vq", "--lr", "5e-4", "--run.steps", "7"]).keywords["recipe"]
+    )
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = error_of(capsys, "train", "sft", "--config", "shapes/sft")
+    assert "janus-r1 train pretrain --config shapes/binding makes it" in said and "try --model tiny-base" in said
+    assert "janus-r1 data build --config shapes/candidates makes it" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_run_in_a_folder_is_refused(capsys, tmp_path):
+    with locked(tmp_path / "run"):
+        assert "in use by another" in error_of(capsys, "train", "vq", "--run.out", str(tmp_path / "run"))
+
+
+def test_a_second_generate_into_a_folder_is_refused(stand_in, capsys):
+    with locked(Path("o")):
+        assert "in use by another" in error_of(capsys, "generate", "a ring", "--out", "o")
+    assert not list(Path().iterdir())
+
+
+def test_an_error_leaves_no_control_characters_on_the_terminal(capsys):
+    assert "\x1b" not in error_of(capsys, "judge", "a\x1b[31m.png", "--text", "x")

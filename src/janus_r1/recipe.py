@@ -57,6 +57,16 @@ def find_recipe(path: str | Path) -> Path:
     raise UserError(f"no such recipe: {path}; {hint}")
 
 
+def maker_of(path: str) -> str | None:
+    """The command that makes ``path`` by a recipe of the package: the first line of the one whose ``out`` it is in."""
+    for recipe in sorted(RECIPES.glob("*/*.yaml")):
+        values = read_yaml(recipe)
+        out = values.get("run", values).get("out")
+        if out and (path == out or path.startswith(f"{out}/")):
+            return recipe.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    return None
+
+
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     """``["--lr", "1e-3", "--run.steps=5"]`` -> ``[("lr", "1e-3"), ("run.steps", "5")]``."""
     pairs: list[tuple[str, str]] = []

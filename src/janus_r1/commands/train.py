@@ -12,7 +12,14 @@ from typing import Any
 
 from janus_r1.commands.output import check_writable
 from janus_r1.commands.terminal import answers_only, print_json, say
+from janus_r1.errors import require
 from janus_r1.files import locked
+from janus_r1.recipe import maker_of
+
+INSTEAD = {  # the quickest way to see a stage run
+    "model": ", or try --model tiny-base",
+    "candidates": ", or try janus-r1 data build --model tiny-base --prompts 64 --out few and --candidates few",
+}
 
 
 def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
@@ -26,6 +33,7 @@ def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
     trains = hasattr(recipe, "run")  # a training stage holds its folder itself, also where a script calls it
     out = Path(recipe.run.out if trains else recipe.out)
     check_writable(out)
+    check_inputs(recipe)
     first = os.environ.get("RANK", "0") == "0"  # one process of several speaks for all
     began = time.monotonic()
     with answers_only(as_json), nullcontext() if trains or not first else locked(out):
@@ -35,3 +43,19 @@ def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
         print_json({"result": str(result), "seconds": seconds, "recipe": asdict(recipe)})
     elif first:
         say(f"wrote {result}")
+
+
+def check_inputs(recipe: Any) -> None:
+    """Whether what earlier stages make is there.
+
+    Raises:
+        UserError: that names the commands which make what is missing, and the quickest way to do without.
+    """
+    missing = []
+    for name, value in asdict(recipe).items():
+        for path in value if isinstance(value, list) else [value]:
+            if not isinstance(path, str) or name == "out" or Path(path).exists():
+                continue
+            if maker := maker_of(path):
+                missing.append(f"there is no {path} ({name}) yet: {maker} makes it{INSTEAD.get(name, '')}")
+    require(not missing, "; ".join(missing))

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from janus_r1.data.prompt_list import read_prompt_list
+from janus_r1.data.task_files import read_tasks
 from janus_r1.errors import UserError
 
 WANTED = ["a red circle", "two stars, one above the other"]
@@ -82,3 +83,10 @@ def test_what_is_no_text_or_not_there(tmp_path):
         read_prompt_list(str(tmp_path / "b.txt"))
     with pytest.raises(UserError, match="a folder"):
         read_prompt_list(str(tmp_path))
+
+
+def test_tasks_keep_what_else_an_entry_says(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "# a ring", "id": 1}\n')
+    [task] = read_tasks(str(path))
+    assert task.prompt == "# a ring" and task.columns == {"id": 1} and task.source is None

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from janus_r1.commands.model import quiet_transformers
 from janus_r1.commands.output import check_writable
 from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.errors import require
@@ -36,6 +37,7 @@ def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
     check_inputs(recipe)
     first = os.environ.get("RANK", "0") == "0"  # one process of several speaks for all
     began = time.monotonic()
+    quiet_transformers()
     with answers_only(as_json), nullcontext() if trains or not first else locked(out):
         result = stage(recipe=recipe)
     if first and as_json:

@@ -1,7 +1,6 @@
 """Tasks that the user's files list: prompts to draw, and edits with the paths of their images.
 
-Prompts: a text file with one a line, or JSONL whose objects have a ``prompt``. Edits, in two forms, as JSONL or as a
-JSON list; a folder stands for all such files in it:
+Prompts: see ``prompt_list``. Edits, in two forms, as JSONL or as a JSON list; a folder stands for all such files in it:
 
 * ``{"instruction": ..., "source": path, "target": path}``
 * the official code's rows, ``{"sample_id": ..., "text": ..., "input": path, "output": path}``
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1.chain import Task
+from janus_r1.data.prompt_list import read_prompt_list
 from janus_r1.errors import UserError
 from janus_r1.images import read_image
 from janus_r1.layout import clean
@@ -37,41 +37,12 @@ def read_prompts(name: str) -> list[str]:
 
 
 def read_tasks(name: str) -> list[Task]:
-    """Prompts of a file (``-``: standard input), one a line; blank lines and ``#`` comments are skipped.
-
-    Lines of a ``.jsonl`` file are objects with a ``prompt``; what else they say are the task's columns.
+    """The prompts of a list in any form that :func:`read_prompt_list` knows; what else an entry says are its columns.
 
     Raises:
-        UserError: if the file is missing, is not text, holds no prompt, or a line that is none.
+        UserError: if the file is missing or damaged, holds no prompt, or an entry that is none.
     """
-    filled = [(number, line.strip()) for number, line in enumerate(_text(name).splitlines(), 1) if line.strip()]
-    if name.endswith(".jsonl"):
-        tasks = [_task(line, f"{name}, line {number}") for number, line in filled]
-    else:
-        tasks = [Task(line) for _, line in filled if not line.startswith("#")]
-    if not tasks:
-        raise UserError(f"{name} holds no prompt: write one a line")
-    return tasks
-
-
-def _text(name: str) -> str:
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"no such prompt file: {name}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompt file {name}: {error}") from None
-
-
-def _task(line: str, place: str) -> Task:
-    try:
-        row = json.loads(line)
-        prompt = row.pop("prompt")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        prompt = None
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f'{place}: expected an object like {{"prompt": "a red circle"}}')
-    return Task(prompt, columns=row)
+    return [Task(prompt, columns=columns) for prompt, columns in read_prompt_list(name)]
 
 
 # ----------------------------------------------------------------------------------------- edits

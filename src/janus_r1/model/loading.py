@@ -19,7 +19,7 @@ from janus_r1.model.original_config import MODEL_TYPE, from_original
 from janus_r1.model.processor import save_processor
 from janus_r1.model.streaming import assemble, stored_dtype, weight_files
 from janus_r1.model.tokenizer import IMAGE_PLACEHOLDER, SpecialTokens, original_tokenizer
-from janus_r1.reading import read_json
+from janus_r1.reading import read_json_object
 
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,7 +49,7 @@ def resolve(name: str) -> Path:
 
 
 def _kind(folder: Path) -> str | None:
-    config = read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     return config.get("model_type") if isinstance(config, dict) else None
 
 
@@ -121,7 +121,7 @@ def _dtype(folder: Path, dtype: str, weights: str | Path | None) -> torch.dtype:
 def _config(folder: Path) -> JanusConfig:
     """Of either layout. Text head and embeddings are never one matrix in a Janus-Pro checkpoint."""
     if _kind(folder) == MODEL_TYPE:
-        return from_original(read_json(folder / "config.json"))
+        return from_original(read_json_object(folder / "config.json"))
     config = JanusConfig.from_pretrained(folder)
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     return config

@@ -21,7 +21,7 @@ from transformers import JanusConfig, JanusForConditionalGeneration
 
 from janus_r1.errors import UserError, first_line
 from janus_r1.model.original import DROPPED, split, targets
-from janus_r1.reading import read_json
+from janus_r1.reading import read_json_object
 
 WINDOW = 64 * 2**20
 SHOWN = 3  # wrong keys that an error spells out
@@ -50,7 +50,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
     """Only names inside the folder count: an index must not lead a reader elsewhere."""
-    names = read_json(index).get("weight_map")
+    names = read_json_object(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{index} has no weight_map")
     files = [folder / Path(name).name for name in sorted(set(names.values()))]

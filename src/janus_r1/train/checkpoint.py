@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import MARKER, write_atomically, write_json
-from janus_r1.reading import read_json
+from janus_r1.reading import read_json_object
 from janus_r1.train import state as states
 from janus_r1.train.optim import Ema
 from janus_r1.train.processes import most, this_process
@@ -112,8 +112,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     Raises:
         UserError: if something is missing or is not what was written.
     """
-    state = read_json(checkpoint / STATE)
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+    state = read_json_object(checkpoint / STATE)
+    if not isinstance(state.get("step"), int):
         raise _damaged(checkpoint, f"{STATE} names no step")
     for name, written in state.get("files", {}).items():
         path = checkpoint / str(name)
@@ -166,5 +166,5 @@ def training(model: str) -> dict[str, Any] | None:
     checkpoint = newest_checkpoint(run)
     if checkpoint is None or not (run / "recipe.json").exists():
         return None
-    state = read_json(checkpoint / STATE)
-    return {"recipe": read_json(run / "recipe.json"), "steps": state["step"], "seconds": round(state["seconds"], 1)}
+    state, recipe = read_json_object(checkpoint / STATE), read_json_object(run / "recipe.json")
+    return {"recipe": recipe, "steps": state["step"], "seconds": round(state["seconds"], 1)}

@@ -26,7 +26,7 @@ from janus_r1.environment import environment
 from janus_r1.errors import UserError
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.files import locked, write_json
-from janus_r1.reading import read_json
+from janus_r1.reading import read_json_object
 from janus_r1.train import processes
 from janus_r1.train.checkpoint import (
     Trained,
@@ -244,7 +244,7 @@ class Run:
 
     def save_and_say(self, stopped: Stopped) -> None:
         checkpoint = newest_checkpoint(self.out)
-        if self.done and (checkpoint is None or read_json(checkpoint / "state.json")["step"] != self.done):
+        if self.done and (checkpoint is None or read_json_object(checkpoint / "state.json")["step"] != self.done):
             self.save()
         if self.accelerator.is_main_process:
             name = signal.Signals(stopped.number).name
@@ -323,7 +323,7 @@ def _begin(out: Path, trained: Trained, recipe: Any, resume: bool) -> dict[str, 
         return {"step": 0, "seconds": 0.0}
     if not resume:
         raise UserError(f"{out} already holds a run: pass --resume to continue it, or another --run.out")
-    before = read_json(out / "recipe.json")
+    before = read_json_object(out / "recipe.json")
     changed = [key for key in resolved if key != "run" and before.get(key) != resolved[key]]
     if forbidden := [key for key in changed if key not in MAY_CHANGE]:
         raise UserError(f"cannot resume {out}: the recipe changed in {', '.join(forbidden)}")

@@ -23,7 +23,7 @@ from janus_r1.errors import UserError
 from janus_r1.files import write_json
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
-from janus_r1.reading import read_json
+from janus_r1.reading import read_json_object
 from janus_r1.rewards.build import build_rewards
 from janus_r1.rewards.ensemble import Ensemble
 from janus_r1.rewards.reasons import true_reasons
@@ -311,7 +311,7 @@ def evaluate(parts: Parts, out: Path, step: int) -> dict[str, float]:
 def keep_best(janus: Janus, out: Path, step: int, score: float) -> None:
     """``<out>/best`` holds the model that scored highest, ``<out>/best.json`` its step and score."""
     record = out / "best.json"
-    if not record.exists() or read_json(record)["score"] < score:
+    if not record.exists() or read_json_object(record)["score"] < score:
         save(janus, out / "best", torch.bfloat16)
         write_json(record, {"step": step, "score": score})
 

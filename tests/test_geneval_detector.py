@@ -180,3 +180,17 @@ def test_colors_are_the_mean_of_three_sentences():
             assert float(similarity) == pytest.approx(float(expected), abs=1e-5)
     assert classifier.classify([(image, one)]) == [COLORS[int(found.argmax())]]
     assert classifier.classify([]) == []
+
+
+def test_nan_is_told_and_never_counts_as_nothing_seen(small):
+    image, mask = picture(64, 64), np.ones((64, 64), bool)
+    broken = mask2former()
+    with torch.no_grad():
+        broken.class_predictor.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="the detector answers with NaN"):
+        Detector(broken).find([image])
+    model, words = clip()
+    with torch.no_grad():
+        model.visual_projection.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="the color classifier answers with NaN"):
+        ColorClassifier(model, words).classify([(image, Found("car", np.float32(0.9), tight_box(mask), mask))])

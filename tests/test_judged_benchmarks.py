@@ -369,3 +369,17 @@ def test_a_judge_in_this_process(dpg_data, tmp_path):
     commands.score_judged("dpg", folder, dpg_data, local=str(save_vlm(tmp_path / "vlm")))
     with pytest.raises(UserError, match="nothing was scored: neither yes nor no"):
         report(bench, [folder / "scores-dpg.jsonl"], folder)
+
+
+def test_layouts_that_hold_a_fixed_number_of_images(dpg_data, wise_data, tmp_path):
+    for bench in (Dpg(dpg_data), Wise(wise_data)):
+        with pytest.raises(UserError, match=f"takes {bench.images} images a prompt"):
+            draw(bench, tmp_path / "out", paint, DrawOptions(Settings(rounds=1), samples=2))
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_that_begin_together(dpg_data, tmp_path):
+    """Another shard's run.json may just be on its way."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".run.4711.tmp.json").write_text("{")
+    assert draw(Dpg(dpg_data), tmp_path / "out", paint, DrawOptions(Settings(rounds=1), shard=(1, 2))) == 1

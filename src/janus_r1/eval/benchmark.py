@@ -77,6 +77,8 @@ class Benchmark(ABC):
     """Of a prompt, by the protocol."""
     binary: bool
     """Whether an image is right or wrong, rather than right in part."""
+    any_number = True
+    """Whether its layout takes another number of images a prompt."""
     scale = 1.0
     """What the headline is multiplied by where it is shown."""
 
@@ -159,6 +161,8 @@ def draw(
     Raises:
         UserError: if ``out`` holds something else, or was drawn with other settings.
     """
+    fits = benchmark.any_number or options.samples in (None, benchmark.images)
+    require(fits, f"the layout of {benchmark.title} takes {benchmark.images} images a prompt: leave --samples out")
     items = list(enumerate(benchmark.items()[: options.limit]))
     prompts = [_text(item, options) for _, item in items]
     _claim(out, _run_record(benchmark, options))
@@ -229,7 +233,8 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
         raise UserError(f"{out} is not a folder: choose another --out")
     path = out / RUN
     if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        # what begins with a dot may be another shard's run.json, which is just being written
+        if out.is_dir() and any(not one.name.startswith(".") for one in out.iterdir()):
             raise UserError(f"{out} holds other things: choose an empty or new folder")
         write_json(path, record)
         return

@@ -25,7 +25,7 @@ from janus_r1.eval.geneval_benchmark import GenEval, official_rows
 from janus_r1.eval.overlap import overlap as overlap_of
 from janus_r1.eval.overlap import own_prompts, prompts_of
 from janus_r1.eval.records import read_records
-from janus_r1.eval.scorers import CLIP, DETECTOR, compbench_scorer, geneval_scorer, judged_scorer
+from janus_r1.eval.scorers import CLIP, DETECTOR, compbench_scorer, geneval_scorer, judged_scorer, kind_of
 from janus_r1.eval.unigenbench import UniGenBench
 from janus_r1.eval.vlm_judge import VlmJudge, endpoint_judge, local_judge
 from janus_r1.eval.wise import Wise
@@ -111,7 +111,7 @@ def draw(
     texts = None if rewritten is None else _rewritten(rewritten)
     from janus_r1.environment import environment  # torch only where it is needed
 
-    record = {"model": model, "dtype": dtype, "device": device, "environment": environment()}
+    record = {"model": model, "dtype": dtype, "device": kind_of(device), "environment": environment()}
     options = DrawOptions(settings, samples, controls, shared_noise, parse_shard(shard), limit, batch, texts, record)
     drawn = draw_items(benchmark(name, data), out, sampler(model, device, dtype, batch), options, _say("prompts drawn"))
     print(f"{drawn} prompts drawn into {out}")

@@ -15,6 +15,7 @@ from janus_r1.eval.benchmark import Item
 from janus_r1.eval.benchmark_score import Outcome, failed
 from janus_r1.eval.compbench import Box, counted, distinct, numeracy_score, spatial_score
 from janus_r1.eval.geneval_detector import CLIP_MEAN, CLIP_STD, clip_input
+from janus_r1.eval.weights import finite
 
 BLIP_SIDE, MAX_CHUNKS, MAX_WORDS, MAX_TOKENS = 480, 8, 50, 35
 NO_CHUNKS = ("top", "the side", "the left", "the right")
@@ -94,6 +95,7 @@ class BlipVqa:
         read = self.model.text_encoder(input_ids=ids, encoder_hidden_states=seen)[0]
         start = torch.full((1, 1), config.bos_token_id, device=seen.device)
         logits = self.model.text_decoder(input_ids=start, encoder_hidden_states=read).logits[0, 0].float()
+        finite(logits, "BLIP")
         return float(logits[[self.yes, self.no]].softmax(-1)[0])
 
 
@@ -136,7 +138,9 @@ class Boxes:
         scale = min(SHORT / min(height, width), LONG / max(height, width))
         inputs = self.processor(images=[Image.fromarray(pixels)], return_tensors="pt").to(self.model.device)
         size = torch.tensor([[height * scale, width * scale]])
-        (found,) = self.processor.post_process_object_detection(self.model(**inputs), threshold=0.5, target_sizes=size)
+        output = self.model(**inputs)
+        finite(output.logits, "the detector")
+        (found,) = self.processor.post_process_object_detection(output, threshold=0.5, target_sizes=size)
         rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
         return [Box(str(self.model.config.id2label[label]).lower(), score, *box) for label, score, box in rows]
 
@@ -155,5 +159,5 @@ class ClipCosine:
         shown = torch.stack([clip_input(Image.fromarray(pixels)) for _, pixels in shots]).to(device)
         read = {key: words[key].to(device) for key in ("input_ids", "attention_mask")}
         found = self.model(**read, pixel_values=shown)
-        cosines = torch.cosine_similarity(found.image_embeds.float(), found.text_embeds.float()).tolist()
-        return [Outcome(cosine, least=-1.0) for cosine in cosines]
+        cosines = torch.cosine_similarity(found.image_embeds.float(), found.text_embeds.float())
+        return [Outcome(min(max(cosine, -1.0), 1.0), least=-1.0) for cosine in finite(cosines, "CLIP").tolist()]

@@ -43,6 +43,7 @@ class Dpg(Benchmark):
     """``<item_id>.png``, a grid of 2 x 2 images in the order of reading. ``tiles``: how many of them count."""
 
     name, images, binary, scale = "dpg", TILES, False, 100.0
+    any_number = False
 
     def __init__(self, data: Path | None, judge: str = "judge", tiles: int = TILES, official: bool = False) -> None:
         if data is None:

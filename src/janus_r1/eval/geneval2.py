@@ -35,6 +35,7 @@ class GenEval2(Benchmark):
     """One image a prompt, and a JSON object from prompts to image paths, as the published scorer reads it."""
 
     name, title, images, binary, scale = "geneval2", "GenEval 2 (Soft-TIFA GM)", 1, False, 100.0
+    any_number = False
 
     def __init__(self, data: Path | None) -> None:
         if data is None:

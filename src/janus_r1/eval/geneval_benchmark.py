@@ -57,7 +57,7 @@ class GenEval(Benchmark):
         shots: list[Shot] = []
         complaints: list[str] = []
         for own in sorted(folder.iterdir()):
-            if not own.is_dir():
+            if not own.is_dir() or own.name.startswith("."):
                 continue
             if not (own.name.isascii() and own.name.isdigit()):
                 complaints.append(f"{own.name}: not scored, since the folder's name is not a number")
@@ -140,6 +140,8 @@ class GenEvalScorer:
         rules: Rules = RULES,
         no_colors: str = "",
     ) -> None:
+        if detector.least > min(rules.threshold, rules.counting_threshold):
+            raise ValueError("the detector must tell everything that the rules may keep")
         self.detector, self.colors, self.batch = detector, colors, batch
         self.rules, self.no_colors = rules, no_colors
         self.record: Mapping[str, Any] = {**record, "rules": asdict(rules)}

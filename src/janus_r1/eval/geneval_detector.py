@@ -19,6 +19,7 @@ from PIL import Image
 
 from janus_r1.errors import UserError
 from janus_r1.eval.geneval import COLORS, class_names
+from janus_r1.eval.weights import finite
 
 LONG, SHORT, MULTIPLE = 1333, 800, 32
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of 0..255
@@ -77,7 +78,7 @@ class Detector:
 
         That is at most the class probability, so pairs that it already rules out need no mask.
         """
-        probabilities = classes_QC.softmax(-1)[:, :-1]
+        probabilities = finite(classes_QC, "the detector").softmax(-1)[:, :-1]
         best = probabilities.flatten().topk(min(BEST, probabilities.numel()))
         chosen = best.values > np.float32(self.least)
         scores, pairs = best.values[chosen], best.indices[chosen]
@@ -85,7 +86,7 @@ class Detector:
         for start in range(0, len(pairs), MASKS_AT_ONCE):
             part = slice(start, start + MASKS_AT_ONCE)
             queries, labels = pairs[part] // probabilities.shape[1], pairs[part] % probabilities.shape[1]
-            logits = full_size(masks_Qhw[queries], padded, size, shape)
+            logits = full_size(finite(masks_Qhw[queries], "the detector"), padded, size, shape)
             inside = logits > 0
             area = inside.flatten(1).sum(1)
             sure = (logits.sigmoid() * inside).flatten(1).sum(1) / (area + 1e-6)
@@ -159,7 +160,7 @@ class ColorClassifier:
         crops = torch.stack([clip_input(cut_out(image, one)) for image, one in asked]).to(self.model.device)
         seen = self.model.visual_projection(self.model.vision_model(pixel_values=crops).pooler_output)
         texts = torch.stack([self._sentences(one.name) for _, one in asked])
-        return torch.einsum("nd,ncd->nc", F.normalize(seen.float(), dim=-1), texts)
+        return finite(torch.einsum("nd,ncd->nc", F.normalize(seen.float(), dim=-1), texts), "the color classifier")
 
     def _sentences(self, name: str) -> torch.Tensor:
         """[10, D]: the mean of the templates' directions, made a direction again."""

@@ -21,6 +21,11 @@ BLIP = "Salesforce/blip-vqa-capfilt-large"
 CLIP_B32 = "openai/clip-vit-base-patch32"
 
 
+def kind_of(device: str) -> str:
+    """``cuda`` of ``cuda:1``: shards on several GPUs of a machine make one result."""
+    return device.partition(":")[0]
+
+
 def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: bool) -> GenEvalScorer:
     """Without CLIP's weights, rows that ask for no color are scored all the same."""
     from transformers import AutoTokenizer, CLIPModel, Mask2FormerForUniversalSegmentation
@@ -30,7 +35,7 @@ def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: 
 
     require(batch >= 1, "batch must be at least 1")
     eyes = weights_folder(detector, download)
-    record: dict[str, Any] = {"judge": detector, "revision": revision(eyes), "colors": clip, "device": device}
+    record: dict[str, Any] = {"judge": detector, "revision": revision(eyes), "colors": clip, "device": kind_of(device)}
     found = Detector(load_model(Mask2FormerForUniversalSegmentation, eyes).to(device))
     try:
         folder = weights_folder(clip, download)
@@ -72,7 +77,7 @@ def compbench_scorer(category: str, weights: str | None, device: str, batch: int
     name = weights or ("" if detects else BLIP if category in ATTRIBUTES else CLIP_B32)
     require(bool(name), f"{category} needs --weights: an object detector such as facebook/detr-resnet-50")
     folder = weights_folder(name, download)
-    record = {"judge": name, "revision": revision(folder), "device": device}
+    record = {"judge": name, "revision": revision(folder), "device": kind_of(device)}
     if detects:
         nouns = spacy_readers()[1] if category == "spatial" else None
         detector = load_auto(AutoModelForObjectDetection, folder).to(device)

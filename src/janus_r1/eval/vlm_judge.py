@@ -135,10 +135,13 @@ class LocalJudge:
 
     def first(self, asks: Sequence[Ask]) -> list[First | Abstained]:
         """Over the whole vocabulary; a word is known by its first token, whatever follows."""
+        from janus_r1.eval.weights import finite  # torch only where it is needed
+
         tokenizer = self.processor.tokenizer
 
         def seen(part: Sequence[Ask], inputs: Any) -> list[First | Abstained]:
-            probabilities = self.model(**inputs, use_cache=False).logits[:, -1].float().softmax(-1).cpu()
+            logits = self.model(**inputs, use_cache=False).logits[:, -1]
+            probabilities = finite(logits, "the judge").float().softmax(-1).cpu()
             found: list[First | Abstained] = []
             for ask, row in zip(part, probabilities, strict=True):
                 ids = [tokenizer.encode(word, add_special_tokens=False)[0] for word in ask.words]
@@ -220,5 +223,5 @@ def local_judge(name: str, device: str = "cpu", batch: int = 8, download: bool =
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load the judge {name}: {first_line(error)}") from None
-    record = {"judge": name, "revision": revision(folder), "device": device}
+    record = {"judge": name, "revision": revision(folder), "device": device.partition(":")[0]}
     return LocalJudge(model.to(device), processor, record, batch)

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
@@ -69,6 +70,17 @@ def load_auto(kind: Any, folder: Path) -> Any:
     if missing := sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"])):
         raise UserError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}")
     return model.eval()
+
+
+def finite(values: torch.Tensor, who: str) -> torch.Tensor:
+    """``values``, which must be numbers: NaN compares as false, and would count as "nothing seen".
+
+    Raises:
+        UserError: if they are not.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise UserError(f"{who} answers with NaN or infinity: its weights are damaged, or its dtype is too small")
+    return values
 
 
 def revision(folder: Path) -> str:

@@ -39,6 +39,7 @@ class Wise(Benchmark):
     """``<prompt_id>.png`` in one folder."""
 
     name, title, images, binary = "wise", "WISE_Verified", 1, True
+    any_number = False
 
     def __init__(self, data: Path | None) -> None:
         if data is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -324,14 +324,19 @@ def _named(name: str, data: Path | None, official: bool, judge: str = "judge") -
 
 
 def sampler(model: str, device: str, dtype: str, batch: int) -> Sampler:
-    """Loads the model at the first call."""
-    from janus_r1.introspect import introspect
-    from janus_r1.model.loading import load
+    """Loads the model at the first call, when the folder and the settings are known to fit."""
 
-    loaded = load(model, dtype, device)
+    @cache
+    def loaded() -> Any:
+        from janus_r1.model.loading import load
+
+        return load(model, dtype, device)
 
     def sample(prompts: list[str], settings: Settings, first_row: int) -> list[Chain]:
-        return introspect(loaded, [Task(prompt) for prompt in prompts], settings, max_batch=batch, first_row=first_row)
+        from janus_r1.introspect import introspect
+
+        tasks = [Task(prompt) for prompt in prompts]
+        return introspect(loaded(), tasks, settings, max_batch=batch, first_row=first_row)
 
     return sample
 

@@ -163,6 +163,7 @@ STOPPED = """
     import os, signal, sys
     from pathlib import Path
     sys.path.insert(0, {tests!r})
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test that runs in the background ignores it
     from test_run import recipe, train
     def before_step(step, module):
         if step == 3 and "stop" in sys.argv:

@@ -298,11 +298,12 @@ def _numbers(sums: Mapping[str, Figure]) -> dict[str, float]:
 
 @contextmanager
 def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C go to ``handler`` meanwhile."""
+    """SIGTERM and Ctrl-C go to ``handler`` meanwhile; one that is ignored (nohup, a shell's background) stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 import re
 from pathlib import Path
 
@@ -22,6 +23,11 @@ LEVELS = [
 ]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def level(name: str) -> int:
     return next(i for i, names in enumerate(LEVELS) if name in names)
 
@@ -34,7 +40,7 @@ def room(module: str) -> str:
 def imported(path: Path) -> set[str]:
     """The rooms of every janus_r1 import in a file, also inside functions."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("janus_r1."):
             names.add(room(node.module.removeprefix("janus_r1.")))
         elif isinstance(node, ast.ImportFrom) and node.module == "janus_r1":
@@ -103,7 +109,7 @@ def needs(path: Path, known: set[str], inside_functions: bool) -> set[str]:
             if inside_functions or not isinstance(node, ast.FunctionDef | ast.ClassDef):
                 walk(inner)
 
-    walk(ast.parse(path.read_text(encoding="utf-8")).body)
+    walk(parsed(path).body)
     return found & known
 
 

@@ -8,12 +8,13 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from openai import OpenAI
 from PIL import Image
 
@@ -32,6 +33,7 @@ class Running:
     """A server, and what it is made of."""
 
     house: House
+    app: FastAPI
     address: str
     server: Server
     thread: threading.Thread
@@ -69,19 +71,27 @@ class Running:
         assert not self.thread.is_alive()
 
 
-def start(model: JanusR1, limits: Limits | None = None, **options: Any) -> Running:
-    """A server that listens when this returns."""
+def start(
+    model: JanusR1,
+    limits: Limits | None = None,
+    mount: Callable[[FastAPI, House], Any] | None = None,
+    **options: Any,
+) -> Running:
+    """A server that listens when this returns; ``mount`` adds to its application before."""
     scheduling = {name: options.pop(name) for name in ("max_batch", "max_waiting", "linger_s") if name in options}
     scheduler = Scheduler({"tiny": model}, **({"linger_s": 0.0} | scheduling))
     defaults = options.pop("defaults", Defaults(rounds=2))
     house = House(scheduler, limits or Limits(), defaults, **options)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    running = server(create_app(house), drain_s=20)
+    app = create_app(house)
+    if mount:
+        mount(app, house)
+    running = server(app, drain_s=20)
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()
     assert running.ready.wait(20)
-    return Running(house, address, running, thread)
+    return Running(house, app, address, running, thread)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ class Options:
     fetch_urls: bool
     page: bool
     gallery: Path | None
-    trainer: bool
+    trainer: Path | None
     log_prompts: bool
     local: bool
     key: str | None = field(repr=False)
@@ -65,7 +65,7 @@ def serve(
     fetch_urls: bool = False,
     page: bool = True,
     gallery: str | None = None,
-    trainer: bool = False,
+    trainer: str | None = None,
     log_prompts: bool = False,
     drain_s: float = 300.0,
 ) -> None:
@@ -94,7 +94,7 @@ def serve(
         fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone.
         page: Show the page at /page; needs one process.
         gallery: Folder in which the page keeps chains; without it nothing is kept.
-        trainer: Offer rollouts and weight updates under /v1/rollouts and /v1/weights; needs a key.
+        trainer: Offer rollouts with log-probs, and new weights from safetensors files in this folder; needs a key.
         log_prompts: Write prompts into the log.
         drain_s: Seconds that answers may take after a SIGTERM before they are cut.
 
@@ -108,15 +108,18 @@ def serve(
     devices = [name.strip() for name in device.split(",") if name.strip()]
     require(bool(devices), "no device: pass --device cpu or cuda")
     if len(devices) > 1:
+        require(trainer is None, "the trainer's endpoints need one process: name one --device")
         page = False  # a visitor's clicks would reach a process that does not know them
     require(1 <= max_batch <= max_waiting, "max_batch must be from 1 to max_waiting")
     require(1 <= rounds <= 8 and 1 <= edit_rounds <= 8, "rounds and edit_rounds must be from 1 to 8")
     key = _key(api_key_file)
-    require(not trainer or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
+    require(trainer is None or Path(trainer).is_dir(), f"{trainer} is no folder to take weights from")
+    require(trainer is None or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
     local = is_loopback(host)
     options = Options(
         model, dtype, kv, tuple(adapters or ()), tuple(aliases or ()), rounds, edit_rounds, max_batch, max_waiting,
-        per_client, max_body_mb, max_megapixels, fetch_urls, page, Path(gallery) if gallery else None, trainer,
+        per_client, max_body_mb, max_megapixels, fetch_urls, page, Path(gallery) if gallery else None,
+        Path(trainer) if trainer else None,
         log_prompts, local, key,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -156,6 +159,10 @@ def make_app(options: Options, device: str) -> FastAPI:
     defaults = Defaults(options.rounds, options.edit_rounds)
     house = House(scheduler, limits, defaults, options.aliases, options.key, options.local, options.log_prompts)
     app = create_app(house)
+    if options.trainer:
+        from janus_r1.serve.trainer import add_trainer
+
+        add_trainer(app, house, options.trainer)
     if options.page:
         from janus_r1.serve.page import mount
 

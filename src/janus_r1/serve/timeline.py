@@ -13,6 +13,8 @@ from janus_r1.chain import Chain, Verdict
 from janus_r1.serve.pictures import Output
 from janus_r1.sheet import difference
 
+VISIBLE = 32  # of 255: smaller differences are the image tokenizer's
+
 CSS = """
 .chains { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
 .chain { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: 12px;
@@ -139,7 +141,7 @@ def _marks(verdict: Any) -> str:
 
 
 def _changed(before: np.ndarray, after: np.ndarray) -> str:
-    share = float((before != after).any(-1).mean())
+    share = float((np.abs(before.astype(int) - after).max(-1) > VISIBLE).mean())
     picture = image(difference(before, after), "where this draft differs from the picture before it")
     return f'<div class="changed">{picture}<span>{share:.0%} of the pixels changed</span></div>'
 

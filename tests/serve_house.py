@@ -104,6 +104,13 @@ def serving(model: JanusR1, limits: Limits | None = None, **options: Any) -> Ite
         running.stop()
 
 
+def severe(model: JanusR1) -> JanusR1:
+    """The same model, which says No where it said Yes: its chains have several rounds."""
+    special, weight = model.model.layout.special, model.model.core.lm_head.weight.data
+    weight[[special.yes, special.no]] = weight[[special.no, special.yes]]
+    return model
+
+
 def pixels_of(b64: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(b64))).convert("RGB"))
 

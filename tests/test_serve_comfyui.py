@@ -119,11 +119,8 @@ def test_edit_and_judge_take_comfys_pictures(comfy, model):
 
 def test_an_interruption_takes_effect_when_a_round_ends(comfy, model):
     comfy.interrupt_after = 1
-    rejected = next(s for s in range(100) if not model.generate("a red circle", seed=s, rounds=1)[0].accepted)
     with pytest.raises(Interrupted):
-        comfy.nodes.JanusR1Draw.execute(
-            model, "a red circle", **SAMPLING | {"rounds": 8, "samples": 1, "seed": rejected}
-        )
+        comfy.nodes.JanusR1Draw.execute(model, "a red circle", **SAMPLING | {"rounds": 8, "samples": 1})
     assert comfy.progress == [1]
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from janus_r1.errors import UserError, require
+from janus_r1.fields import Above0, Positive, Range
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -44,30 +45,33 @@ class Options:
     key: str | None = field(repr=False)
 
 
+Rounds = Annotated[int, Range(ge=1, le=8)]
+
+
 def serve(
     model: str = "tiny-r1-edit",
     *,
     host: str = "127.0.0.1",
-    port: int = 8000,
-    api_key_file: str | None = None,
-    dtype: str = "float32",
+    port: Annotated[int, Range(ge=0, le=65535)] = 8000,
+    api_key_file: Path | None = None,
+    dtype: Literal["float32", "bfloat16", "int8", "auto"] = "float32",
     device: str = "cpu",
-    kv: str = "auto",
+    kv: Literal["auto", "fp8"] = "auto",
     adapters: list[str] | None = None,
     aliases: list[str] | None = None,
-    rounds: int = 3,
-    edit_rounds: int = 1,
-    max_batch: int = 16,
-    max_waiting: int = 256,
-    per_client: int = 64,
-    max_body_mb: int = 32,
-    max_megapixels: float = 16.0,
+    rounds: Rounds = 3,
+    edit_rounds: Rounds = 1,
+    max_batch: Positive = 16,
+    max_waiting: Positive = 256,
+    per_client: Positive = 64,
+    max_body_mb: Annotated[int, Range(ge=1, le=4096)] = 32,
+    max_megapixels: Above0 = 16.0,
     fetch_urls: bool = False,
     page: bool = True,
-    gallery: str | None = None,
-    trainer: str | None = None,
+    gallery: Path | None = None,
+    trainer: Path | None = None,
     log_prompts: bool = False,
-    drain_s: float = 300.0,
+    drain_s: Above0 = 300.0,
 ) -> None:
     """Serve OpenAI's image endpoints, a judge, and a page that shows the model think.
 
@@ -75,28 +79,33 @@ def serve(
     either none is needed. SIGTERM ends the server when the requests that it has accepted are answered.
 
     Args:
-        model: An embedded model, a folder or a Hub id.
-        host: Address to listen on; 0.0.0.0 for all of this machine's.
-        port: Port to listen on; 0 takes a free one.
-        api_key_file: File that holds the key which clients must send.
-        dtype: float32, bfloat16, auto (as stored) or int8.
-        device: cpu, cuda, or several with commas (cuda:0,cuda:1): one process each.
-        kv: Cached keys and values: auto, or fp8.
-        adapters: LoRA folders, each as name=folder; a request chooses one as its model.
-        aliases: Further names that mean the model, for clients that only know gpt-image-1.
-        rounds: Most drafts of a chain, where a request does not say.
-        edit_rounds: The same for edits.
-        max_batch: Rows drawn at once at most.
-        max_waiting: Images in the house at most; beyond that requests get 503 and a time to come back.
-        per_client: Images that one address may have in the house; beyond that it gets 429.
-        max_body_mb: Largest request in megabytes.
-        max_megapixels: Largest picture that is decoded.
-        fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone.
-        page: Show the page at /page; needs one process.
-        gallery: Folder in which the page keeps chains; without it nothing is kept.
-        trainer: Offer rollouts with log-probs, and new weights from safetensors files in this folder; needs a key.
-        log_prompts: Write prompts into the log.
-        drain_s: Seconds that answers may take after a SIGTERM before they are cut.
+        model: An embedded model, a folder or a Hub id
+        host: Address to listen on; 0.0.0.0 for all of this machine's
+        port: Port to listen on; 0 takes a free one
+        api_key_file: File that holds the key which clients must send
+        dtype: float32, bfloat16, auto (as stored) or int8
+        device: cpu, cuda, or several with commas (cuda:0,cuda:1): one process each
+        kv: Cached keys and values: auto, or fp8
+        adapters: LoRA folders, each as name=folder; a request chooses one as its model
+        aliases: Further names that mean the model, for clients that only know gpt-image-1
+        rounds: Most drafts of a chain, where a request does not say
+        edit_rounds: The same for edits
+        max_batch: Rows drawn at once at most
+        max_waiting: Images in the house at most; beyond that requests get 503 and a time to come back
+        per_client: Images that one address may have in the house; beyond that it gets 429
+        max_body_mb: Largest request in megabytes
+        max_megapixels: Largest picture that is decoded
+        fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone
+        page: Show the page at /page; needs one process
+        gallery: Folder in which the page keeps chains; without it nothing is kept
+        trainer: Offer rollouts with log-probs, and new weights from safetensors files in this folder; needs a key
+        log_prompts: Write prompts into the log
+        drain_s: Seconds that answers may take after a SIGTERM before they are cut
+
+    Examples:
+        janus-r1 serve
+        janus-r1 serve tiny-sft --port 8080 --gallery chains
+        JANUS_R1_API_KEY=... janus-r1 serve midbee/Janus-Pro-R1-7B --device cuda --dtype bfloat16 --host 0.0.0.0
 
     Raises:
         UserError: for options that cannot be meant, and for a missing extra.
@@ -110,16 +119,14 @@ def serve(
     if len(devices) > 1:
         require(trainer is None, "the trainer's endpoints need one process: name one --device")
         page = False  # a visitor's clicks would reach a process that does not know them
-    require(1 <= max_batch <= max_waiting, "max_batch must be from 1 to max_waiting")
-    require(1 <= rounds <= 8 and 1 <= edit_rounds <= 8, "rounds and edit_rounds must be from 1 to 8")
+    require(max_batch <= max_waiting, "max_batch must not be above max_waiting")
     key = _key(api_key_file)
-    require(trainer is None or Path(trainer).is_dir(), f"{trainer} is no folder to take weights from")
+    require(trainer is None or trainer.is_dir(), f"{trainer} is no folder to take weights from")
     require(trainer is None or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
     local = is_loopback(host)
     options = Options(
         model, dtype, kv, tuple(adapters or ()), tuple(aliases or ()), rounds, edit_rounds, max_batch, max_waiting,
-        per_client, max_body_mb, max_megapixels, fetch_urls, page, Path(gallery) if gallery else None,
-        Path(trainer) if trainer else None,
+        per_client, max_body_mb, max_megapixels, fetch_urls, page, gallery, trainer,
         log_prompts, local, key,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -177,7 +184,7 @@ def needed(extra: str) -> None:
             raise UserError(f"serving needs {name}: pip install 'janus-r1[{extra}]'")
 
 
-def _key(file: str | None) -> str | None:
+def _key(file: Path | None) -> str | None:
     """Raises UserError for a file without a key, or a key that cannot stand in a header."""
     from janus_r1.reading import read_text
 

@@ -41,7 +41,6 @@ PROMPTS = (
     "a small yellow ring and a large purple triangle",
     "two orange diamonds",
 )
-SEEDS = 12
 RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 MALFORMED = (b"{", b"[]", b'{"prompt": 5}', b'{"prompt": "x", "n": 99}', b'{"prompt": "x", "size": "1x2"}', b"\xff")
 
@@ -57,14 +56,18 @@ class Load:
     queue: list[int] = field(default_factory=list)
 
 
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
-def references(model: str) -> dict[tuple[str, int], str]:
+def references(model: str, seeds: int) -> dict[tuple[str, int], str]:
     """Final pictures, each drawn alone."""
     janus = JanusR1.from_pretrained(model)
-    asked = [(prompt, seed) for prompt in PROMPTS for seed in range(SEEDS)]
+    asked = [(prompt, seed) for prompt in PROMPTS for seed in range(seeds)]
     return {(p, s): digest(janus.generate(p, seed=s, rounds=3)[0].image) for p, s in asked}
 
 
@@ -102,9 +105,9 @@ def drawn(answer: httpx.Response) -> str:
     return digest(np.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-async def block(served: Served, clients: int, requests: int) -> float:
+async def block(served: Served, clients: int, requests: int, seeds: int) -> float:
     """Pictures a second of so many clients, each with a new request as soon as the last is answered."""
-    todo = [(PROMPTS[i % len(PROMPTS)], i % SEEDS) for i in range(requests)]
+    todo = [(PROMPTS[i % len(PROMPTS)], i % seeds) for i in range(requests)]
     began = time.perf_counter()
     async with httpx.AsyncClient(base_url=served.address, timeout=600) as client:
 
@@ -127,7 +130,7 @@ async def load(served: Served, clients: int, requests: int, truth: dict[tuple[st
 
         async def one() -> None:
             while kinds:
-                kind, prompt, seed = kinds.pop(), chance.choice(PROMPTS), chance.randrange(SEEDS)
+                kind, (prompt, seed) = kinds.pop(), chance.choice(list(truth))
                 wait = chance.uniform(0.05, 3.0)
                 await request(client, kind, prompt, seed, wait, found, truth)
 
@@ -169,10 +172,10 @@ async def request(
             found.wrong.append(f"{prompt}, seed {seed}")
 
 
-async def stopped(served: Served, requests: int) -> dict[str, Any]:
+async def stopped(served: Served, requests: int, seeds: int) -> dict[str, Any]:
     """A SIGTERM while so many are on their way."""
     async with httpx.AsyncClient(base_url=served.address, timeout=600) as client:
-        asked = [asyncio.create_task(ask(client, PROMPTS[0], seed % SEEDS)) for seed in range(requests)]
+        asked = [asyncio.create_task(ask(client, PROMPTS[0], seed % seeds)) for seed in range(requests)]
         while (await client.get("/health")).json()["waiting"] < requests:
             await asyncio.sleep(0.01)
         served.process.send_signal(signal.SIGTERM)
@@ -184,16 +187,18 @@ async def stopped(served: Served, requests: int) -> dict[str, Any]:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    truth = references(options.model)
+    truth = references(options.model, options.seeds)
+    say("the pictures that are to come are drawn")
     served = Served(options.model, options.serve)
     try:
-        await block(served, 2, 4)  # warm
+        await block(served, 2, 4, options.seeds)  # warm
         rates: dict[int, list[float]] = {1: [], 16: []}
         for _ in range(options.blocks):
-            rates[1].append(await block(served, 1, 10))
-            rates[16].append(await block(served, 16, 64))
+            rates[1].append(await block(served, 1, 10, options.seeds))
+            rates[16].append(await block(served, 16, 64, options.seeds))
+            say(f"pictures a second: {rates}")
         found = await load(served, options.clients, options.requests, truth)
-        stop = await stopped(served, 32)
+        stop = await stopped(served, 32, options.seeds)
     finally:
         served.process.kill()
     seconds = np.array(found.seconds)
@@ -227,6 +232,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-r1-edit")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=12, help="of each prompt, drawn alone at first")
     parser.add_argument("--blocks", type=int, default=5, help="turns of one client and of sixteen")
     parser.add_argument("--serve", default="max_batch=32", help="arguments of the server")
     parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from janus_r1.api import JanusR1
+from serve_house import severe
 
 FOLDER = Path(__file__).parent.parent / "integrations" / "comfyui"
 
@@ -119,8 +120,9 @@ def test_edit_and_judge_take_comfys_pictures(comfy, model):
 
 def test_an_interruption_takes_effect_when_a_round_ends(comfy, model):
     comfy.interrupt_after = 1
+    asked = SAMPLING | {"rounds": 8, "samples": 1}
     with pytest.raises(Interrupted):
-        comfy.nodes.JanusR1Draw.execute(model, "a red circle", **SAMPLING | {"rounds": 8, "samples": 1})
+        comfy.nodes.JanusR1Draw.execute(severe(model), "a red circle", **asked)
     assert comfy.progress == [1]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from janus_r1 import load_chain
@@ -14,7 +17,7 @@ from janus_r1.chain import Settings
 from janus_r1.errors import UserError
 from janus_r1.serve.runs import Runs, as_command, as_python
 from janus_r1.serve.timeline import Story, timeline
-from serve_house import PROMPT, picture, png, serving, severe
+from serve_house import PROMPT, picture, png, serving, severe, start
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -72,15 +75,12 @@ def browser(tmp_path_factory):
 def page(browser, running):
     """A new tab on the page, and the addresses outside of the server that it asked for."""
     tab = browser.new_page()
-    tab.foreign = []
-    tab.on(
-        "request",
-        lambda r: None if r.url.startswith((running.address, "data:", "blob:")) else tab.foreign.append(r.url),
-    )
+    urls: list[str] = []
+    tab.on("request", lambda request: urls.append(request.url))
     tab.goto(running.address)
     tab.wait_for_selector("#prompt textarea")
     yield tab
-    assert all(url.startswith((running.address, "data:", "blob:")) for url in tab.urls)
+    assert all(url.startswith((running.address, "data:", "blob:")) for url in urls)
     tab.close()
 
 
@@ -163,6 +163,40 @@ def test_mistakes_are_told_and_visitors_are_apart(page, browser, running):
 # ----------------------------------------------------------------------------------- without a browser
 
 
+def test_an_open_tab_does_not_keep_the_server_from_ending(model):
+    def mount(app, house):
+        from janus_r1.serve.page import mount
+
+        mount(app, house, None)
+
+    running = start(model, mount=mount)
+    with httpx.stream("GET", f"{running.address}/page/gradio_api/heartbeat/tab", timeout=30) as beat:
+        assert beat.status_code == 200 and next(beat.iter_text())
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 10  # its limit, which would cut everything, is 20
+
+
+def test_an_mcp_client_finds_the_tool_and_draws_with_it(running, model):
+    streamable = pytest.importorskip("mcp.client.streamable_http")
+    from mcp import ClientSession
+
+    async def call():
+        address = f"{running.address}/page/gradio_api/mcp/"
+        async with streamable.streamablehttp_client(address) as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            (tool,) = (await session.list_tools()).tools
+            return tool, await session.call_tool(tool.name, {"prompt": PROMPT, "rounds": 2, "seed": 5})
+
+    tool, answer = asyncio.run(call())
+    assert "draw_and_judge" in tool.name and "prompt" in tool.inputSchema["properties"]
+    assert not answer.isError
+    chain = model.generate(PROMPT, seed=5, rounds=2)[0]
+    assert (
+        f"{chain.rounds[1].verdict.p_yes:.3f}" in answer.content[0].text and "data:image/png" in answer.content[0].text
+    )
+
+
 def test_what_is_shown_cannot_be_a_script(model):
     chain = model.generate("x", rounds=1)[0]
     object.__setattr__(chain.rounds[0].verdict, "text", "No, <script>alert(1)</script>")
@@ -196,4 +230,5 @@ def test_a_gallery_gives_nothing_but_its_chains(model, tmp_path):
     with pytest.raises(UserError, match="draw again"):
         runs.chain("unknown", 1)
     with pytest.raises(UserError, match="keeps nothing"):
-        Runs().save(Runs().keep([]), 1)
+        without = Runs()
+        without.save(without.keep([runs.load(name)]), 1)

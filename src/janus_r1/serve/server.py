@@ -47,6 +47,13 @@ class Patient(H11Protocol):
         if not self._idle:
             self._stop_waiting()
 
+    def shutdown(self) -> None:
+        """When the server ends, a tab's heartbeat, which would last as long as the tab, is no answer to wait for."""
+        if not self._idle and "/heartbeat/" in self.scope["path"]:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     @property
     def _idle(self) -> bool:
         """Between two requests, or before the first: nothing is being answered."""

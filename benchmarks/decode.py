@@ -5,6 +5,7 @@
     python benchmarks/decode.py --preset 100m --batch 2 --tokens 32      # a 576-id image, cut short
     python benchmarks/decode.py --preset 1b --dtype int8 --batch 1,4 --tokens 8
     python benchmarks/decode.py --preset 7b --device cuda --dtype bfloat16 --kv fp8 --batch 64,128 --arms ours
+    python benchmarks/decode.py --model tiny-sft --batch 1,4 --window 4,8,auto
     python benchmarks/decode.py --plot docs/decode.png
 
 * ours          janus_r1.engine: preallocated cache, prompts prefilled once, fused projections; on a GPU
@@ -16,6 +17,10 @@ Every arm draws the same number of ids a row for the same prompts, with guidance
 the others, so that a busy moment of the machine does not favour one. Pixels are not decoded: the
 VQ decoder is the same for all. A preset has random weights, which take as long as trained ones. With --dtype int8 or
 --kv fp8 ours alone draws in 8 bits, and the others in bfloat16.
+
+With --window ours also draws several ids a forward (janus_r1.engine.window): how many forwards an image takes, and how
+many images and ids are those of one by one. Random weights are surprised by every id, so of a preset the time of a
+forward by its width is the figure, and the forwards are those of a trained model.
 
 The limit is memory: what every token must read (layers, image head, mean length of the cache) against
 what a plain copy of a large tensor reads and writes a second on this machine, both measured here.
@@ -64,11 +69,19 @@ def decoder_of(model: Janus, int8: bool) -> Decoder:
     return Decoder(quantize(copy.deepcopy(model)) if int8 else model)
 
 
-def ours(model: Janus, prompts: list[Text], guidance: float, int8: bool = False) -> torch.Tensor:
+def ours(model: Janus, prompts: list[Text], guidance: float, int8: bool = False, width: int | None = 1) -> torch.Tensor:
     decoder = decoder_of(model, int8)
     stream = decoder.open(prompts, [model.layout.unconditional(prompt) for prompt in prompts])
     uniform = uniforms(0, list(range(len(prompts))), 0, DRAW, model.image_tokens)
-    return decoder.draw(stream, uniform, guidance)[0]
+    return decoder.draw(stream, uniform, guidance, width=width)[0]
+
+
+def forwards(model: Janus, prompts: list[Text], guidance: float, int8: bool, width: int | None) -> int:
+    """That an image takes, first row to last."""
+    decoder = decoder_of(model, int8)
+    before = decoder.forwards
+    ours(model, prompts, guidance, int8, width)
+    return decoder.forwards - before
 
 
 def transformers_generate(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor:
@@ -103,6 +116,7 @@ def official(model: Janus, prompts: list[Text], guidance: float) -> torch.Tensor
 
 
 ARMS: dict[str, Callable] = {"ours": ours, "transformers": transformers_generate, "official": official}
+WINDOW = "window"  # arms of ours that draw several ids a forward: window 8, ...
 
 
 def left_padded(model: Janus, prompts: list[Text]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,11 +156,23 @@ def measure(model: Janus, batch: int, options: argparse.Namespace) -> dict[str, 
     prompts = prompts_for(model, batch)
     named = [name for name in ARMS if name in options.arms.split(",")]
     arms = {name: partial(ARMS[name], model, prompts, options.guidance) for name in named}
+    int8, counts = options.dtype == INT8, {}
     if "ours" in arms:
-        arms["ours"] = partial(arms["ours"], int8=options.dtype == INT8)
+        arms["ours"] = partial(arms["ours"], int8=int8)
+        counts["ours"] = forwards(model, prompts, options.guidance, int8, 1)
+    for width in options.window:
+        name = f"{WINDOW} {width or 'auto'}"
+        arms[name] = partial(ours, model, prompts, options.guidance, int8, width)
+        counts[name] = forwards(model, prompts, options.guidance, int8, width)
     turns = machine.take_turns(arms, options.repeats, str(model.device))
     assert all(ids.shape == (batch, model.image_tokens) for arm in turns.values() for ids in arm.results)
-    return {name: {"seconds": sorted(arm.seconds), "peak_bytes": max(arm.peaks)} for name, arm in turns.items()}
+    found = {name: {"seconds": sorted(arm.seconds), "peak_bytes": max(arm.peaks)} for name, arm in turns.items()}
+    for name, count in counts.items():
+        found[name] |= {"forwards": count, "seconds_per_forward": statistics.median(turns[name].seconds) / count}
+        if "ours" in turns:
+            same = turns[name].results[0] == turns["ours"].results[0]
+            found[name] |= {"equal_ids": float(same.float().mean()), "equal_images": float(same.all(1).float().mean())}
+    return found
 
 
 def rates(
@@ -179,19 +205,32 @@ def bench(model: Janus, options: argparse.Namespace, bandwidth: float, rows: lis
     for batch in map(int, options.batch.split(",")):
         arms = measure(model, batch, options)
         for name, arm in arms.items():
-            own = {"int8": options.dtype == INT8, "kv": model.cache_dtype} if name == "ours" else {}
+            own = {"int8": options.dtype == INT8, "kv": model.cache_dtype} if "forwards" in arm else {}
             arm |= rates(model, batch, arm, bandwidth, **own)
             print(
                 f"{batch:>5} {name:<12} {arm['images_per_second']:>9.3f} {arm['tokens_per_second']:>9.1f} "
                 f"{arm['bytes_per_second'] / 1e9:>8.2f} {arm['share_of_bandwidth']:>7.1%} "
-                f"{arm['peak_bytes'] / 1e9:>8.2f}"
+                f"{arm['peak_bytes'] / 1e9:>8.2f}" + _windows(arm)
             )
-        speed = {name: arm["images_per_second"] for name, arm in arms.items()}
+        speed = {name: arm["images_per_second"] for name, arm in arms.items() if not name.startswith(WINDOW)}
         fastest = speed.pop("ours", None)
         if fastest and speed:
             ratios = [f"{fastest / rival:.2f}x than {name}" for name, rival in speed.items()]
             print("      ours is faster by " + ", ".join(ratios), flush=True)
         rows.append({"batch": batch, "arms": arms})
+
+
+def _windows(arm: dict[str, Any]) -> str:
+    """What an arm of ours says of its forwards."""
+    if "forwards" not in arm:
+        return ""
+    equal = f", {arm['equal_images']:.0%} of images equal" if "equal_images" in arm else ""
+    return f"  {arm['forwards']} forwards of {arm['seconds_per_forward'] * 1e3:.2f} ms{equal}"
+
+
+def widths(text: str) -> list[int | None]:
+    """``1,8,auto`` -> [1, 8, None]."""
+    return [None if part == "auto" else int(part) for part in text.split(",") if part]
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
@@ -212,7 +251,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     for axis in axes.flat[len(latest) :]:
         axis.remove()
     for axis, ((name, where, dtype), record) in zip(axes.flat, latest.items(), strict=False):
-        for arm in record["rows"][0]["arms"]:
+        for arm in (arm for arm in record["rows"][0]["arms"] if arm in ARMS):
             points = [(row["batch"], row["arms"][arm]["images_per_second"]) for row in record["rows"]]
             axis.plot(*zip(*points, strict=True), marker="o", label=arm, color=f"C{list(ARMS).index(arm)}")
         short = f", first {record['tokens']} ids" if record.get("tokens") else ""
@@ -239,6 +278,7 @@ def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=[*DTYPES, INT8])
     parser.add_argument("--kv", default="auto", choices=list(KV), help="fp8: our cached keys and values in 8 bits")
     parser.add_argument("--arms", default=",".join(ARMS), help="some of them only")
+    parser.add_argument("--window", type=widths, default=[], metavar="N,N", help="ours, so many ids a forward, too")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 20 minutes in all
+# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 22 minutes in all
 #   kernels  every kernel against torch, and its time          (1 minute)
 #   alone    7B: one image, after which little has changed     (1)
 #   batches  7B: 4, 16 and 64 images at once; 8-bit caches     (3)
@@ -7,6 +7,7 @@
 #   small    1B: 1, 16 and 64 images                           (1)
 #   chain    7B: three rounds beside the official structure    (3)
 #   rl       7B, LoRA: one step of reinforcement learning      (5)
+#   window   7B: a forward of 1, 4, 8 and 16 ids, short        (2)
 # Weights are random. Results are appended to benchmarks/results/*.jsonl; a part that fails is named at the end and stops
 # no other. SMALL=1 runs the same commands on a CPU with the tiny preset and saves nothing.
 set -u
@@ -33,8 +34,9 @@ rival() { decode "${large[@]}" --batch "1,$many" --arms ours,official; }
 small() { decode "${middle[@]}" --batch "1,$some,$many" --arms ours; }
 chain() { "$PYTHON" benchmarks/chain.py "${large[@]}" "${place[@]}" --batch "$some" --repeats 1; }
 rl() { "$PYTHON" benchmarks/rl_step.py "${large[@]}" "${rl[@]}" --arms ours --repeats 1; }
+window() { decode "${large[@]}" --batch 1,4 --tokens 64 --arms ours --window 4,8,16; }
 
-parts=(kernels alone batches rival small chain rl)
+parts=(kernels alone batches rival small chain rl window)
 for name in "$@"; do
   if [[ " ${parts[*]} " != *" $name "* ]]; then
     echo "$0: no part $name: choose from ${parts[*]}" >&2

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from janus_r1.engine import kernels
 from janus_r1.engine.cache import without
-from janus_r1.engine.graph import Sampling
+from janus_r1.engine.sampling import Sampling
 from janus_r1.model.int8 import coded
 
 CALLS = 20

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from janus_r1.chain import Settings, Task
-from janus_r1.engine import graph as graphs
-from janus_r1.engine import weights
+from janus_r1.engine import graph, network
 from janus_r1.engine.decoder import Decoder
-from janus_r1.engine.graph import capture
+from janus_r1.engine.network import laid_out, layer_weights, linear
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
-from janus_r1.engine.weights import laid_out, layer_weights, linear
 from janus_r1.introspect import introspect, judge
 from janus_r1.layout import Drawn, Seen, Text, row_length
+from janus_r1.model.janus import adjoin
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
 TASKS = [Task(prompt) for prompt in PROMPTS]
@@ -201,16 +200,29 @@ def test_keep_and_fork_leave_rows_intact(tiny):
     torch.testing.assert_close(copy.last[0], uncached(tiny, (prompts[2], *row))[-1], atol=1e-4, rtol=1e-3)
 
 
-def test_fused_weights_are_transformers_own_memory(tiny):
-    """What training changes in place, the next decoder reads; and fusing again copies nothing."""
-    language = tiny.core.model.language_model
-    fused = layer_weights(language)[0].qkv
+def test_joined_matrices_stay_transformers_own_memory(tiny):
+    """What training changes in place, the next decoder reads; and joining again moves nothing."""
+    language = adjoin(tiny).language
+    joined = layer_weights(language)[0].qkv
     with torch.no_grad():
         language.layers[0].self_attn.k_proj.weight.fill_(7.0)
     start = language.layers[0].self_attn.q_proj.weight.shape[0]
-    assert (fused[start : start + 4] == 7.0).all()
-    assert layer_weights(language)[0].qkv.data_ptr() == fused.data_ptr()
-    assert (Decoder(tiny).layers[0].qkv[start : start + 4] == 7.0).all()
+    assert (joined[start : start + 4] == 7.0).all()
+    assert layer_weights(adjoin(tiny).language)[0].qkv.data_ptr() == joined.data_ptr()
+    assert (Decoder(tiny).network.layers[0].qkv[start : start + 4] == 7.0).all()
+
+
+def test_a_decoder_changes_nothing_of_its_model(tiny):
+    """Neither where its parameters lie, joined or not, nor what they are."""
+    for model in (tiny, adjoin(tiny)):
+        before = {name: (p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
+        joined = layer_weights(model.language)[0].qkv
+        assert torch.equal(
+            joined[: model.language.config.hidden_size], model.language.layers[0].self_attn.q_proj.weight
+        )
+        Decoder(model).open([model.layout.prompt("a red circle")])
+        for name, p in model.named_parameters():
+            assert p.data_ptr() == before[name][0] and torch.equal(p, before[name][1]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -218,12 +230,12 @@ def test_fused_weights_are_transformers_own_memory(tiny):
 def test_matrices_laid_out_anew_multiply_as_before(tiny, monkeypatch, dtype, blocked):
     """All four of a layer, for one row and for many, with oneDNN's blocked matrices and without them."""
     if not blocked:
-        monkeypatch.setattr(weights, "has_blocked", lambda: False)
-    plain = layer_weights(tiny.core.model.language_model.to(dtype))
+        monkeypatch.setattr(network, "has_blocked", lambda: False)
+    plain = layer_weights(adjoin(tiny).language.to(dtype))
     copies = laid_out(plain)
-    assert copies[0].qkv.is_mkldnn == (dtype == torch.bfloat16 and weights.has_blocked())
+    assert copies[0].qkv.is_mkldnn == (dtype == torch.bfloat16 and network.has_blocked())
     for layer, copy in zip(plain, copies, strict=True):
-        for name in weights.MATRICES:
+        for name in network.MATRICES:
             matrix = getattr(layer, name)
             for rows in (1, 33):
                 x = torch.randn(rows, matrix.shape[1]).to(dtype)
@@ -232,8 +244,8 @@ def test_matrices_laid_out_anew_multiply_as_before(tiny, monkeypatch, dtype, blo
 
 
 def test_only_a_small_models_matrices_are_copied(tiny, monkeypatch):
-    monkeypatch.setattr(weights, "COPIED", {torch.float32: 1000})
-    plain = layer_weights(tiny.core.model.language_model)
+    monkeypatch.setattr(network, "COPIED", {torch.float32: 1000})
+    plain = layer_weights(adjoin(tiny).language)
     assert laid_out(plain)[0].qkv.data_ptr() == plain[0].qkv.data_ptr()
 
 
@@ -274,7 +286,7 @@ def test_a_static_step_never_asks_the_host(tiny, monkeypatch):
     stream = decoder.open([tiny.layout.prompt(p) for p in PROMPTS])
     uniform = uniforms(3, [0, 1, 2], 0, DRAW, tiny.image_tokens)
     first, _ = decoder.draw(stream, uniform)
-    (steps,) = decoder.steps.values()
+    (steps,) = decoder.graphs.held.values()
     where = [value.data_ptr() for value in vars(steps).values() if isinstance(value, torch.Tensor)]
     decoder.rewind(stream, [len(tiny.layout.prompt(p)) - 1 for p in PROMPTS])
     decoder.feed(stream, [(Text(tiny.layout.prompt(p).ids[-1:]),) for p in PROMPTS])
@@ -282,7 +294,9 @@ def test_a_static_step_never_asks_the_host(tiny, monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, lambda *a, name=name: pytest.fail(f"the host asked: {name}"))
     again, _ = decoder.draw(stream, uniform)
     monkeypatch.undo()
-    assert torch.equal(first, again) and list(decoder.steps.values()) == [steps], "the same shape starts no new buffers"
+    assert torch.equal(first, again) and list(decoder.graphs.held.values()) == [steps], (
+        "the same shape starts no new buffers"
+    )
     assert where == [value.data_ptr() for value in vars(steps).values() if isinstance(value, torch.Tensor)]
 
 
@@ -322,7 +336,7 @@ def test_cache_in_8_bits_changes_little_and_survives_growing_and_leaving(tiny):
 
 def test_graphs_share_the_memory_of_those_that_live(tiny, monkeypatch):
     """A pool whose last graph is gone must not be named again: torch stops there."""
-    decoder, used = Decoder(tiny, graph=True), []
+    graphs, used = Decoder(tiny, graph=True).graphs, []
 
     class Graph:
         def pool(self):
@@ -336,15 +350,15 @@ def test_graphs_share_the_memory_of_those_that_live(tiny, monkeypatch):
 
     class Held:
         def __init__(self, captures: bool) -> None:
-            self.captured = [capture(decoder, lambda: None)] if captures else []
+            self.captured = [graphs.capture(lambda: None)] if captures else []
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
     for shape in range(2):
-        graphs._kept(decoder, (shape,), lambda: Held(True))
-    for shape in range(2, 2 + graphs.KEPT):
-        assert (0,) in decoder.steps or shape > graphs.KEPT  # the oldest leaves first, and only for want of room
-        graphs._kept(decoder, (shape,), lambda: Held(False))
-    assert len(decoder.steps) == graphs.KEPT
-    capture(decoder, lambda: None)
+        graphs.keep((shape,), lambda: Held(True))
+    for shape in range(2, 2 + graph.KEPT):
+        assert (0,) in graphs.held or shape > graph.KEPT  # the oldest leaves first, and only for want of room
+        graphs.keep((shape,), lambda: Held(False))
+    assert len(graphs.held) == graph.KEPT
+    graphs.capture(lambda: None)
     assert used == ["pool 0", "pool 0", "pool 2"]

@@ -15,8 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import gpu_kernels as benchmark
 from janus_r1.engine import kernels
 from janus_r1.engine.decoder import Decoder
-from janus_r1.engine.graph import Sampling
-from janus_r1.engine.sampling import DRAW, SAY, uniforms
+from janus_r1.engine.sampling import DRAW, SAY, Sampling, uniforms
 from janus_r1.model.int8 import coded
 
 EPS = 1e-6

@@ -28,8 +28,11 @@ def introspect(
     max_batch: int = 64,
     on_progress: Callable[[int], None] | None = None,
     first_row: int = 0,
+    window: int | None = None,
 ) -> list[Chain]:
     """One chain per task, in order. A row's random numbers follow from the seed and its index.
+
+    ``window`` ids are drawn in one forward, for the same image (:mod:`janus_r1.engine.window`); None: as many as pay.
 
     Raises:
         UserError: for an empty prompt; nothing has been drawn then.
@@ -41,7 +44,7 @@ def introspect(
     for start in range(0, len(prompts), max_batch):
         part = slice(start, start + max_batch)
         rows = range(first_row + start, first_row + start + len(prompts[part]))
-        chains += _Batch(decoder, prompts[part], sources[part], openings[part], list(rows), settings).run()
+        chains += _Batch(decoder, prompts[part], sources[part], openings[part], list(rows), settings, window).run()
         if on_progress:
             on_progress(len(chains))
     return chains
@@ -95,10 +98,11 @@ class _Batch:
         openings: list[Lead],
         rows: list[int],
         settings: Settings,
+        window: int | None = None,
     ) -> None:
         self.decoder, self.model, self.layout = decoder, decoder.model, decoder.model.layout
         self.prompts, self.sources, self.openings = prompts, sources, openings
-        self.rows, self.settings = rows, settings
+        self.rows, self.settings, self.window = rows, settings, window
         self.rounds: list[list[Round]] = [[] for _ in prompts]
         self.active = list(range(len(prompts)))  # positions in ``rounds`` of the streams' rows
         self.later = [self.layout.again(*pair) for pair in zip(prompts, sources, strict=True)]
@@ -125,13 +129,21 @@ class _Batch:
         s = self.settings
         rows = [self.rows[position] for position in self.active]
         uniform = uniforms(s.seed, rows, index, DRAW, self.model.image_tokens)
-        ids, logprobs = self.decoder.draw(self.drawing, uniform, s.guidance, s.temperature, s.top_k, s.top_p)
+        how = (s.guidance, s.temperature, s.top_k, s.top_p)
+        ids, logprobs = self.decoder.draw(self.drawing, uniform, *how, width=self.window, guess=self._guess())
         images = self.model.decode_image(ids)
         self.decoder.feed(self.seeing, [self._look(p, image) for p, image in zip(self.active, images, strict=True)])
         verdicts = _say_verdicts(self.decoder, self.seeing, s, rows, index)
         drawn = zip(self.active, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
         for position, row_ids, image, verdict, row_logprobs in drawn:
             self.rounds[position].append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs)))
+
+    def _guess(self) -> torch.Tensor | None:
+        """What the drafts will largely be like: of edits the draft before, or the source."""
+        sources = [self.sources[position] for position in self.active]
+        drafts = [self.rounds[position][-1].ids if self.rounds[position] else None for position in self.active]
+        likely = [draft or source.ids for draft, source in zip(drafts, sources, strict=True) if source]
+        return torch.tensor(likely) if len(likely) == len(sources) else None
 
     def _look(self, position: int, image: np.ndarray) -> Row:
         """What the seeing stream is fed for a new draft, after what it holds already."""

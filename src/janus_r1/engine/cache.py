@@ -1,4 +1,4 @@
-"""Keys and values of a batch of rows, preallocated; every row has its own length.
+"""Keys and values of a batch of rows, preallocated, every row with its own length; and streams, which grow in them.
 
 Shapes: N layers, R rows, S capacity, H key-value heads, E head width. A position is one contiguous
 stretch of H * E numbers, so appending a token is a plain copy of rows in every dtype.
@@ -10,9 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
+from janus_r1.model.memory import READ
+
+FEWEST = (
+    4  # rows of a product, and queries of an attention, from which on each comes out the same whatever their number
+)
+
 
 class Cache:
-    """``keys`` and ``values`` [N, R, S, H, E]; positions at or beyond a row's length are garbage.
+    """``keys`` and ``values`` [N, R, S, H, E], S a multiple of READ; positions at or beyond a row's length are garbage.
 
     In 8 bits (float8_e4m3fn) they are rounded as they come, without a scale: a key's or value's numbers are far from
     the largest, 448.
@@ -21,7 +27,7 @@ class Cache:
     def __init__(
         self, layers: int, rows: int, heads: int, width: int, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        shape = (layers, rows, capacity, heads, width)
+        shape = (layers, rows, _rounded(capacity), heads, width)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.lengths = [0] * rows
@@ -35,10 +41,10 @@ class Cache:
         return self.keys.shape[2]
 
     def reserve(self, tokens: int) -> None:
-        """Make room for ``tokens`` more in the longest row; grows by half at least."""
+        """Make room for ``tokens`` more in the longest row; grows by a quarter at least."""
         needed = max(self.lengths) + tokens
         if needed > self.capacity:
-            extra = max(needed, self.capacity * 3 // 2) - self.capacity
+            extra = _rounded(max(needed, self.capacity * 5 // 4)) - self.capacity
             self.keys, self.values = (_longer(kept, extra) for kept in (self.keys, self.values))
 
     def extend(self, counts: list[int]) -> None:
@@ -53,6 +59,14 @@ class Cache:
         )
         self.lengths = [self.lengths[row] for row in rows]
 
+    def put(self, part: Cache, rows: list[int]) -> None:
+        """Take back ``rows`` that were copied from this cache."""
+        index = torch.tensor(rows, device=self.keys.device)
+        for kept, changed in ((self.keys, part.keys), (self.values, part.values)):
+            movable(kept).index_copy_(1, index, movable(changed))
+        for row, length in zip(rows, part.lengths, strict=True):
+            self.lengths[row] = length
+
     def copy(self, rows: list[int]) -> Cache:
         """An independent cache of ``rows``."""
         other = object.__new__(Cache)
@@ -61,9 +75,30 @@ class Cache:
         return other
 
 
+@dataclass
+class Stream:
+    """A batch of growing sequences. ``last`` [R, D] is what the next token is predicted from."""
+
+    cache: Cache
+    last: torch.Tensor
+    guided: bool
+
+    @property
+    def rows(self) -> int:
+        return self.cache.rows // 2 if self.guided else self.cache.rows
+
+    @property
+    def lengths(self) -> list[int]:
+        return self.cache.lengths[: self.rows]
+
+
 def movable(kept: torch.Tensor) -> torch.Tensor:
     """The same memory in a dtype that torch moves: it has few kernels for 8-bit floats."""
     return kept.view(torch.uint8) if kept.dtype.itemsize == 1 else kept
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // READ) * READ
 
 
 def _longer(kept_NRSHE: torch.Tensor, extra: int) -> torch.Tensor:
@@ -80,6 +115,7 @@ class Placement:
     end: int  # keys and values are read up to here
     mask: torch.Tensor | None  # [R, 1, T, end], a sum; None where every row may see all, or is causal
     causal: bool
+    repeats: int = 1  # every query is asked so often, where attention needs more of them than there are
 
     @classmethod
     def of(cls, cache: Cache, new: int, like: torch.Tensor) -> Placement:
@@ -94,6 +130,18 @@ class Placement:
             return cls(positions, flat, end, None, causal=new > 1)
         later = torch.arange(end, device=device) > positions.unsqueeze(-1)
         return cls(positions, flat, end, without(later, like.dtype).unsqueeze(1), causal=False)
+
+    @classmethod
+    def steady(cls, cache: Cache, new: int, like: torch.Tensor) -> Placement:
+        """As :meth:`of`; and what a token sees is added up in the same order however many tokens and rows there are."""
+        lengths, device = cache.lengths, like.device
+        end = _rounded(max(lengths) + new)
+        positions = torch.tensor(lengths, device=device).unsqueeze(1) + torch.arange(new, device=device)
+        rows = torch.arange(len(lengths), device=device).unsqueeze(1) * cache.capacity
+        later = torch.arange(end, device=device) > positions.unsqueeze(-1)
+        repeats = -(-FEWEST // new)
+        mask = without(later, like.dtype).unsqueeze(1).repeat(1, 1, repeats, 1)
+        return cls(positions, (rows + positions).flatten(), end, mask, causal=False, repeats=repeats)
 
     def write(self, cache_RSHE: torch.Tensor, new_RTHE: torch.Tensor) -> None:
         heads_and_width = new_RTHE.shape[2] * new_RTHE.shape[3]

@@ -1,7 +1,6 @@
 """The decoder's verbs. Nothing is prefilled twice: a stream only grows, finished rows leave it.
 
-Shapes: B rows of a stream, R cached rows (2 B under guidance: conditional rows, then unconditional),
-T new tokens, D hidden width, H heads, E head width, S cached positions.
+Shapes: B rows of a stream, R cached rows (2 B under guidance: conditional rows, then unconditional), D hidden width.
 """
 
 from __future__ import annotations
@@ -10,31 +9,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from janus_r1.engine import graph as graphs
-from janus_r1.engine import sampling, token
-from janus_r1.engine.cache import Cache, Placement
-from janus_r1.engine.weights import LayerWeights, laid_out, layer_weights, linear
+from janus_r1.engine import sampling, window
+from janus_r1.engine.cache import Stream
+from janus_r1.engine.graph import Graphs
+from janus_r1.engine.network import Network, has_kernels
+from janus_r1.engine.sampling import Sampling
 from janus_r1.layout import Row, Seen, Segment, Text, row_length
 from janus_r1.model.janus import Janus
-
-
-@dataclass
-class Stream:
-    """A batch of growing sequences. ``last`` [R, D] is what the next token is predicted from."""
-
-    cache: Cache
-    last: torch.Tensor
-    guided: bool
-
-    @property
-    def rows(self) -> int:
-        return self.cache.rows // 2 if self.guided else self.cache.rows
-
-    @property
-    def lengths(self) -> list[int]:
-        return self.cache.lengths[: self.rows]
 
 
 @dataclass
@@ -54,29 +36,16 @@ class Decoder:
 
     ``graph`` draws with the static step of :mod:`janus_r1.engine.graph`, a CUDA graph on a GPU; by default
     there alone, since on a CPU static shapes gain nothing. ``kernels`` (with ``graph``) takes that step through
-    :mod:`janus_r1.engine.token`; by default where these can run.
+    :mod:`janus_r1.engine.kernels`; by default where these can run.
     """
 
     def __init__(self, model: Janus, graph: bool | None = None, kernels: bool | None = None) -> None:
         self.model = model
         self.graph = model.device.type == "cuda" if graph is None else graph
-        self.kernels = self.graph and token.available(model.device, model.dtype) if kernels is None else kernels
-        self.steps: dict[tuple, graphs.Steps | graphs.Feeding] = {}
-        language = model.core.model.language_model
-        fused = layer_weights(language)
-        self.layers = fused if self.kernels else laid_out(fused)
-        self.norm = language.norm.weight
-        self.eps = language.config.rms_norm_eps
-        self.epsilon = torch.tensor(self.eps, device=model.device)  # again, as addcmul takes it
-        self.heads = language.config.num_attention_heads
-        self.kv_heads = language.config.num_key_value_heads
-        self.width = language.layers[0].self_attn.head_dim
-        self.rotary = language.rotary_emb
-        self.limit = language.config.max_position_embeddings
-        with torch.inference_mode():
-            codes = torch.arange(model.core.config.vq_config.num_embeddings, device=model.device)
-            self.drawn_table = model.embed_drawn(codes)  # every id embedded once: [K, D]
-            self.cos, self.sin = self._rotation(torch.arange(self.limit, device=model.device))
+        kernels = self.graph and has_kernels(model.device, model.dtype) if kernels is None else kernels
+        self.network = Network(model, kernels)
+        self.graphs = Graphs(self.network)
+        self.forwards = 0  # that drawing took so far, to be read by benchmarks
 
     # --------------------------------------------------------------------------------------- verbs
 
@@ -89,9 +58,8 @@ class Decoder:
         every = [(row,) if isinstance(row, Text) else row for row in [*rows, *(unconditional or [])]]
         wanted = [tuple(_content(segment) for segment in row) for row in every]
         distinct = dict(zip(wanted, every, strict=True))
-        room = max(map(row_length, distinct.values())) + self.model.image_tokens
-        kept = self.model.cache_dtype or self.norm.dtype
-        cache = Cache(len(self.layers), len(distinct), self.kv_heads, self.width, room, kept, self.model.device)
+        room = max(map(row_length, distinct.values())) + self.model.image_tokens + window.WIDEST
+        cache = self.network.cache(len(distinct), room)
         stream = Stream(cache, torch.empty(0), guided=False)
         self.feed(stream, list(distinct.values()))
         place = {content: i for i, content in enumerate(distinct)}
@@ -118,7 +86,7 @@ class Decoder:
         if stream.guided:
             counts *= 2
             embeddings = embeddings if unconditional else embeddings.repeat(2, 1, 1)
-        hidden = self._forward(stream.cache, embeddings, counts)
+        hidden = self.network.append(stream.cache, embeddings, counts)
         ends = torch.tensor(counts, device=hidden.device) - 1
         stream.last = hidden[torch.arange(len(counts), device=hidden.device), ends]
 
@@ -131,25 +99,39 @@ class Decoder:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        *,
+        width: int | None = 1,
+        guess: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sample one whole image a row: ids [B, image_tokens] and their log-probs.
 
         ``uniform`` [B, image_tokens] are the random numbers. Log-probs are of the distribution that
         was sampled from: guided, tempered, filtered.
+
+        ``width`` places are drawn in one forward (:mod:`janus_r1.engine.window`), for the same image; None: as many as
+        pay. ``guess`` [B, image_tokens] are ids that the image will largely have.
         """
-        tokens = self.model.image_tokens
-        self._make_room(stream.cache, tokens - 1)  # the last id is not fed
-        how = graphs.Sampling(guidance, temperature, top_k, top_p)
-        uniform = uniform.to(self.model.device)
-        if self.graph:
-            return graphs.draw(self, stream, uniform, how)
+        tokens, cache = self.model.image_tokens, stream.cache
+        how, uniform = Sampling(guidance, temperature, top_k, top_p), uniform.to(self.model.device)
+        width = window.width_for(stream.rows, self.network.norm) if width is None else min(width, window.WIDEST)
+        if width > 1 and max(cache.lengths) + tokens + window.WIDEST <= self.network.limit:
+            self.network.make_room(cache, tokens + window.WIDEST)
+            guess = None if guess is None else guess.to(self.model.device)
+            ids, logprobs, forwards = window.draw(self.network, stream, uniform, how, width, guess)
+            self.forwards += forwards
+            return ids, logprobs
+        self.network.make_room(cache, tokens - 1)  # the last id is not fed
+        self.forwards += tokens - 1
+        return self.graphs.draw(stream, uniform, how) if self.graph else self._one_by_one(stream, uniform, how)
+
+    def _one_by_one(self, stream: Stream, uniform: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
         ids, logprobs = [], []
-        for index in range(tokens):
+        for index in range(uniform.shape[1]):
             chosen, logprob = how.choose(self.model.image_logits(stream.last), stream.guided, uniform[:, index])
             ids.append(chosen)
             logprobs.append(logprob)
-            if index + 1 < tokens:
-                self._append(stream, self.drawn_table[chosen])
+            if index + 1 < uniform.shape[1]:
+                self._append(stream, self.network.drawn_table[chosen])
         return torch.stack(ids, 1), torch.stack(logprobs, 1)
 
     @torch.inference_mode()
@@ -196,80 +178,17 @@ class Decoder:
         """Forget everything beyond ``lengths`` (one a row); a feed must follow."""
         stream.cache.lengths = lengths * 2 if stream.guided else list(lengths)
 
-    # ----------------------------------------------------------------------------- one forward pass
-
     def _append(self, stream: Stream, embeddings_BD: torch.Tensor, running: list[bool] | None = None) -> None:
         """Feed one token a row; rows that are not ``running`` stay as they are."""
         if stream.guided:
             embeddings_BD = embeddings_BD.repeat(2, 1)
         counts = [1] * len(embeddings_BD) if running is None else [int(r) for r in running]
-        if self.kernels:
-            self._make_room(stream.cache, 1)
-            stream.last = graphs.feed(self, stream, embeddings_BD)
+        if self.network.kernels:
+            self.network.make_room(stream.cache, 1)
+            stream.last = self.graphs.feed(stream, embeddings_BD)
             stream.cache.extend(counts)
         else:
-            stream.last = self._forward(stream.cache, embeddings_BD.unsqueeze(1), counts)[:, 0]
-
-    def _forward(self, cache: Cache, x_RTD: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        """Final hidden states [R, T, D]; keys and values are appended, ``counts`` tokens a row."""
-        new = x_RTD.shape[1]
-        self._make_room(cache, new)
-        hidden = self.layers_of(cache, x_RTD, Placement.of(cache, new, self.norm))
-        cache.extend(counts)
-        return hidden
-
-    def _make_room(self, cache: Cache, tokens: int) -> None:
-        """For as many more in every row."""
-        longest = max(cache.lengths) + tokens
-        if longest > self.limit:
-            raise ValueError(f"a chain of {longest} tokens exceeds the model's {self.limit} positions")
-        cache.reserve(tokens)
-
-    def layers_of(self, cache: Cache, x_RTD: torch.Tensor, place: Placement) -> torch.Tensor:
-        """All layers on new tokens at ``place``: final hidden states [R, T, D]. Tensors in, tensors out."""
-        cos, sin = self.cos[place.positions].unsqueeze(2), self.sin[place.positions].unsqueeze(2)
-        x = x_RTD.to(self.norm.dtype)
-        for index, layer in enumerate(self.layers):
-            x = x + self._attend(cache, index, layer, self._rms(x, layer.norm1), place, cos, sin)
-            gate, up = linear(self._rms(x, layer.norm2), layer.gate_up).chunk(2, -1)
-            x = x + linear(F.silu(gate).mul_(up), layer.down)
-        return self._rms(x, self.norm)
-
-    def _attend(
-        self, cache: Cache, index: int, layer: LayerWeights, x: torch.Tensor, place: Placement, cos, sin
-    ) -> torch.Tensor:
-        rows, new, _ = x.shape
-        qkv = linear(x, layer.qkv).view(rows, new, self.heads + 2 * self.kv_heads, self.width)
-        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
-        qk = torch.addcmul(qk * cos, qk.roll(self.width // 2, -1), sin)
-        q, k = qk.split((self.heads, self.kv_heads), dim=2)
-        keys, values = cache.keys[index], cache.values[index]
-        place.write(keys, k)
-        place.write(values, v)
-        attended = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            keys[:, : place.end].to(q.dtype).transpose(1, 2),
-            values[:, : place.end].to(q.dtype).transpose(1, 2),
-            attn_mask=place.mask,
-            is_causal=place.causal,
-            enable_gqa=self.heads != self.kv_heads,
-        )
-        return linear(attended.transpose(1, 2).reshape(rows, new, -1), layer.out)
-
-    def _rms(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMS norm; on a CPU a third of the time of torch's own, which is fused on a GPU alone."""
-        if x.is_cuda:
-            return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.addcmul(self.epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt()
-        return (x * scale.to(x.dtype)).mul_(weight)
-
-    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines, and sines whose first half is negated: x cos + roll(x) sin is then the rotation."""
-        like = self.norm[:1]
-        cos, sin = self.rotary(like, positions.unsqueeze(0))
-        half = self.width // 2
-        return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+            stream.last = self.network.append(stream.cache, embeddings_BD.unsqueeze(1), counts)[:, 0]
 
 
 def _content(segment: Segment) -> tuple[type, Hashable]:

@@ -2,9 +2,9 @@
 
 A step samples an id from the last hidden states, embeds it, and runs all layers on it. Whatever it reads
 or changes stands in buffers that never move, its own position too, so a captured step is right for every
-token of every image of that shape, and the host does nothing but count and replay. Without the kernels of
-:mod:`janus_r1.engine.token` how far back attention reads is fixed in a step; it is rounded up, so an image needs a few
-graphs and reads little in vain.
+token of every image of that shape, and the host does nothing but count and replay. Without the GPU's
+kernels how far back attention reads is fixed in a step; it is rounded up, so an image needs a few graphs
+and reads little in vain.
 
 Shapes: B rows of a stream, R cached rows (2 B under guidance), S ids an image, D hidden width.
 """
@@ -12,49 +12,83 @@ Shapes: B rows of a stream, R cached rows (2 B under guidance), S ids an image, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from janus_r1.engine import sampling, token
-from janus_r1.engine.cache import Placement, without
+from janus_r1.engine.cache import Placement, Stream, without
+from janus_r1.engine.network import Network
+from janus_r1.engine.sampling import Sampling
 
-if TYPE_CHECKING:
-    from janus_r1.engine.decoder import Decoder, Stream
-
-READ = 128  # attention reads a multiple of so many cached tokens
-KEPT = 8  # shapes whose buffers and graphs a decoder keeps
+REACH = 128  # attention reads a multiple of so many cached tokens
+KEPT = 8  # shapes whose buffers and graphs are kept
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What a drawn id is sampled from."""
+class Graphs:
+    """What is held for the shapes that one network has been run in lately."""
 
-    guidance: float
-    temperature: float
-    top_k: int
-    top_p: float
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.held: dict[tuple, Steps | Feeding] = {}
 
-    @property
-    def plain(self) -> bool:
-        """Whether our kernel samples it."""
-        return self.temperature > 0 and self.top_p >= 1
+    def draw(self, stream: Stream, uniform: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`Decoder.draw`, in a cache with room for the image; no host sync until the ids are read."""
+        tokens, cache = uniform.shape[1], stream.cache
+        steps = self.keep(
+            (_place(stream), stream.guided, how, tokens),
+            lambda: Steps(self.network, self.capture, stream, how, tokens),
+        )
+        steps.begin(stream, uniform)
+        longest = max(cache.lengths)
+        for fed in range(1, tokens):  # the last id is not fed
+            steps.run(steps.reads(longest + fed))
+        steps.choose()
+        stream.last = steps.last_RD.clone()
+        cache.extend([tokens - 1] * cache.rows)
+        del steps.cache  # its memory must not outlive the stream
+        return steps.ids_BS.clone(), steps.logprobs_BS.clone()
 
-    def choose(self, logits: torch.Tensor, guided: bool, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [R, K] of both halves, numbers [B] -> ids [B] and their log-probs [B]."""
-        if guided:
-            conditional, unconditional = logits.float().chunk(2)
-            logits = sampling.guided(conditional, unconditional, self.guidance)
-        return sampling.sample(sampling.restrict(logits, self.temperature, self.top_k, self.top_p), uniform)
+    def feed(self, stream: Stream, x_RD: torch.Tensor) -> torch.Tensor:
+        """One token a row by the kernels; lengths are the caller's to count."""
+        feeding = self.keep((_place(stream), len(x_RD)), lambda: Feeding(self.network, self.capture, stream))
+        return feeding.run(stream, x_RD)
+
+    def keep(self, key: tuple, make: Callable[[], Steps | Feeding]):
+        """What is held for a shape; that of the oldest makes room for a new one."""
+        if key not in self.held:
+            while len(self.held) >= KEPT:
+                del self.held[next(iter(self.held))]
+            self.held[key] = make()
+        return self.held[key]
+
+    def capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Recorded, not run; it must have run before, which loads all that a capture must not.
+
+        All graphs that live share their memory: they never run at once, and keep nothing in it between runs. With the
+        last of them their pool is gone, and its name must not be used again.
+        """
+        living = [graph for held in self.held.values() for graph in held.captured]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=living[0].pool() if living else None):
+            step()
+        return graph
+
+
+def _place(stream: Stream) -> tuple:
+    """A graph knows addresses only, so the cache's are part of a shape."""
+    cache = stream.cache
+    return cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.shape
+
+
+Capture = Callable[[Callable[[], None]], torch.cuda.CUDAGraph]
 
 
 class Steps:
     """The buffers of one shape, its step, and the graphs captured of it."""
 
-    def __init__(self, decoder: Decoder, stream: Stream, how: Sampling, tokens: int) -> None:
-        self.decoder, self.how, self.guided, self.cache = decoder, how, stream.guided, stream.cache
+    def __init__(self, network: Network, capture: Capture, stream: Stream, how: Sampling, tokens: int) -> None:
+        self.network, self.capture, self.how, self.guided = network, capture, how, stream.guided
+        self.cache = stream.cache
         device, rows = stream.last.device, stream.cache.rows
         self.last_RD = torch.empty_like(stream.last)
         self.uniform_BS = torch.empty(stream.rows, tokens, device=device)
@@ -80,22 +114,29 @@ class Steps:
 
     def choose(self) -> torch.Tensor:
         """Sample and write down the ids at ``index``; their embeddings, [R, D]."""
-        logits_RV, table_VD = self.decoder.model.image_logits(self.last_RD), self.decoder.drawn_table
-        if self.decoder.kernels and self.how.plain:
-            return token.sample(self, logits_RV, table_VD)
+        logits_RV, table_VD = self.network.image_logits(self.last_RD), self.network.drawn_table
+        if self.network.kernels and self.how.plain:
+            return self._by_kernel(logits_RV, table_VD)
         uniform = self.uniform_BS.index_select(1, self.index).squeeze(1)
         chosen, logprobs = self.how.choose(logits_RV, self.guided, uniform)
         self.ids_BS.index_copy_(1, self.index, chosen.unsqueeze(1))
         self.logprobs_BS.index_copy_(1, self.index, logprobs.unsqueeze(1))
         return table_VD[chosen].repeat(2 if self.guided else 1, 1)
 
+    def _by_kernel(self, logits_RV: torch.Tensor, table_VD: torch.Tensor) -> torch.Tensor:
+        from janus_r1.engine import kernels
+
+        guidance = self.how.guidance if self.guided else None
+        written = (self.uniform_BS, self.index, table_VD, self.ids_BS, self.logprobs_BS)
+        return kernels.sample(logits_RV, *written, guidance, self.how.temperature, self.how.top_k)
+
     def step(self, end: int) -> None:
         """One id a row, through all layers; attention reads the first ``end`` cached tokens."""
         x_RD = self.choose()
-        if self.decoder.kernels:
-            hidden_RD = token.forward(self.decoder, self.cache, x_RD, self.lengths_R)
+        if self.network.kernels:
+            hidden_RD = self.network.token(self.cache, x_RD, self.lengths_R)
         else:
-            hidden_RD = self.decoder.layers_of(self.cache, x_RD.unsqueeze(1), self.placement(end, x_RD.dtype))[:, 0]
+            hidden_RD = self.network.forward(self.cache, x_RD.unsqueeze(1), self.placement(end, x_RD.dtype))[:, 0]
         self.last_RD.copy_(hidden_RD)
         self.lengths_R += 1
         self.index += 1
@@ -103,7 +144,7 @@ class Steps:
     def reads(self, longest: int) -> int:
         """How far back attention reads for rows of up to ``longest`` tokens; the kernels know every row's length."""
         capacity = self.cache.capacity
-        return capacity if self.decoder.kernels else min(capacity, -(-longest // READ) * READ)
+        return capacity if self.network.kernels else min(capacity, -(-longest // REACH) * REACH)
 
     def placement(self, end: int, dtype: torch.dtype) -> Placement:
         """Each row's new token behind its own; later places are masked."""
@@ -118,14 +159,14 @@ class Steps:
             return
         self.step(end)
         if self.last_RD.is_cuda:
-            self.graphs[end] = capture(self.decoder, partial(self.step, end))
+            self.graphs[end] = self.capture(partial(self.step, end))
 
 
 class Feeding:
     """One token of given embeddings a row, for what is sampled outside of the graph: text."""
 
-    def __init__(self, decoder: Decoder, stream: Stream) -> None:
-        self.decoder, self.cache = decoder, stream.cache
+    def __init__(self, network: Network, capture: Capture, stream: Stream) -> None:
+        self.network, self.capture, self.cache = network, capture, stream.cache
         self.x_RD, self.last_RD = torch.empty_like(stream.last), torch.empty_like(stream.last)
         self.lengths_R = torch.empty(stream.cache.rows, dtype=torch.long, device=stream.last.device)
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -142,65 +183,11 @@ class Feeding:
         if self.graph is None:
             self.step()
             if self.x_RD.is_cuda:
-                self.graph = capture(self.decoder, self.step)
+                self.graph = self.capture(self.step)
         else:
             self.graph.replay()
         del self.cache
         return self.last_RD
 
     def step(self) -> None:
-        self.last_RD.copy_(token.forward(self.decoder, self.cache, self.x_RD, self.lengths_R))
-
-
-def feed(decoder: Decoder, stream: Stream, x_RD: torch.Tensor) -> torch.Tensor:
-    """One token a row by the kernels; lengths are the caller's to count."""
-    return _kept(decoder, (_place(stream), len(x_RD)), lambda: Feeding(decoder, stream)).run(stream, x_RD)
-
-
-def capture(decoder: Decoder, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Recorded, not run; it must have run before, which loads all that a capture must not.
-
-    All graphs that live share their memory: they never run at once, and keep nothing in it between runs. With the last
-    of them their pool is gone, and its name must not be used again.
-    """
-    living = [graph for kept in decoder.steps.values() for graph in kept.captured]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=living[0].pool() if living else None):
-        step()
-    return graph
-
-
-def draw(decoder: Decoder, stream: Stream, uniform: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """As :meth:`Decoder.draw`, whose cache has room for the image already; no host sync until the ids are read."""
-    tokens, cache = uniform.shape[1], stream.cache
-    steps = _steps(decoder, stream, how, tokens)
-    steps.begin(stream, uniform)
-    longest = max(cache.lengths)
-    for fed in range(1, tokens):  # the last id is not fed
-        steps.run(steps.reads(longest + fed))
-    steps.choose()
-    stream.last = steps.last_RD.clone()
-    cache.extend([tokens - 1] * cache.rows)
-    del steps.cache  # its memory must not outlive the stream
-    return steps.ids_BS.clone(), steps.logprobs_BS.clone()
-
-
-def _steps(decoder: Decoder, stream: Stream, how: Sampling, tokens: int) -> Steps:
-    """Buffers and graphs of this shape."""
-    key = (_place(stream), stream.guided, how, tokens)
-    return _kept(decoder, key, lambda: Steps(decoder, stream, how, tokens))
-
-
-def _place(stream: Stream) -> tuple:
-    """A graph knows addresses only, so the cache's are part of a shape."""
-    cache = stream.cache
-    return cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.shape
-
-
-def _kept(decoder: Decoder, key: tuple, make: Callable[[], Any]) -> Any:
-    """What is held for a shape; that of the oldest makes room for a new one."""
-    if key not in decoder.steps:
-        while len(decoder.steps) >= KEPT:
-            del decoder.steps[next(iter(decoder.steps))]
-        decoder.steps[key] = make()
-    return decoder.steps[key]
+        self.last_RD.copy_(self.network.token(self.cache, self.x_RD, self.lengths_R))

@@ -7,6 +7,8 @@ for the device inside an image.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -54,3 +56,25 @@ def sample(logprobs: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor,
     last = logprobs.shape[-1] - 1 - (logprobs > -torch.inf).flip(-1).to(torch.int8).argmax(-1)
     tokens = torch.minimum(tokens, last)
     return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a drawn id is sampled from."""
+
+    guidance: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether our kernel samples it."""
+        return self.temperature > 0 and self.top_p >= 1
+
+    def choose(self, logits: torch.Tensor, in_halves: bool, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [R, K] of both halves, numbers [B] -> ids [B] and their log-probs [B]."""
+        if in_halves:
+            conditional, unconditional = logits.float().chunk(2)
+            logits = guided(conditional, unconditional, self.guidance)
+        return sample(restrict(logits, self.temperature, self.top_k, self.top_p), uniform)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
-from transformers import JanusForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import JanusForConditionalGeneration, LlamaModel, PreTrainedTokenizerBase
 
 from janus_r1.chain import Source
 from janus_r1.layout import Drawn, Layout, Row, Seen, Text, row_length
@@ -39,11 +39,21 @@ class Janus(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.core.dtype
 
+    @property
+    def language(self) -> LlamaModel:
+        """transformers' Llama, without its heads."""
+        return self.core.model.language_model
+
+    @property
+    def codes(self) -> int:
+        """Different ids that an image may have (K)."""
+        return self.core.config.vq_config.num_embeddings
+
     # --------------------------------------------------------------------------------- embedding
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Text ids [...] -> [..., D]."""
-        return self.core.model.language_model.embed_tokens(ids)
+        return self.language.embed_tokens(ids)
 
     def embed_drawn(self, ids: torch.Tensor) -> torch.Tensor:
         """VQ ids [...] -> [..., D]."""
@@ -57,7 +67,7 @@ class Janus(nn.Module):
 
     def hidden(self, embeddings_BLD: torch.Tensor) -> torch.Tensor:
         """Final hidden states [B, L, D] of right-padded rows, without a cache."""
-        language = self.core.model.language_model
+        language = self.language
         plain = language.config._attn_implementation == "eager"
         mask = _causal(embeddings_BLD) if plain else None  # the other kernels know causality
         output = language(inputs_embeds=embeddings_BLD, attention_mask=mask, use_cache=False)
@@ -112,6 +122,34 @@ class Janus(nn.Module):
         parts.append(torch.zeros_like(parts[0][:1]))  # what padding points at
         order = _gather_order(rows, len(text), len(drawn), sum(len(p) for p in parts) - 1)
         return torch.nn.functional.embedding(order.to(self.device), torch.cat(parts))
+
+
+def adjoin(janus: Janus) -> Janus:
+    """The same model, with the matrices that are multiplied together side by side in memory: q, k, v; gate, up.
+
+    Whatever changes them in place later leaves them there, so a decoder reads them as one, and copies nothing.
+    """
+    for layer in janus.language.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for group in ((attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)):
+            weights = [linear.weight.detach() for linear in group if hasattr(linear, "weight")]
+            if not weights or side_by_side(weights) is not None:  # int8 on a CPU has packed ones, and no weight
+                continue
+            for linear, part in zip(group, torch.cat(weights).split([len(w) for w in weights]), strict=True):
+                linear.weight.data = part
+    return janus
+
+
+def side_by_side(weights: list[torch.Tensor]) -> torch.Tensor | None:
+    """The matrix that these [N, K] are below each other, as a view of their memory; None where they do not lie so."""
+    first, end = weights[0], weights[0].data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != end or not weight.is_contiguous():
+            return None
+        end += weight.nbytes
+    if len({weight.untyped_storage().data_ptr() for weight in weights}) > 1:
+        return None
+    return first.as_strided((sum(map(len, weights)), first.shape[1]), (first.shape[1], 1))
 
 
 def _gather_order(rows: list[Row], num_text: int, num_drawn: int, padding: int) -> torch.Tensor:

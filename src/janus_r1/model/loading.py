@@ -14,7 +14,7 @@ from janus_r1.files import write_atomically
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
 from janus_r1.model.int8 import quantize, refuse
-from janus_r1.model.janus import Janus
+from janus_r1.model.janus import Janus, adjoin
 from janus_r1.model.original_config import MODEL_TYPE, from_original
 from janus_r1.model.processor import save_processor
 from janus_r1.model.streaming import assemble, stored_dtype, weight_files
@@ -87,7 +87,7 @@ def load(
     except ValueError as error:
         raise UserError(f"cannot use the model {name}: {error}") from None
     janus.cache_dtype = cache_dtype(kv)
-    return quantize(janus) if dtype == INT8 else janus
+    return adjoin(quantize(janus) if dtype == INT8 else janus)
 
 
 def describe(name: str, dtype: str = "float32", weights: str | Path | None = None) -> tuple[JanusConfig, torch.dtype]:
@@ -146,7 +146,7 @@ def _from_transformers(folder: Path, dtype: torch.dtype, device: str, name: str)
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of what is part of a larger storage (the decoder's fused weights), which safetensors refuses."""
+    """A copy of what is part of a larger storage (matrices that stand side by side), which safetensors refuses."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 

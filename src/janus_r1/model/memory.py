@@ -22,6 +22,8 @@ from janus_r1.model.vq import DECODE_CHUNK
 # Bytes: a model whose matrices take more is not worth a second copy of them on a CPU. Blocked for bfloat16 they also
 # serve one of 170 MB (a token in 0.6 of the time); by columns in float32 they make that one slower.
 COPIED = {torch.bfloat16: 512 * 2**20, torch.float32: 64 * 2**20}
+READ = 64  # a cache holds a multiple of so many tokens
+WIDEST = 16  # places that a forward may draw at once; a cache has room for so many behind an image
 ROLES = 8  # tokens of a prompt beside its caption
 EDIT_FRAME = 30  # tokens around the source image and behind the instruction of an edit
 LEAD_INS = 40  # tokens of the self-check and the regeneration string together, in any tokenizer
@@ -168,10 +170,15 @@ def _streams(config: JanusConfig, settings: Settings, drawing: bool, prompt: int
 
 def _capacity(room: int, lengths: list[int]) -> int:
     """Of a cache that must hold these lengths one after another, as :meth:`Cache.reserve` grows it."""
+    room = _rounded(room + WIDEST)
     for length in lengths:
-        if length > room:
-            room = max(length, room * 3 // 2)
+        if length + WIDEST > room:
+            room = _rounded(max(length + WIDEST, room * 5 // 4))
     return room
+
+
+def _rounded(tokens: int) -> int:
+    return -(-tokens // READ) * READ
 
 
 def _moving(streams: list[Stream], token: int) -> int:

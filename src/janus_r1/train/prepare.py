@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from janus_r1.chain import Settings, Task
-from janus_r1.engine.weights import layer_weights
 from janus_r1.introspect import introspect
-from janus_r1.model.janus import Janus
+from janus_r1.model.janus import Janus, adjoin
 from janus_r1.model.loading import DTYPES, load, save
 from janus_r1.sheet import sheet
 from janus_r1.train.lora import Adapters
@@ -29,16 +28,15 @@ def freeze(janus: Janus, vision: bool) -> None:
 
 
 def prepare(janus: Janus, train_vision: bool, compile_model: bool, recompute: bool = False) -> None:
-    """Freeze, choose the attention kernel, fuse the projections; compile, recompute activations if asked to.
+    """Freeze, choose the attention kernel, join the projections; compile, recompute activations if asked to.
 
     On a CPU the plain attention is twice as fast backwards as the fused kernel at these lengths.
-    Fusing here means that a preview, which decodes, finds the weights as it wants them and moves nothing.
+    Joining means that a preview, which decodes, finds the weights as it wants them and copies nothing.
     """
     freeze(janus, vision=not train_vision)
     if janus.device.type == "cpu":
         janus.core.set_attn_implementation("eager")
-    language = janus.core.model.language_model
-    layer_weights(language)
+    language = adjoin(janus).language
     if recompute:
         language.gradient_checkpointing_enable({"use_reentrant": False})
         language.train()  # which transformers wants for it; there is no dropout

@@ -91,3 +91,13 @@ def test_code_that_a_folder_brings_is_neither_run_nor_offered(broken, monkeypatc
     with contextlib.suppress(UserError):
         load(str(broken))
     assert not (broken / "ran").exists()
+
+
+def test_loading_and_running_set_no_switch_of_torchs(tiny_folder, monkeypatch):
+    """Convolutions are float32 throughout while ours run, and what they were afterwards."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    janus, seen = load(str(tiny_folder)), []
+    convolution = janus.core.model.vqmodel.quant_conv
+    convolution.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    janus.encode_image(torch.zeros(1, 3, 64, 64))
+    assert seen == [False] and torch.backends.cudnn.allow_tf32

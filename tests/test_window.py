@@ -110,9 +110,10 @@ def test_a_chain_that_ends_at_the_last_position_is_drawn_one_by_one(trained, mon
 
 def test_wider_windows_for_fewer_rows():
     like = torch.zeros(1)
-    widths = [window.width_for(rows, like) for rows in (1, 2, 4, 8, 64)]
+    widths = [window.width_for(rows, False, like) for rows in (1, 2, 4, 8, 64)]
     assert widths == sorted(widths, reverse=True) and widths[0] > 1 and widths[-1] == 1
-    assert window.width_for(1, like.bfloat16()) == 1, "other roundings would draw other images"
+    assert window.width_for(8, True, like) > window.width_for(8, False, like) == 1
+    assert window.width_for(1, True, like.bfloat16()) == 1, "other roundings would draw other images"
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="no vector unit")

@@ -59,11 +59,13 @@ class JanusR1:
         *,
         samples: int = 1,
         max_batch: int = 64,
+        window: int | None = None,
         on_progress: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[Chain]:
         """``samples`` chains of every prompt, those of one prompt side by side.
 
+        ``window`` image tokens are drawn in one forward pass, for the same image (at most 16); None: as many as pay.
         ``settings`` are the fields of :class:`janus_r1.chain.Settings`: rounds, guidance, seed, ...
         """
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -71,7 +73,7 @@ class JanusR1:
             raise UserError("samples must be at least 1")
         rows = [task for task in map(Task, listed) for _ in range(samples)]
         return algorithm.introspect(
-            self.model, rows, Settings(**settings), max_batch=max_batch, on_progress=on_progress
+            self.model, rows, Settings(**settings), max_batch=max_batch, on_progress=on_progress, window=window
         )
 
     def edit(
@@ -82,6 +84,7 @@ class JanusR1:
         samples: int = 1,
         max_batch: int = 64,
         first_row: int = 0,
+        window: int | None = None,
         on_progress: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[Chain]:
@@ -90,7 +93,7 @@ class JanusR1:
         One image (uint8 [H, W, 3]) may serve all instructions, or one instruction all images. Images of
         another size than the model's are fitted into it. ``first_row`` shifts the random numbers, which
         belong to rows, so that an edit of an edit draws its own. The temperature is ``EDIT_TEMPERATURE`` unless
-        ``settings`` say otherwise.
+        ``settings`` say otherwise. ``window`` is as in :meth:`generate`.
         """
         tasks = _paired(images, instructions)
         if samples < 1:
@@ -102,6 +105,7 @@ class JanusR1:
             max_batch=max_batch,
             on_progress=on_progress,
             first_row=first_row,
+            window=window,
         )
 
     def reconstruct(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:

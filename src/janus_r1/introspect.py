@@ -15,6 +15,7 @@ import torch
 from janus_r1.chain import Chain, Round, Settings, Source, Task, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
+from janus_r1.errors import require
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
@@ -35,8 +36,9 @@ def introspect(
     ``window`` ids are drawn in one forward, for the same image (:mod:`janus_r1.engine.window`); None: as many as pay.
 
     Raises:
-        UserError: for an empty prompt; nothing has been drawn then.
+        UserError: for an empty prompt or a window below 1; nothing has been drawn then.
     """
+    require(window is None or window >= 1, "window must be at least 1")
     prompts, sources = [task.prompt for task in tasks], encoded_sources(model, tasks)
     openings = [model.layout.opening(*pair) for pair in zip(prompts, sources, strict=True)]
     decoder = Decoder(model)

@@ -113,7 +113,9 @@ class Decoder:
         """
         tokens, cache = self.model.image_tokens, stream.cache
         how, uniform = Sampling(guidance, temperature, top_k, top_p), uniform.to(self.model.device)
-        width = window.width_for(stream.rows, self.network.norm) if width is None else min(width, window.WIDEST)
+        if width is None:
+            width = window.width_for(stream.rows, guess is not None, self.network.norm)
+        width = min(width, window.WIDEST)
         if width > 1 and max(cache.lengths) + tokens + window.WIDEST <= self.network.limit:
             self.network.make_room(cache, tokens + window.WIDEST)
             guess = None if guess is None else guess.to(self.model.device)

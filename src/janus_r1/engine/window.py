@@ -28,17 +28,20 @@ from janus_r1.engine.network import Network
 from janus_r1.engine.sampling import Sampling
 from janus_r1.model.memory import WIDEST
 
-POSITIONS = {"cpu": 16, "cuda": 0}  # places in all rows up to which a wider forward saves more than it costs
-USUAL = 8
+USUAL, NARROWEST = 8, 3  # a row alone gets so many, and with fewer nothing is gained
+POSITIONS = 16  # in all rows together: more cost a CPU more than they save; twice as many where there is a guess
 
 
-def width_for(rows: int, like: torch.Tensor) -> int:
+def width_for(rows: int, guessed: bool, like: torch.Tensor) -> int:
     """The width that pays for so many rows of a model whose weights are ``like`` this; 1: one id at a time.
 
-    Always 1 in 8 or 16 bits, where another number of rows rounds otherwise often enough to draw another image.
+    Measured on a CPU; on a GPU 1 until it is measured there. 1 also in 8 and 16 bits, where another number of rows
+    rounds otherwise often enough to draw another image.
     """
-    most = POSITIONS.get(like.device.type, 0) if like.dtype == torch.float32 else 0
-    return max(1, min(USUAL, most // rows))
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return 1
+    width = min(USUAL, POSITIONS * (2 if guessed else 1) // rows)
+    return width if width >= NARROWEST else 1
 
 
 @dataclass

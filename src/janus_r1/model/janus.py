@@ -61,7 +61,8 @@ class Janus(nn.Module):
 
     def embed_seen(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1] -> SigLIP features through the aligner, [B, S, D]."""
-        return self.core.model.get_image_features(pixels_BCHW.to(self.dtype)).pooler_output
+        with vq.whole_float32():
+            return self.core.model.get_image_features(pixels_BCHW.to(self.dtype)).pooler_output
 
     # --------------------------------------------------------------------------- language and heads
 

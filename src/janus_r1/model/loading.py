@@ -66,8 +66,6 @@ def load(
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
     """
-    # float32 means float32 in a GPU's convolutions, too: some ids, and p_yes by 0.001, would come out otherwise
-    torch.backends.cudnn.allow_tf32 = False
     folder = resolve(name)
     original = _kind(folder) == MODEL_TYPE
     try:

@@ -6,6 +6,9 @@ that is not of unit length) and lets no gradient reach its encoder. Both are put
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
@@ -29,13 +32,24 @@ def nearest_codes(latents_BHWD: torch.Tensor, codebook_KD: torch.Tensor) -> torc
     return scores.argmax(-1)
 
 
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Float32 means float32 in a GPU's convolutions, too: some ids, and p_yes by 0.001, would come out otherwise."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 @torch.no_grad()
 def encode(vq: JanusVQVAE, pixels_BCHW: torch.Tensor) -> torch.Tensor:
     """Pixels in [-1, 1] -> ids [B, grid * grid].
 
     Always float32: in bfloat16 several per cent of the ids come out wrong.
     """
-    with torch.autocast(pixels_BCHW.device.type, enabled=False):
+    with whole_float32(), torch.autocast(pixels_BCHW.device.type, enabled=False):
         return nearest_codes(latents(vq, pixels_BCHW.float()), unit_codebook(vq))
 
 
@@ -46,7 +60,7 @@ def decode(vq: JanusVQVAE, ids_BS: torch.Tensor, half: bool = False) -> torch.Te
     ``half`` computes in bfloat16, which is harmless here: no id depends on it. Chunks keep the
     full-size activations of a few images, not of all, in the processor's cache.
     """
-    with torch.autocast(ids_BS.device.type, torch.bfloat16, enabled=half):
+    with whole_float32(), torch.autocast(ids_BS.device.type, torch.bfloat16, enabled=half):
         return torch.cat([vq.decode(part).float() for part in ids_BS.split(DECODE_CHUNK)])
 
 

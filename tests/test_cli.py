@@ -42,6 +42,7 @@ def stand_in(monkeypatch, tmp_path):
 
     monkeypatch.setattr(draw, "load_model", lambda *_: StandIn())
     monkeypatch.setattr(draw, "warn_of_cut", lambda *_: None)
+    monkeypatch.setattr(draw, "warn_of_words", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
 

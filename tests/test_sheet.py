@@ -71,3 +71,11 @@ def test_difference_is_black_where_equal_and_brighter_the_more_changes():
     shown = difference(before, after).astype(int)
     assert (shown[0, 0] == 0).all() and (np.diff(shown.sum(-1)[0]) > 0).all()
     assert (shown[0, 3] == 255).all() and (difference(after, before) == shown).all()
+
+
+def test_a_list_stands_below_the_instruction_and_makes_the_card_taller():
+    plain = chain("ny")
+    verdict = Verdict(False, "No, make the ring red.", 0.2, listing="a blue ring; blue ring No, one objects Yes")
+    rounds = (replace(plain.rounds[0], verdict=verdict), replace(plain.rounds[1], repairs=0))
+    listed = sheet([replace(plain, rounds=rounds)])
+    assert listed.height > sheet([plain]).height and listed.width == sheet([plain]).width

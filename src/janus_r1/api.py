@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Task, Verdict, check_pixels
-from janus_r1.errors import UserError
+from janus_r1.errors import UnknownWords, UserError, foreign
 from janus_r1.images import square
 from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
@@ -71,6 +72,9 @@ class JanusR1:
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
         if samples < 1:
             raise UserError("samples must be at least 1")
+        for prompt in listed:
+            if unknown := self.model.unknown_words(prompt):
+                warnings.warn(foreign(prompt, unknown), UnknownWords, stacklevel=2)
         rows = [task for task in map(Task, listed) for _ in range(samples)]
         return algorithm.introspect(
             self.model, rows, Settings(**settings), max_batch=max_batch, on_progress=on_progress, window=window

@@ -25,6 +25,7 @@ from janus_r1.reading import field, read_json_object
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
 SOURCE = "source.png"
+AGAIN = "draw it again"  # format repair: what is said after a No where no single change would help
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Settings(Checked):
     """Final round: the last drawn, or the one with the highest p_yes."""
     early_stop: bool = True
     """Stop a chain at its first Yes."""
+    redraw: Literal["auto", "repair", "again"] = "auto"
+    """Format repair, after a No: mend the draft as the model says, or draw the task anew where it says so (auto);
+    always mend, as long as it says how; always draw anew."""
+    repair_from: Literal["last", "best"] = "last"
+    """Format repair: the draft that is mended, the last one or the one with the highest p_yes so far."""
+    repair_temperature: AtLeast0 = EDIT_TEMPERATURE
+    """Format repair: of drafts that mend another."""
+    max_list_tokens: Positive = 160
+    """Format repair: of the list before the verdict word."""
     seed: int = 0
     """The same seed draws the same chains."""
 
@@ -99,6 +109,20 @@ class Verdict:
     """Sampled tokens, the end-of-sequence token included when it was sampled."""
     logprobs: tuple[float, ...] = ()
     """Of ``ids`` under the distribution they were sampled from; the word's is over {Yes, No}."""
+    listing: str = ""
+    """Format repair: what the model said that it sees, before the word."""
+    list_ids: tuple[int, ...] = ()
+    list_logprobs: tuple[float, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens sampled: the list's, the word and the reason."""
+        return len(self.list_ids) + len(self.ids)
+
+    @property
+    def instruction(self) -> str:
+        """Format repair: what is to be changed; empty after a Yes."""
+        return "" if self.accepted else self.reason
 
     @property
     def reason(self) -> str:
@@ -121,6 +145,8 @@ class Round:
     verdict: Verdict
     logprobs: tuple[float, ...] = ()
     """Of ``ids`` under the guided distribution they were sampled from."""
+    repairs: int | None = None
+    """Format repair: the round whose draft this one mends; None for one that was drawn from the task alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +201,7 @@ class Chain:
     @property
     def tokens(self) -> int:
         """Tokens sampled over all rounds: image ids and verdict text."""
-        return sum(len(r.ids) + len(r.verdict.ids) for r in self.rounds)
+        return sum(len(r.ids) + r.verdict.tokens for r in self.rounds)
 
     def save(self, folder: str | Path, also: Callable[[Path], None] | None = None) -> None:
         """Write ``chain.json`` and ``round_N.png``; the folder appears whole or not at all.
@@ -198,7 +224,13 @@ class Chain:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without pixels."""
         rounds = [
-            {"image": f"round_{i + 1}.png", "ids": r.ids, "logprobs": r.logprobs, "verdict": asdict(r.verdict)}
+            {
+                "image": f"round_{i + 1}.png",
+                "ids": r.ids,
+                "logprobs": r.logprobs,
+                "verdict": asdict(r.verdict),
+                "repairs": r.repairs,
+            }
             for i, r in enumerate(self.rounds)
         ]
         edited = {"source": {"image": SOURCE, "ids": self.source.ids}} if self.source else {}
@@ -236,11 +268,14 @@ def load_chain(folder: str | Path) -> Chain:
 
 def _load_round(folder: Path, item: dict[str, Any]) -> Round:
     said = dict(item["verdict"])
-    said |= {"ids": tuple(map(int, said["ids"])), "logprobs": tuple(map(float, said["logprobs"]))}
+    for key, kind in (("ids", int), ("logprobs", float), ("list_ids", int), ("list_logprobs", float)):
+        said[key] = tuple(map(kind, said.get(key, ())))
     verdict = Verdict(**said)
-    wrong = not isinstance(verdict.accepted, bool) or not isinstance(verdict.text, str) or not 0 <= verdict.p_yes <= 1
-    require(not wrong, "a verdict that is none")
-    return Round(_ids(item), _pixels(folder, item), verdict, tuple(map(float, item["logprobs"])))
+    texts = isinstance(verdict.text, str) and isinstance(verdict.listing, str)
+    require(isinstance(verdict.accepted, bool) and texts and 0 <= verdict.p_yes <= 1, "a verdict that is none")
+    mended = item.get("repairs")
+    require(mended is None or isinstance(mended, int), "a repair of no round")
+    return Round(_ids(item), _pixels(folder, item), verdict, tuple(map(float, item["logprobs"])), mended)
 
 
 def _ids(item: dict[str, Any]) -> tuple[int, ...]:

@@ -54,6 +54,7 @@ COMMANDS: dict[str, At] = {
     "train vq": At(f"{SHAPES}.vq:train_vq"),
     "train vision": At(f"{SHAPES}.vision:teach_vision"),
     "train pretrain": At(f"{SHAPES}.pretrain:pretrain"),
+    "train repair": At(f"{SHAPES}.repair:repair"),
     "train sft": At("janus_r1.train.sft:sft"),
     "train rl": At("janus_r1.train.rl:rl"),
     "data build": At("janus_r1.data.build:build"),

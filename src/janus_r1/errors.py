@@ -1,5 +1,9 @@
 """The one exception that means "the user can fix this": the CLI prints it as one line, exit code 2."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Bad input, a missing file, a wrong recipe key. The message names the mistake and the fix."""
@@ -19,3 +23,13 @@ def first_line(error: BaseException) -> str:
 def one_line(text: str) -> str:
     """``text`` as one line for a terminal: control characters of a file name or a prompt are spelt out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+class UnknownWords(UserWarning):
+    """A prompt is not in the model's language."""
+
+
+def foreign(prompt: str, unknown: Sequence[str]) -> str:
+    """What a user is told of a prompt with words that the model does not know."""
+    words = ", ".join(unknown)
+    return f'the model has never seen the words {words} of "{prompt}": what it draws and says will mean little'

@@ -1,24 +1,31 @@
-"""Draw, judge, redraw: the paper's algorithm over a batch of tasks.
+"""Draw, judge, redraw: the paper's algorithm over a batch of tasks; and draw, look, repair.
 
 Every row draws; the model looks at its own drawing and says Yes or No and why; rows that said Yes
 leave, the others go on with all of that in their context, for at most ``settings.rounds`` drafts.
 A task with a source image is an edit: its prompt is an instruction, and the drafts are edits of the source.
+
+In the format ``repair`` (design section 4) every draft is looked at in a context of its own: the model lists what it
+sees, says Yes or No, and after a No what to change. A repair is an edit of that draft by that instruction, which is all
+that it is given. So nothing is said of earlier drafts, and every round costs the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from janus_r1.chain import Chain, Round, Settings, Source, Task, Verdict, final_round
+from janus_r1.chain import AGAIN, Chain, Round, Settings, Source, Task, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, SAY, uniforms
 from janus_r1.errors import require
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
+
+LIST = 2  # beside DRAW and SAY: what a row's random numbers are for
 
 
 def introspect(
@@ -46,7 +53,8 @@ def introspect(
     for start in range(0, len(prompts), max_batch):
         part = slice(start, start + max_batch)
         rows = range(first_row + start, first_row + start + len(prompts[part]))
-        chains += _Batch(decoder, prompts[part], sources[part], openings[part], list(rows), settings, window).run()
+        args = (decoder, prompts[part], sources[part], openings[part], list(rows), settings, window)
+        chains += repair_chains(*args) if model.format == "repair" else _Batch(*args).run()
         if on_progress:
             on_progress(len(chains))
     return chains
@@ -67,6 +75,10 @@ def judge(
     verdicts: list[Verdict] = []
     for start in range(0, len(images), max_batch):
         shown = [square(image, model.image_size) for image in images[start : start + max_batch]]
+        if model.format == "repair":
+            rows = list(range(start, start + len(shown)))
+            verdicts += look(decoder, seeing[start : start + max_batch], shown, settings, rows)
+            continue
         stream = decoder.open(seeing[start : start + max_batch])
         decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
         verdicts += _say_verdicts(decoder, stream, settings, list(range(start, start + len(shown))), round_index=0)
@@ -201,3 +213,137 @@ def _say_verdicts(
         Verdict(ids[0] == special.yes, text.strip(), p, ids, logprobs)
         for ids, logprobs, text, p in zip(said.ids, said.logprobs, texts, p_yes, strict=True)
     ]
+
+
+# ------------------------------------------------------------------------------------ format repair
+
+
+@dataclass
+class _Growing:
+    """A chain while it is drawn."""
+
+    prompt: str
+    source: Source | None
+    opening: Lead
+    row: int
+    rounds: list[Round] = field(default_factory=list)
+
+
+def repair_chains(
+    decoder: Decoder,
+    prompts: Sequence[str],
+    sources: Sequence[Source | None],
+    openings: Sequence[Lead],
+    rows: Sequence[int],
+    settings: Settings,
+    window: int | None = None,
+) -> list[Chain]:
+    """One chain a prompt, in order; ``window`` as :meth:`Decoder.draw` takes it."""
+    batch = [_Growing(*parts) for parts in zip(prompts, sources, openings, rows, strict=True)]
+    going = batch
+    for index in range(settings.rounds):
+        plans = [_next_draft(decoder, chain, settings) for chain in going]
+        # Mended drafts are sampled at another temperature than those from the task alone.
+        for mending, temperature in ((False, settings.temperature), (True, settings.repair_temperature)):
+            chosen = [i for i, (parent, _) in enumerate(plans) if (parent is not None) == mending]
+            if chosen:
+                part = [going[i] for i in chosen]
+                _draw_and_look(decoder, part, [plans[i] for i in chosen], settings, temperature, index, window)
+        if settings.early_stop:
+            going = [chain for chain in going if not chain.rounds[-1].verdict.accepted]
+        if not going:
+            break
+    return [_finished(chain, settings) for chain in batch]
+
+
+def look(
+    decoder: Decoder,
+    openings: Sequence[Row],
+    images: Sequence[np.ndarray],
+    settings: Settings,
+    rows: Sequence[int],
+    round_index: int = 0,
+) -> list[Verdict]:
+    """Verdicts on images (uint8 [H, W, 3]) of tasks whose seeing streams begin with ``openings``."""
+    model, layout, seed = decoder.model, decoder.model.layout, settings.seed
+    stream = decoder.open(list(openings))
+    decoder.feed(stream, [(Seen(image, model.image_tokens), layout.self_check) for image in images])
+    uniform = uniforms(seed, list(rows), round_index, LIST, settings.max_list_tokens)
+    how = settings.text_temperature, settings.text_top_k
+    end = layout.list_end.ids[-1]
+    listed = decoder.say(stream, uniform, (), *how, stop=end)
+    decoder.feed(stream, [_ending(ids, layout.list_end) for ids in listed.ids])
+    uniform = uniforms(seed, list(rows), round_index, SAY, settings.max_reason_tokens)
+    said = decoder.say(stream, uniform, (layout.special.yes, layout.special.no), *how)
+    p_yes = said.first_probs[:, 0].tolist()
+    texts = [model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said.ids]
+    lists = [model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in listed.ids]
+    return [
+        Verdict(
+            accepted=ids[0] == layout.special.yes,
+            text=text,
+            p_yes=p,
+            ids=ids,
+            logprobs=logprobs,
+            listing=listing,
+            list_ids=list_ids,
+            list_logprobs=list_logprobs,
+        )
+        for ids, text, p, logprobs, listing, list_ids, list_logprobs in zip(
+            said.ids, texts, p_yes, said.logprobs, lists, listed.ids, listed.logprobs, strict=True
+        )
+    ]
+
+
+def _ending(ids: tuple[int, ...], end: Text) -> Row:
+    """What follows a list in the stream: its last token, which is not fed yet, and the end where it was cut short."""
+    return (Text(ids[-1:]),) if ids[-1] == end.ids[-1] else (Text(ids[-1:]), end)
+
+
+def _next_draft(decoder: Decoder, chain: _Growing, settings: Settings) -> tuple[int | None, Lead]:
+    """The round to mend, or None, and what stands before the new draft."""
+    if not chain.rounds:
+        return None, chain.opening
+    parent = len(chain.rounds) - 1
+    if settings.repair_from == "best":
+        parent = max(range(len(chain.rounds)), key=lambda i: chain.rounds[i].verdict.p_yes)
+    rejected = chain.rounds[parent]
+    instruction = rejected.verdict.instruction
+    anew = settings.redraw == "again" or not instruction or (settings.redraw == "auto" and instruction == AGAIN)
+    if anew:
+        return None, chain.opening
+    return parent, decoder.model.layout.opening(instruction, Source(rejected.ids, rejected.pixels))
+
+
+def _draw_and_look(
+    decoder: Decoder,
+    part: Sequence[_Growing],
+    plans: Sequence[tuple[int | None, Lead]],
+    settings: Settings,
+    temperature: float,
+    index: int,
+    window: int | None,
+) -> None:
+    model, guided = decoder.model, settings.guidance > 1
+    leads = [lead for _, lead in plans]
+    stream = decoder.open([lead.drawing for lead in leads], [x.unconditional for x in leads] if guided else None)
+    rows = [chain.row for chain in part]
+    uniform = uniforms(settings.seed, rows, index, DRAW, model.image_tokens)
+    how = settings.guidance, temperature, settings.top_k, settings.top_p
+    ids, logprobs = decoder.draw(stream, uniform, *how, width=window, guess=_mended(part, plans))
+    images = model.decode_image(ids)
+    verdicts = look(decoder, [chain.opening.seeing for chain in part], list(images), settings, rows, index)
+    drawn = zip(part, plans, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
+    for chain, (parent, _), row_ids, image, verdict, row_logprobs in drawn:
+        chain.rounds.append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs), parent))
+
+
+def _mended(part: Sequence[_Growing], plans: Sequence[tuple[int | None, Lead]]) -> torch.Tensor | None:
+    """The drafts that are mended, which are most of what comes; None where one is drawn from its task alone."""
+    ids = [chain.rounds[parent].ids for chain, (parent, _) in zip(part, plans, strict=True) if parent is not None]
+    return torch.tensor(ids) if len(ids) == len(part) else None
+
+
+def _finished(chain: _Growing, settings: Settings) -> Chain:
+    rounds = tuple(chain.rounds)
+    return Chain(chain.prompt, rounds, final_round(rounds, settings), settings, chain.row, chain.source)

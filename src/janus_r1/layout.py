@@ -13,6 +13,10 @@ first. Behind the instruction it is read knowing what to change, and stands equa
 long the instruction is: equal distances alone halved the steps in which the tiny model learns to copy.) So that this
 holds for every later draft, too, an edit is asked for again after a No, source and all, in place of the regeneration.
 
+In the format ``repair`` a model first lists what it sees and only then says the word; its reason after a No is an
+instruction. A repair is an edit of the rejected draft by that instruction, with nothing before it, so its rows are
+those of :meth:`Layout.edit_prompt`.
+
 The strings are those the released Janus-Pro-R1 checkpoint was trained on. No row is ever padded in
 its middle, and truncation shortens a caption or a reason, never the structure around it.
 """
@@ -36,6 +40,9 @@ EDIT_REQUEST = " Please generate an image."
 MAX_CAPTION_TOKENS = 200
 MAX_INSTRUCTION_TOKENS = 90
 MAX_REASON_TOKENS = 184
+MAX_LIST_TOKENS = 160
+LIST_END = "\n"
+MARK_WEIGHT = 4.0  # of a mark's Yes or No beside the other words of a list
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,8 @@ class Layout:
         self.image_tokens = image_tokens
         self.self_check = Text(self._encode(SELF_CHECK))
         self.regenerate = Text(self._encode(REGENERATE))
+        self.list_end = Text(self._encode(LIST_END))
+        self._marks = {self._encode(word)[-1] for word in (" Yes", " No")}
         request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
         self.edit_request = Text((*self._encode(END_OF_IMAGE), *request))
 
@@ -222,6 +231,33 @@ class Layout:
         for image, reason in earlier:
             row += [image, self.self_check, self.verdict(reason), *again]
         return (*row, seen, self.self_check, self.verdict(verdict, True, word_weight, weight))
+
+    def listing(self, text: str, learn: bool = False) -> Text:
+        """What is seen, as it stands before the word, its end included; marks weigh ``MARK_WEIGHT``."""
+        ids = (*self._shortened(f" {text}", "", MAX_LIST_TOKENS), *self.list_end.ids)
+        return Text(ids, learn, tuple(MARK_WEIGHT if i in self._marks else 1.0 for i in ids) if learn else None)
+
+    def look(
+        self,
+        task: str,
+        seen: Seen,
+        listing: str,
+        verdict: str,
+        word_weight: float = 1.0,
+        source: Source | None = None,
+    ) -> Row:
+        """Format ``repair``: loss on the list, the word (``word_weight`` tokens) and the instruction after a No."""
+        ids = (*self._shortened(verdict, "", MAX_REASON_TOKENS), self.special.eos)
+        said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
+        return *self.opening(task, source).seeing, seen, self.self_check, self.listing(listing, learn=True), said
+
+    def compare_list(self, task: str, listing: str, verdict: str, word_weight: float = 1.0) -> Row:
+        """As :meth:`look` without an image: of a given list, loss on its marks, the word and the instruction."""
+        ids = (*self._shortened(verdict, "", MAX_REASON_TOKENS), self.special.eos)
+        said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
+        listed = self.listing(listing, learn=True)
+        marks = tuple(MARK_WEIGHT if i in self._marks else 0.0 for i in listed.ids)
+        return *self.opening(task).seeing, self.self_check, Text(listed.ids, True, marks), said
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:
         """What became of ``source``: as :meth:`judge`, with a checklist in place of the verdict."""

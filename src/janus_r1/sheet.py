@@ -20,6 +20,7 @@ GUTTER = 60  # between two drafts, where the arrow stands
 PAD, GAP, LINE_GAP, FRAME = 20, 14, 8, 5
 PER_LINE = 5  # panels beside each other before a chain continues on the next line
 REASON_LINES = 4
+LIST_LINES = 9
 MAX_CHAINS = 48  # keeps a sheet below about 20,000 pixels
 
 Box = tuple[float, float, float, float]
@@ -115,7 +116,12 @@ def _depth(rounds: list[Round]) -> int:
 
 
 def _reason_lines(item: Round) -> list[str]:
-    return _wrapped(item.verdict.reason, 14, SIDE + 16, REASON_LINES)
+    return _wrapped(item.verdict.reason, 14, SIDE + 16, REASON_LINES) + _list_lines(item)
+
+
+def _list_lines(item: Round) -> list[str]:
+    """What the model said that it sees, below the reason."""
+    return _wrapped(f"sees: {item.verdict.listing}", 14, SIDE + 16, LIST_LINES) if item.verdict.listing else []
 
 
 # ----------------------------------------------------------------------------------------- a round
@@ -146,7 +152,8 @@ def _round(card: Image.Image, chain: Chain, index: int, left: int, top: int, las
     card.paste(_shown(item.pixels), (left, top))
     _verdict(card, item, left, top + SIDE + 12)
     if index + 1 < len(chain.rounds) and not last:
-        _arrow(draw, left + SIDE, top + SIDE // 2)
+        mended = chain.rounds[index + 1].repairs == index
+        _arrow(draw, left + SIDE, top + SIDE // 2, "repair" if mended else "redraw")
 
 
 def _verdict(card: Image.Image, item: Round, left: int, top: int) -> None:
@@ -164,11 +171,11 @@ def _verdict(card: Image.Image, item: Round, left: int, top: int) -> None:
         _text(draw, (left, top + 30 + 18 * number), text, 14, MUTED)
 
 
-def _arrow(draw: ImageDraw.ImageDraw, left: int, middle: int) -> None:
+def _arrow(draw: ImageDraw.ImageDraw, left: int, middle: int, label: str) -> None:
     start, end = left + 12, left + GUTTER - 12
     draw.line((start, middle, end - 6, middle), MUTED, 2)
     draw.polygon([(end, middle), (end - 9, middle - 5), (end - 9, middle + 5)], MUTED)
-    draw.text((left + GUTTER / 2, middle - 8), "redraw", MUTED, _font(12), anchor="ms")
+    draw.text((left + GUTTER / 2, middle - 8), label, MUTED, _font(12), anchor="ms")
 
 
 def _shown(pixels: np.ndarray) -> Image.Image:

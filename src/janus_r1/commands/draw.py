@@ -14,7 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
-from janus_r1.commands.model import JUDGE, Batch, ModelOptions, load_model, memory_errors, plan_batch, warn_of_cut
+from janus_r1.commands.model import (
+    JUDGE,
+    Batch,
+    ModelOptions,
+    load_model,
+    memory_errors,
+    plan_batch,
+    warn_of_cut,
+    warn_of_words,
+)
 from janus_r1.commands.output import INDEX, check_texts, index, new_folder, save, show, slug
 from janus_r1.commands.terminal import answers_only, print_json, progress, warn
 from janus_r1.data.task_files import read_prompts
@@ -90,6 +99,7 @@ def generate(
         batch = plan_batch(using, max_batch, asked, samples * len(asked), settings)
         loaded = load_model(using)
         warn_of_cut(loaded, asked)
+        warn_of_words(loaded, asked)
         began = time.monotonic()
         with progress("drawing") as update, memory_errors(batch, using.device):
             chains = loaded.generate(

@@ -47,6 +47,7 @@ def world(
     samples: Positive = 4,
     limit: Positive | None = None,
     controls: bool = True,
+    variety: Count = 16,
     settings: Settings = DRAWING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
@@ -63,6 +64,7 @@ def world(
         samples: Chains a prompt
         limit: Prompts at most, balanced over families
         controls: Best-of-N and the like
+        variety: First drafts of each of 20 prompts that are compared with each other; 0: none
         max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
         out: JSON file to write as well
         overwrite: Replace --out if it exists
@@ -74,7 +76,9 @@ def world(
         janus-r1 eval world --split held_out --json > held_out.json
     """
 
-    chosen = EvalOptions(world, "draw", split, rounds, samples, limit, settings, controls, baselines=False)
+    chosen = EvalOptions(
+        world, "draw", split, rounds, samples, limit, settings, controls, baselines=False, variety=variety
+    )
     measure(lambda: _evaluate(chosen, using, max_batch), out, overwrite, json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from janus_r1.chain import Settings
 from janus_r1.commands.terminal import note, say, warn
-from janus_r1.errors import UserError, first_line, one_line
+from janus_r1.errors import UnknownWords, UserError, first_line, foreign, one_line
 from janus_r1.fields import Checked, Positive
 
 if TYPE_CHECKING:
@@ -91,6 +91,16 @@ def warn_of_cut(model: JanusR1, texts: Sequence[str], kind: Literal["prompt", "i
         if length > limit:
             begin = one_line(text)[:40]
             warn(f"the {kind} '{begin}...' is {length} tokens long: the model reads the first {limit} or so")
+
+
+def warn_of_words(model: JanusR1, texts: Sequence[str]) -> None:
+    """Say of which texts the model does not know all words: it draws something for them, and may say Yes to it."""
+    import warnings
+
+    for text in dict.fromkeys(texts):
+        if unknown := model.model.unknown_words(text):
+            warn(foreign(one_line(text), [one_line(word) for word in unknown]))
+    warnings.simplefilter("ignore", UnknownWords)  # it has been said
 
 
 # ------------------------------------------------------------------------------------------ memory

@@ -141,20 +141,25 @@ class Decoder:
         self,
         stream: Stream,
         uniform: torch.Tensor,
-        allowed_first: tuple[int, ...],
+        allowed_first: tuple[int, ...] = (),
         temperature: float = 1.0,
         top_k: int = 0,
+        stop: int | None = None,
     ) -> Said:
-        """Sample text until the end-of-sequence token, at most ``uniform.shape[1]`` tokens.
+        """Sample text until the token ``stop`` (default: end of sequence), at most ``uniform.shape[1]`` tokens.
 
-        The first token is one of ``allowed_first`` and scored over these alone.
+        The first token is one of ``allowed_first`` and scored over these alone; any, if there are none.
         """
-        eos = self.model.layout.special.eos
+        eos = self.model.layout.special.eos if stop is None else stop
         uniform = uniform.to(self.model.device)
-        allowed = torch.tensor(allowed_first, device=self.model.device)
-        first = self.model.word_logits(stream.last, allowed)
-        choice, logprob = sampling.sample(sampling.restrict(first, temperature, 0, 1.0), uniform[:, 0])
-        chosen = allowed[choice]
+        if allowed_first:
+            allowed = torch.tensor(allowed_first, device=self.model.device)
+            first = self.model.word_logits(stream.last, allowed)
+            choice, logprob = sampling.sample(sampling.restrict(first, temperature, 0, 1.0), uniform[:, 0])
+            chosen = allowed[choice]
+        else:
+            first = self.model.text_logits(stream.last)
+            chosen, logprob = sampling.sample(sampling.restrict(first, temperature, top_k, 1.0), uniform[:, 0])
         ids, logprobs = [chosen], [logprob]
         running = torch.ones_like(chosen, dtype=torch.bool)
         for index in range(1, uniform.shape[1]):

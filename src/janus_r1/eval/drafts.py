@@ -17,6 +17,7 @@ from janus_r1.eval.protocol import Sampler, check_chains
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.worlds.base import World, WorldTask
 
+PREFILLS = 2  # passes that read: what stands before a draft, and the draft
 CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
 
 
@@ -37,6 +38,9 @@ class Drafts(NamedTuple):
     accepted: np.ndarray
     image_tokens: np.ndarray
     text_tokens: np.ndarray
+    """Of the word and the reason behind it."""
+    list_tokens: np.ndarray
+    """Of the list before the word, in the format that has one."""
     drawn: np.ndarray
 
     def rows(self, keep: np.ndarray) -> Drafts:
@@ -49,9 +53,13 @@ class Drafts(NamedTuple):
         return np.minimum(limit, self.drawn.sum(1).astype(int)) - 1
 
     def spent(self, reasons: bool) -> np.ndarray:
-        """Tokens up to and including each draft [R, T]; without reasons a verdict is its one word."""
+        """Tokens up to and including each draft [R, T]; without reasons a verdict is what leads to its word."""
         text = self.text_tokens if reasons else np.minimum(self.text_tokens, 1)
-        return np.cumsum(self.image_tokens + text, axis=1)
+        return np.cumsum(self.image_tokens + self.list_tokens + text, axis=1)
+
+    def forwards(self, reasons: bool) -> np.ndarray:
+        """Passes through the model up to and including each draft [R, T]: one a token, two to read before them."""
+        return self.spent(reasons) + PREFILLS * np.cumsum(self.drawn, axis=1)
 
 
 def at(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -95,7 +103,7 @@ class Bench:
     def _score(self, draft: Round, task: WorldTask) -> tuple[float, ...]:
         """The fields of Drafts for one draft."""
         verdict = draft.verdict
-        rest = (float(verdict.accepted), len(draft.ids), len(verdict.ids), 1.0)
+        rest = (float(verdict.accepted), len(draft.ids), len(verdict.ids), len(verdict.list_ids), 1.0)
         try:
             found = self.world.check(task, draft.pixels)
             following, preserving = found.following.correct, found.preserving is None or found.preserving.correct
@@ -121,7 +129,8 @@ Rival = np.ndarray | None
 def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> dict[str, Any]:
     """Other ways to spend the tokens, on independent ``drafts``; the chains' ``advantage`` is paired.
 
-    They need the verdict's word alone, so only that is charged to them, not the reason behind it.
+    They need the verdict's word alone, so only that is charged to them, and the list that leads to it, not the reason
+    behind it.
     One draft is the chain's own, so there is no advantage to measure.
     """
     limits = range(1, settings.rounds + 1)
@@ -130,10 +139,13 @@ def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> 
     best = {n: drafts.p_yes[:, :n].argmax(1) for n in limits}
     blind = {n: _until_yes(drafts, n) for n in limits}
     target = rows.overall(chains.spent(reasons=True)[:, -1], None)["mean"]
+    passes = rows.overall(chains.forwards(reasons=True)[:, -1], None)["mean"]
+    last = arms.get(settings.rounds)
     picked = np.stack([at(drafts.correct, best[n]) for n in limits], axis=1)
     return {
         "best_of_n": {str(n): _arm(rows, drafts, best[n], spent[:, n - 1], arms.get(n)) for n in limits},
-        "best_of_n_equal_tokens": _equal_tokens(rows, picked, spent, target, arms.get(settings.rounds)),
+        "best_of_n_equal_tokens": _equal_cost(rows, picked, spent, target, last),
+        "best_of_n_equal_forwards": _equal_cost(rows, picked, drafts.forwards(reasons=False), passes, last),
         "blind_redraw": {str(n): _arm(rows, drafts, blind[n], at(spent, blind[n]), arms.get(n)) for n in limits},
         "oracle": {str(n): rows.overall(drafts.correct[:, :n].max(1)) for n in limits},
     }
@@ -155,8 +167,8 @@ def _arm(rows: Rows, drafts: Drafts, chosen: np.ndarray, spent: np.ndarray, riva
     }
 
 
-def _equal_tokens(rows: Rows, picked: np.ndarray, spent: np.ndarray, target: float, rival: Rival) -> dict[str, Any]:
-    """Best-of-N between the two N whose mean cost encloses ``target`` tokens, by linear interpolation.
+def _equal_cost(rows: Rows, picked: np.ndarray, spent: np.ndarray, target: float, rival: Rival) -> dict[str, Any]:
+    """Best-of-N between the two N whose mean cost encloses ``target`` (tokens or forwards), by linear interpolation.
 
     ``picked`` and ``spent`` are [R, N]. ``reached`` is False when even the largest N costs less.
     """

@@ -8,6 +8,7 @@ the task holds. ``overall`` is the plain mean of the families' means, as in GenE
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Kind, World, WorldTask
 
+VARIETY_TASKS = 20
+VARIETY_SEED = 2_000_006  # added to the seed, as that of the controls
 CHECKS = ("following", "preserving", "both")
 
 
@@ -45,6 +48,8 @@ class EvalOptions:
     """Also draw max(rounds) - 1 independent drafts a chain for best-of-N, blind redrawing and the oracle."""
     baselines: bool = True
     """Of edits: also copy the source, draw the target from scratch, and take it through the image tokenizer."""
+    variety: int = 0
+    """First drafts of each of the first ``VARIETY_TASKS`` tasks that are compared with each other; 0: none."""
     model: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     """Machine and versions. Like ``model`` it is copied into the record, nothing else."""
@@ -105,9 +110,10 @@ def evaluate_world(
         "rounds": rounds,
         "verdict": _verdict(rows, drafts),
         "introspection": _introspection(rows, drafts, settings),
-        **_observed(world, rows, [repeated[i] for i in kept], [chains[i] for i in kept]),
+        **observed(world, rows, [repeated[i] for i in kept], [chains[i] for i in kept]),
         "controls": controls(rows, drafts, redrawn, settings) if options.controls else None,
         "baselines": edit_baselines(sample, reconstruct, world, tasks, settings) if baselines else None,
+        "variety": _variety(bench, tasks[:VARIETY_TASKS], options.variety, settings) if options.variety else None,
     }
 
 
@@ -126,7 +132,30 @@ def _after_rounds(rows: Rows, drafts: Drafts, limit: int, settings: Settings) ->
     }
 
 
-def _observed(world: World, rows: Rows, tasks: list[WorldTask], chains: list[Chain]) -> dict[str, Any]:
+def _variety(bench: Bench, tasks: list[WorldTask], drafts: int, settings: Settings) -> dict[str, Figure | None]:
+    """Of several first drafts of each task, drawn for this alone: the share that is distinct, and how far two of them
+    are apart, a pixel, of 255."""
+    alone = replace(settings, rounds=1, seed=settings.seed + VARIETY_SEED)
+    chains = bench.sample([task for task in tasks for _ in range(drafts)], alone)
+    groups = [[c.rounds[0].pixels for c in chains[i : i + drafts]] for i in range(0, len(chains), drafts)]
+    return variety(groups)
+
+
+def variety(groups: Sequence[Sequence[np.ndarray]]) -> dict[str, Figure | None]:
+    """``distinct`` and ``distance`` of images (uint8 [H, W, 3]) of each task; one image has no distance."""
+    distinct = [len({image.tobytes() for image in group}) / len(group) for group in groups]
+    apart: list[float] = []
+    for group in groups:
+        pixels = np.stack(group).astype(np.int16)
+        pairs = [np.abs(pixels[i] - pixels[j]).mean() for i in range(len(group)) for j in range(i)]
+        apart += [float(np.mean(pairs))] if pairs else []
+    return {
+        "distinct": figure(distinct, range(len(distinct))),
+        "distance": figure(apart, range(len(apart)), (0.0, 255.0)) if apart else None,
+    }
+
+
+def observed(world: World, rows: Rows, tasks: list[WorldTask], chains: list[Chain]) -> dict[str, Any]:
     """What the world itself has to report, as figures; None where nothing was seen."""
     return {
         group: {

@@ -5,6 +5,7 @@ Shapes: B rows, L positions, D hidden width, S ids an image, V text vocabulary, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,6 +49,22 @@ class Janus(nn.Module):
     def codes(self) -> int:
         """Different ids that an image may have (K)."""
         return self.core.config.vq_config.num_embeddings
+
+    @property
+    def format(self) -> str:
+        """How its chains are laid out: ``paper`` or ``repair`` (design section 4), as its config says."""
+        return getattr(self.core.config, "introspection", "paper")
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a prompt that the model's language lacks, where its config lists its words (``prompt_words``).
+
+        A model of a small world draws something for any text, and may say Yes to it.
+        """
+        known = getattr(self.core.config, "prompt_words", None)
+        if not known:
+            return []
+        said = dict.fromkeys(re.findall(r"[^\W\d_]+|\d+", text.lower()))
+        return [word for word in said if word not in known]
 
     # --------------------------------------------------------------------------------- embedding
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from janus_r1.chain import Task
+from janus_r1.chain import Chain, Task
 from janus_r1.worlds.base import (
     CannotCheck,
     Check,
@@ -17,6 +17,7 @@ from janus_r1.worlds.base import (
     Judgement,
     Kind,
     Lesson,
+    Observations,
     Question,
     Sight,
     World,
@@ -26,8 +27,11 @@ from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, EditCase, e
 from janus_r1.worlds.shapes.edits import CannotEdit, Edit
 from janus_r1.worlds.shapes.language import parse, parse_instruction
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
+from janus_r1.worlds.shapes.observing import observations
 from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, near_miss, split, train_prompts
 from janus_r1.worlds.shapes.questions import ask, checklist, enumerate_objects, statements
+from janus_r1.worlds.shapes.repairs import as_scene, background_of
+from janus_r1.worlds.shapes.repairs import nearest as mending
 from janus_r1.worlds.shapes.scene import IMAGE_SIZE, Description, Scene, Slot, random_description, render, sample_scene
 from janus_r1.worlds.shapes.verifier import look, verify, verify_scene
 from janus_r1.worlds.shapes.verify_edit import make_plan, verify_edit
@@ -144,6 +148,21 @@ class Shapes(World):
         rng = random.Random(seed)
         scenes = [sample_scene(random_description(rng), rng, all_combinations) for _ in range(count)]
         return [(DrawTask(enumerate_objects(scene), description=_whole(scene)), render(scene)) for scene in scenes]
+
+    def nearest(self, task: WorldTask, image: np.ndarray, rng: random.Random) -> np.ndarray | None:
+        view = look(image)
+        try:
+            scene = as_scene(view.objects, background_of(view))
+        except CannotEdit:
+            return None
+        path = mending(scene, _description(task), rng)
+        return None if path is None else render(path[-1][1]) if path else image
+
+    def observations(self, tasks: Sequence[WorldTask], chains: Sequence[Chain]) -> Observations:
+        """Of prompts; edits have none yet."""
+        if any(task.source is not None for task in tasks):
+            return {}
+        return observations(chains, [_description(task) for task in tasks])
 
     # ------------------------------------------------------------------------------------ things to say
 

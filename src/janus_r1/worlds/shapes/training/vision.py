@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "background": tuple(BACKGROUNDS),
 }
 SHARPNESS = 8.0  # logit of the right word over the mean, when a feature is exactly what is wanted
+WAVES = (0.5, 1.0, 2.0, 4.0)  # half periods of a place's waves over the picture
 COVERED = 0.15  # share of a patch that an object must cover to be named there
 
 
@@ -62,6 +63,9 @@ class VisionRecipe(Checked):
     weight_decay: AtLeast0 = 0.01
     fresh: bool = True
     """Begin with random weights: an encoder that was trained along with the language model is far off scale."""
+    places: float = 0.0
+    """How much a patch also says where its object stands, beside its words; 0: not at all, and then no judge can tell
+    left from right, since nothing else tells the language model (docs/log.md)."""
 
 
 def patch_words(scene: Scene, grid: int) -> list[tuple[str, ...]]:
@@ -78,6 +82,27 @@ def patch_words(scene: Scene, grid: int) -> list[tuple[str, ...]]:
             words[row * grid + column] = (item.size, item.colour, item.shape)
             most[row, column] = cover[row, column]
     return words
+
+
+def patch_places(scene: Scene, grid: int) -> np.ndarray:
+    """Where the object of every patch is centred, or the patch itself: float32 [grid * grid, 2], x and y in [0, 1]."""
+    rows, columns = np.divmod(np.arange(grid**2), grid)
+    places = np.stack([columns, rows], -1).astype(np.float32) / grid + 0.5 / grid
+    side = IMAGE_SIZE // grid
+    for item in scene.objects:
+        mine = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
+        mine[item.y : item.y + item.side, item.x : item.x + item.side] = shape_mask(item.shape, item.side)
+        covered = mine.reshape(grid, side, grid, side).mean((1, 3)).ravel() > COVERED
+        places[covered] = np.array(item.centre, np.float32) / IMAGE_SIZE
+    return places
+
+
+def place_vectors(places: torch.Tensor, width: int, seed: int = 0) -> torch.Tensor:
+    """Places [N, 2] in [0, 1] as vectors [N, width] of variance 1: waves of each coordinate along fixed directions."""
+    phases = (places[:, :, None] * torch.tensor(WAVES) * torch.pi).flatten(1)
+    waves = torch.cat((phases.sin(), phases.cos()), 1)
+    directions = torch.linalg.qr(torch.randn(width, waves.shape[1], generator=torch.Generator().manual_seed(seed)))[0]
+    return waves @ directions.T * (2 * width / waves.shape[1]) ** 0.5
 
 
 class Encoder(nn.Module):
@@ -102,6 +127,7 @@ class VisionStage:
             self.module.load_state_dict(Encoder(untrained).state_dict())
         self.optimizers = muon_for_encoders(self.module, recipe.lr, recipe.weight_decay)
         self.tables = [self._table(words) for words in KINDS.values()]
+        self.spread = torch.stack([table[:-1].var() for table in self.tables]).mean().sqrt()  # of words
 
     def batches(self, step: int) -> list[list[Scene]]:
         rng = random.Random(self.recipe.run.seed_of(step))
@@ -114,6 +140,11 @@ class VisionStage:
         labels = torch.tensor([patch for scene in batch for patch in self._labels(scene)], device=features.device)
         vectors = [table[column] for table, column in zip(self.tables, labels.T, strict=True)]
         wanted = torch.stack(vectors).sum(0)
+        if self.recipe.places:
+            grid = int(self.janus.image_tokens**0.5)
+            places = torch.from_numpy(np.concatenate([patch_places(scene, grid) for scene in batch]))
+            vectors_of_places = place_vectors(places, wanted.shape[1]).to(wanted)
+            wanted = wanted + self.recipe.places * self.spread * vectors_of_places
         error = (features - wanted).square().mean() / wanted.var()
         figures = {"unexplained": float(error.detach())}
         total = error

@@ -1,0 +1,132 @@
+"""What a model's looking and mending is worth: true reasons, right marks, repairs that mend and keep.
+
+Only chains and pixels are read, so all of it is the same for every format: a reason in the paper's words is true if the
+verifier says the same.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import hypot
+
+from janus_r1.chain import Chain, Round
+from janus_r1.worlds.base import Check, Observations
+from janus_r1.worlds.shapes.edits import CannotEdit, meant
+from janus_r1.worlds.shapes.repairs import as_scene, as_seen, assign, claims, mend, parse_repair, repairs
+from janus_r1.worlds.shapes.scene import Description
+from janus_r1.worlds.shapes.verifier import Seen, check, find_objects
+
+STAYED = 4.0  # pixels that the centre of an object may have moved and still be where it was
+MARKED = re.compile(r"([a-z ]+?) (Yes|No)(?=,|;| and|$)")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A draft, what the verifier sees in it and what the model said of it."""
+
+    round: Round
+    objects: list[Seen]
+    found: Check
+
+    @staticmethod
+    def of(item: Round, description: Description) -> Look:
+        objects = find_objects(item.pixels)
+        return Look(item, objects, check(objects, description))
+
+
+NAMES = {
+    "reasons": ("true", "instruction"),
+    "claims": ("accuracy",),
+    "repair": ("fixed", "improved", "worse", "kept"),
+}
+
+
+def observations(chains: Sequence[Chain], descriptions: Sequence[Description]) -> Observations:
+    """``reasons`` and ``claims`` of first drafts, ``repair`` of all that followed a No; the chain's number with each.
+
+    reasons: ``true`` names a fact that fails, ``instruction`` does so by what it asks for. claims: ``accuracy`` of the
+    marks. repair: of wrong drafts ``fixed``, ``improved`` and made ``worse``, and ``kept`` of what had been right.
+    """
+    seen: dict[str, dict[str, list[tuple[int, float]]]]
+    seen = {group: {name: [] for name in names} for group, names in NAMES.items()}
+    for number, (chain, description) in enumerate(zip(chains, descriptions, strict=True)):
+        looks = [Look.of(item, description) for item in chain.rounds]
+        first = looks[0]
+        if not first.round.verdict.accepted:
+            seen["reasons"]["true"].append((number, reason_is_true(first, description)))
+            seen["reasons"]["instruction"].append((number, instruction_mends(first, description)))
+        seen["claims"]["accuracy"] += [(number, right) for right in marks_right(first, description)]
+        for before, after in pairwise(looks):
+            if before.round.verdict.accepted:
+                continue
+            parent = before if after.round.repairs is None else looks[after.round.repairs]
+            if not parent.found.correct:
+                change = len(after.found.failed) - len(parent.found.failed)
+                seen["repair"]["fixed"].append((number, after.found.correct))
+                seen["repair"]["improved"].append((number, change < 0))
+                seen["repair"]["worse"].append((number, change > 0))
+            seen["repair"]["kept"] += [(number, kept) for kept in objects_kept(parent, after, description)]
+    return seen
+
+
+def reason_is_true(look: Look, description: Description) -> bool:
+    """Whether a No names a fact that fails: its reason, its instruction by what it mends, or a mark in its list."""
+    if look.round.verdict.reason in look.found.failed or instruction_mends(look, description):
+        return True
+    said = said_marks(look.round.verdict.listing)
+    truth = claims(look.objects, description, assign(look.objects, description))
+    return any(not true and (what, true) in said for what, true in truth)
+
+
+def instruction_mends(look: Look, description: Description) -> bool:
+    """Whether the picture would need fewer repairs, or fail fewer facts, if the instruction were followed exactly."""
+    wanted = parse_repair(look.round.verdict.instruction)
+    if wanted is None:
+        return False
+    known = [item if item.shape else Seen("", item.colour, item.size, item.centre) for item in look.objects]
+    try:
+        after = as_seen(mend(as_scene(known, "black"), wanted, random.Random(0)))
+    except CannotEdit:
+        return False
+    fewer_facts = len(check(after, description).failed) < len(look.found.failed)
+    return fewer_facts or len(repairs(after, description)) < len(repairs(look.objects, description))
+
+
+def said_marks(listing: str) -> list[tuple[str, bool]]:
+    """What a list says is seen, with its marks: ("a small red ring", True)."""
+    return [(what.strip().removeprefix("and "), word == "Yes") for what, word in MARKED.findall(listing)]
+
+
+def marks_right(look: Look, description: Description) -> list[bool]:
+    """For each claim about the picture whether it is listed as it is and marked rightly. Empty without a list."""
+    if not look.round.verdict.listing:
+        return []
+    said = said_marks(look.round.verdict.listing)
+    right = []
+    for claim in claims(look.objects, description, assign(look.objects, description)):
+        right.append(claim in said)
+        if claim in said:
+            said.remove(claim)
+    return right
+
+
+def objects_kept(before: Look, after: Look, description: Description) -> list[bool]:
+    """For each object that was right, and that the instruction does not mean, whether it is still there as it was."""
+    wanted = parse_repair(before.round.verdict.instruction)
+    touched = [edit.target for edit in wanted.edits if edit.kind != "add"] if wanted else []
+    kept = []
+    for slot, index in zip(description.slots, assign(before.objects, description), strict=True):
+        item = None if index is None else before.objects[index]
+        if item is None or not meant(slot, item) or any(meant(target, item) for target in touched):
+            continue
+        kept.append(any(_same(item, other) for other in after.objects))
+    return kept
+
+
+def _same(one: Seen, other: Seen) -> bool:
+    looks_alike = (one.shape, one.colour, one.size) == (other.shape, other.colour, other.size)
+    return looks_alike and hypot(one.centre[0] - other.centre[0], one.centre[1] - other.centre[1]) <= STAYED

@@ -1,0 +1,230 @@
+"""SFT of the format ``repair``: draw, look, say what to change, change it, edit, see (design section 6).
+
+All tasks from the first step, by rows a step. The model's own drafts, and what its repairs make of them, are looked at
+as they come; they are drawn anew every few steps with the weights that it then has.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+
+from janus_r1.chain import Source
+from janus_r1.data.edit_rows import WorldEditRows
+from janus_r1.data.seeing import SeeingRecipe, SeeingRows
+from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.sampling import DRAW, uniforms
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
+from janus_r1.introspect import first_drafts
+from janus_r1.layout import Lead, Row, row_length
+from janus_r1.model.loading import load, save
+from janus_r1.train.loop import RunOptions, running
+from janus_r1.train.objective import NextToken
+from janus_r1.train.optim import muon_and_adamw
+from janus_r1.train.prepare import Replica, chain_sheet, prepare
+from janus_r1.worlds.base import world
+from janus_r1.worlds.shapes.edit_cases import train_edits
+from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
+from janus_r1.worlds.shapes.training.repair_rows import Picture, RepairRows, pictures, prompts
+
+
+@dataclass
+class Rows(Checked):
+    """Rows a step of each task."""
+
+    draw: Count = 14
+    """A caption to a fresh rendering."""
+    look: Count = 24
+    """A picture to what is seen, the word, and what to change."""
+    repair: Count = 10
+    """A wrong picture and what to change to the changed picture: half spoilt renderings, half own drafts."""
+    edit: Count = 10
+    """The world's own edits, in all wordings."""
+    judge_edit: Count = 0
+    """The result of an edit to whether it is made and the rest unchanged: half renderings, half the model's own."""
+    compare: Count = 0
+    """A prompt and a list, without a picture, to the list's marks, the word and what to change: comparing alone."""
+    see: Count = 6
+    """Questions of pretraining."""
+
+
+@dataclass
+class RepairRecipe(Checked):
+    """Recipe of ``janus-r1 train repair``."""
+
+    run: RunOptions = field(default_factory=lambda: RunOptions(out="runs/repair", steps=1200))
+    model: str = "runs/tiny/places/model"
+    """Model to start from: one that edits, and whose encoder says where things are."""
+    rows: Rows = field(default_factory=Rows)
+    micro_batch: Positive = 16
+    """Rows that go through the model together, alike in length."""
+    dense: Share = 0.4
+    """Share of dense prompts among those that are drawn, looked at and repaired."""
+    own_drawn: Share = 0.0
+    """Share of drawing rows whose image is a right one of the model's own, drawn or mended, in place of a rendering."""
+    own: Share = 0.5
+    """Share of looks at the model's own drafts; the rest are renderings."""
+    right: Share = 0.35
+    """Share of the renderings that are right."""
+    drafts: Positive = 64
+    """Drawn at every refresh; half as many wrong ones of them are then repaired, too."""
+    refresh: Positive = 25
+    """Steps between refreshes."""
+    kept: Positive = 768
+    """Latest pictures that looks are taken from."""
+    guidance: Annotated[float, Range(ge=1)] = 1.5
+    caption_dropout: Share = 0.1
+    seeing: SeeingRecipe = field(default_factory=lambda: SeeingRecipe(judge=0.0, checklist=0.3, describe=0.6))
+    look_weight: AtLeast0 = 1.0
+    """Weight of the loss of looks beside the image loss."""
+    see_weight: AtLeast0 = 0.5
+    lr: Above0 = 2e-3
+    weight_decay: AtLeast0 = 0.01
+    compile: bool = False
+
+
+class Batch(NamedTuple):
+    images: Sequence[Row]
+    looks: Sequence[Row]
+    seen: Sequence[Row]
+
+
+class RepairStage:
+    def __init__(self, recipe: RepairRecipe) -> None:
+        self.recipe = recipe
+        self.janus = load(recipe.model)
+        self.janus.core.config.introspection = "repair"
+        prepare(self.janus, train_vision=False, compile_model=recipe.compile)
+        self.janus.core.model.aligner.requires_grad_(False)  # else its features outgrow the words (docs/log.md)
+        self.replica = Replica(self.janus, recipe.model, "bfloat16")
+        self.replica.model.core.config.introspection = "repair"
+        self.make = RepairRows(self.janus, recipe.dense, recipe.caption_dropout)
+        self.edits = WorldEditRows(self.janus)
+        self.seeing = SeeingRows(self.janus.layout, recipe.seeing)
+        self.own: list[Picture] = []
+        self.own_edits: list[Row] = []
+        self.drawn_at = -1
+        self.figures: dict[str, float] = {}
+        self.module = NextToken(self.janus)
+        self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
+
+    def batches(self, step: int) -> list[Batch]:
+        """After a pause the drafts begin anew: they follow from the weights, not from the step alone."""
+        recipe, rows = self.recipe, self.recipe.rows
+        rng = random.Random(recipe.run.seed_of(step))
+        if not self.own or step // recipe.refresh != self.drawn_at:
+            self.drawn_at = step // recipe.refresh
+            self._refresh(rng, recipe.run.seed_of(step))
+        right = [picture for picture in self.own if picture.finding.correct]
+        again = rng.choices(right, k=round(recipe.own_drawn * rows.draw)) if right else []
+        images = [*self.make.draw_again(again, rng), *self.make.draw(rows.draw - len(again), rng)]
+        mended = self.make.mend_drafts(rng.choices(self.own, k=rows.repair), rng)[: rows.repair // 2]
+        images += [*mended, *self.make.mend_spoilt(rows.repair - len(mended), rng)]
+        images += self.edits.draw(rows.edit, rng, recipe.caption_dropout)
+        own = round(recipe.own * rows.look)
+        shown = [*rng.choices(self.own, k=own), *self.make.rendered(rows.look - own, recipe.right, rng)]
+        looks = [*self.make.look(shown), *self.make.look_at_edits(rows.judge_edit // 2, 0.5, rng)]
+        looks += self.make.compare(rows.compare, recipe.right, rng)
+        if rows.judge_edit:
+            looks += rng.choices(self.own_edits, k=rows.judge_edit - rows.judge_edit // 2)
+        return self._parts(images, looks, self.seeing.rows(rows.see, rng))
+
+    def _refresh(self, rng: random.Random, seed: int) -> None:
+        """Drafts of the model as it is, and drafts that mend the wrong ones of them as they should be mended."""
+        asked = [next(prompts(rng, self.recipe.dense)) for _ in range(self.recipe.drafts)]
+        model = self.replica.refresh()
+        drawn = self._drafts(asked, [model.layout.opening(p.text) for p in asked], seed, 1.0)
+        wrong = [picture for picture in drawn if picture.finding.repair][: self.recipe.drafts // 2]
+        leads = [model.layout.opening(p.finding.instruction, Source(p.ids, p.pixels)) for p in wrong]
+        mended = self._drafts([p.prompt for p in wrong], leads, seed + 1, 0.5)
+        self.own = [*self.own, *drawn, *mended][-self.recipe.kept :]
+        if self.recipe.rows.judge_edit:
+            self.own_edits = [*self.own_edits, *self._edited(rng, seed + 2)][-self.recipe.kept :]
+        self.figures = {
+            "drafts_right": _share(drawn, lambda p: p.prompt.family != "dense"),
+            "dense_right": _share(drawn, lambda p: p.prompt.family == "dense"),
+            "mended": sum(
+                after.finding.instruction != before.finding.instruction
+                for before, after in zip(wrong, mended, strict=True)
+            )
+            / max(1, len(wrong)),
+            "mended_right": _share(mended, lambda p: True),
+        }
+
+    def _edited(self, rng: random.Random, seed: int) -> list[Row]:
+        """Looks at the world's edits as the model makes them, a quarter as many as drafts."""
+        tasks = [lesson.task for lesson in world("shapes").lessons(self.recipe.drafts // 4, 0, rng)]
+        sources = self.make.sources(tasks)
+        layout = self.replica.model.layout
+        leads = [layout.opening(task.prompt, source) for task, source in zip(tasks, sources, strict=True)]
+        return self.make.look_at_results(tasks, sources, self._ids(leads, seed, 0.5))
+
+    def _ids(self, leads: list[Lead], seed: int, temperature: float) -> list[tuple[int, ...]]:
+        """First drafts by the model as it was when last refreshed."""
+        model = self.replica.model
+        uniform = uniforms(seed, list(range(len(leads))), 0, DRAW, model.image_tokens)
+        ids = first_drafts(Decoder(model), leads, uniform, self.recipe.guidance, temperature)
+        return [tuple(row) for row in ids.tolist()]
+
+    def _drafts(self, asked: list[Prompt], leads: list[Lead], seed: int, temperature: float) -> list[Picture]:
+        if not asked:
+            return []
+        return pictures(self.replica.model, asked, self._ids(leads, seed, temperature))
+
+    def _parts(self, *kinds: Sequence[Row]) -> list[Batch]:
+        self.parts = max(1, round(sum(map(len, kinds)) / self.recipe.micro_batch))
+        ordered = [sorted(rows, key=row_length) for rows in kinds]
+        cut = [
+            [rows[len(rows) * i // self.parts : len(rows) * (i + 1) // self.parts] for i in range(self.parts)]
+            for rows in ordered
+        ]
+        return [Batch(*rows) for rows in zip(*cut, strict=True)]
+
+    def loss(self, module, batch: Batch):
+        """The mean of the parts' losses; rows of text and of images go through the model together."""
+        weights = {"image_loss": 1.0, "look_loss": self.recipe.look_weight, "seeing_loss": self.recipe.see_weight}
+        total, figures = torch.zeros(()), {}
+        for (name, weight), rows in zip(weights.items(), batch, strict=True):
+            if rows:
+                value = module(rows)[int(name != "image_loss")] / self.parts
+                total = total + weight * value
+                figures[name] = value.detach()
+        return total, figures
+
+    def preview(self) -> np.ndarray:
+        return chain_sheet(self.replica.refresh(), rounds=4)
+
+
+def known_words() -> list[str]:
+    """The words of the world's prompts and instructions, sorted; a prompt with others is met with a warning."""
+    rng = random.Random(0)
+    texts = [prompt.text for prompt in islice(train_prompts(rng), 8000)]
+    texts += [case.instruction.text for case in islice(train_edits(rng), 2000)]
+    texts += [text.replace("colour", "color") for text in texts]
+    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text.lower())})
+
+
+def _share(drawn: Sequence[Picture], wanted) -> float:
+    chosen = [picture.finding.correct for picture in drawn if wanted(picture)]
+    return sum(chosen) / max(1, len(chosen))
+
+
+def repair(recipe: RepairRecipe, resume: bool = False) -> Path:
+    """Finetune a model of the world to look, list, decide and repair; ``<out>/model`` then holds it."""
+    stage = RepairStage(recipe)
+    stage.janus.core.config.prompt_words = known_words()
+    headline = ("image_loss", "look_loss", "seeing_loss", "drafts_right")
+    with running(recipe, stage.module, stage.optimizers, resume=resume, headline=headline) as run:
+        for step in run.steps():
+            figures = run.update(stage.batches(step), stage.loss)
+            run.end_step(figures | stage.figures, stage.preview)
+    save(stage.janus, run.out / "model", torch.bfloat16)
+    return run.out / "model"

@@ -31,7 +31,7 @@ def test_generate(tiny_folder, here, capsys):
     for item in record["chains"]:
         chain = load_chain(item["folder"])
         assert item["final_round"] == chain.final + 1 and len(item["rounds"]) == len(chain.rounds)
-        assert (np.asarray(Image.open(item["image"])) == chain.image).all()
+        assert (np.asarray(Image.open(item["image"])) == chain.pixels).all()
 
 
 def test_the_same_seed_draws_the_same_chains(tiny_folder, here, capsys):
@@ -144,9 +144,9 @@ def test_edits_in_turn(tiny_folder, here, capsys):
     assert (chains[0].source.pixels == chains[2].source.pixels).all()
     assert chains[0].source.pixels.shape == (64, 64, 3)
     for first, second in (chains[:2], chains[2:]):
-        assert (second.source.pixels == first.image).all()
+        assert (second.source.pixels == first.pixels).all()
     assert chains[0].rounds[0].ids != chains[2].rounds[0].ids
-    assert (np.asarray(Image.open(items[1]["source"])) == chains[0].image).all()
+    assert (np.asarray(Image.open(items[1]["source"])) == chains[0].pixels).all()
     assert Path(record["sheet"]).exists()
 
 

@@ -127,7 +127,7 @@ def test_batches_do_not_change_chains(tiny):
 
 def test_judge_equals_the_chains_own_verdict(tiny):
     chain = introspect(tiny, [Task("a red circle")], Settings(rounds=1, seed=7))[0]
-    verdict = judge(tiny, [chain.image], [Task("a red circle")], Settings(seed=7))[0]
+    verdict = judge(tiny, [chain.pixels], [Task("a red circle")], Settings(seed=7))[0]
     assert verdict.text == chain.rounds[0].verdict.text
     assert abs(verdict.p_yes - chain.rounds[0].verdict.p_yes) < 1e-5
 

@@ -158,7 +158,7 @@ def test_the_source_matters_in_both_streams(tiny):
     tasks = [Task("add a ring", render(case.source)) for case in CASES[:2]]
     first, second = (introspect(tiny, [task], Settings(rounds=1))[0] for task in tasks)
     assert first.rounds[0].ids != second.rounds[0].ids
-    judged = [judge(tiny, [first.image], [task], Settings())[0].p_yes for task in tasks]
+    judged = [judge(tiny, [first.pixels], [task], Settings())[0].p_yes for task in tasks]
     assert judged[0] == pytest.approx(first.rounds[0].verdict.p_yes, abs=1e-5) and judged[0] != judged[1]
 
 

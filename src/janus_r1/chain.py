@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from dataclasses import field as record
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from janus_r1.errors import UserError, first_line, require
 from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 from janus_r1.files import write_atomically, write_json
 from janus_r1.images import read_image
+from janus_r1.notebook import chain_html
 from janus_r1.reading import field, read_json_object
 
 FORMAT = 1
@@ -105,9 +107,9 @@ class Verdict:
     accepted: bool
     text: str
     p_yes: float
-    ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = record(default=(), repr=False)
     """Sampled tokens, the end-of-sequence token included when it was sampled."""
-    logprobs: tuple[float, ...] = ()
+    logprobs: tuple[float, ...] = record(default=(), repr=False)
     """Of ``ids`` under the distribution they were sampled from; the word's is over {Yes, No}."""
     listing: str = ""
     """Format repair: what the model said that it sees, before the word."""
@@ -139,14 +141,19 @@ class Verdict:
 class Round:
     """One draft and the verdict on it."""
 
-    ids: tuple[int, ...]
-    pixels: np.ndarray
+    ids: tuple[int, ...] = record(repr=False)
+    pixels: np.ndarray = record(repr=False)
     """uint8 [H, W, 3]."""
     verdict: Verdict
-    logprobs: tuple[float, ...] = ()
+    logprobs: tuple[float, ...] = record(default=(), repr=False)
     """Of ``ids`` under the guided distribution they were sampled from."""
     repairs: int | None = None
     """Format repair: the round whose draft this one mends; None for one that was drawn from the task alone."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The draft as a PIL image."""
+        return Image.fromarray(self.pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +173,7 @@ def final_round(rounds: Sequence[Round], settings: Settings) -> int:
     return len(rounds) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Chain:
     prompt: str
     """For an edit: the instruction."""
@@ -188,10 +195,24 @@ class Chain:
         """The final round had there been at most ``limit``: earlier rounds do not depend on later ones."""
         return final_round(self.rounds[:limit], self.settings)
 
+    def __repr__(self) -> str:
+        drafts = f"{len(self.rounds)} draft{'s' if len(self.rounds) > 1 else ''}"
+        said = f"{'Yes' if self.accepted else 'No'} {self.rounds[self.final].verdict.p_yes:.2f}"
+        return f"Chain({self.prompt!r}: {drafts}, final {self.final + 1}, {said})"
+
+    def _repr_html_(self) -> str:
+        """How notebooks show it: source and drafts with their verdicts."""
+        return chain_html(self)
+
     @property
-    def image(self) -> np.ndarray:
+    def pixels(self) -> np.ndarray:
         """The final draft, uint8 [H, W, 3]."""
         return self.rounds[self.final].pixels
+
+    @property
+    def image(self) -> Image.Image:
+        """The final draft as a PIL image."""
+        return self.rounds[self.final].image
 
     @property
     def accepted(self) -> bool:

@@ -132,7 +132,9 @@ def _plain(card: Image.Image, chain: Chain, panel: int, left: int, top: int) -> 
     if chain.source is None:
         return
     before = chain.source.pixels
-    label, pixels = ("source", before) if panel == SOURCE else ("changed in the final", difference(before, chain.image))
+    label, pixels = (
+        ("source", before) if panel == SOURCE else ("changed in the final", difference(before, chain.pixels))
+    )
     _text(ImageDraw.Draw(card), (left, top + 2), label, 14, INK)
     _rounded(card, (left - 1, top + 25, left + SIDE + 1, top + 27 + SIDE), 1, LINE)
     card.paste(_shown(pixels), (left, top + 26))

@@ -66,7 +66,7 @@ def judge_set(drawer: Janus, options: JudgeOptions) -> JudgeSet:
     numbers = np.repeat(np.arange(len(prompts)), options.samples)
     settings = Settings(rounds=1, guidance=options.guidance, seed=options.seed, max_reason_tokens=1)
     chains = introspect(drawer, [prompts[i] for i in numbers], settings)
-    images = [chain.image for chain in chains]
+    images = [chain.pixels for chain in chains]
     right = np.array([world.check(prompts[i], p).correct for p, i in zip(images, numbers, strict=True)], float)
     families = np.array([prompts[i].family for i in numbers])
     chosen = _balanced(right, families, options.seed)

@@ -155,7 +155,7 @@ class JanusR1:
         """
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
         rows = [prompt for prompt in listed for _ in range(_positive(samples, "samples"))]
-        for prompt in dict.fromkeys(rows):
+        for prompt in listed:
             _checked_text(prompt, "prompt", "draw")
             if unknown := self.model.unknown_words(prompt):
                 warnings.warn(foreign(prompt, unknown), UnknownWords, stacklevel=2)

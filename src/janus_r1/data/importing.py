@@ -251,6 +251,22 @@ class _Stream:
 # ----------------------------------------------------------------------------- reading and checking
 
 
+def read_records(
+    source: Path, columns: Mapping[str, str], dropped: Counter[str], rules: Rules | None = None
+) -> Iterator[Record]:
+    """The checked rows of anything that can be imported, one by one; what is left out is counted in ``dropped``.
+
+    Raises:
+        UserError: if there is nothing that can be read.
+    """
+    for number, raw in enumerate(recognise(source).rows(0)):
+        for result in _check_row(number, raw, columns, rules or Rules())[1]:
+            if isinstance(result, Dropped):
+                dropped[result.cause] += 1
+            else:
+                yield result
+
+
 def check_rows(rows: Sequence[tuple[int, Raw]], columns: Mapping[str, str], rules: Rules) -> list[Checked]:
     """What a worker does: the records and the drops of a few numbered rows."""
     return [_check_row(number, raw, columns, rules) for number, raw in rows]

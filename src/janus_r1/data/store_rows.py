@@ -66,11 +66,9 @@ class Index:
     def __init__(self, store: Store) -> None:
         prompts, scores, words, edits, ids, mends = _columns(store)
         rows = np.arange(len(store))
-        reasons = words != 0
-        judged = reasons if reasons.any() else ~np.isnan(scores)  # without any reasons the word alone is learnt
         right = np.isnan(scores) | (scores >= DRAW_THRESHOLD)
-        yes = ~edits & judged & (scores >= YES_THRESHOLD) & (words >= 0)
-        no = ~edits & judged & (scores < NO_THRESHOLD) & (words <= 0)
+        yes = _reasoned(~edits & (scores >= YES_THRESHOLD) & (words >= 0), words)
+        no = _reasoned(~edits & (scores < NO_THRESHOLD) & (words <= 0), words)
         self.prompts = prompts
         self.good, self.yes, self.no, self.edits = (
             Pool(rows[chosen], prompts[chosen]) for chosen in (right & ~edits, yes, no, right & edits)
@@ -85,6 +83,12 @@ class Index:
         return {"judge": judge, **{name: bool(count) for name, count in counts.items()}}
 
 
+def _reasoned(chosen: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Those with a reason; where none has one all, whose verdict is the word alone."""
+    with_reason = chosen & (words != 0)
+    return with_reason if with_reason.any() else chosen
+
+
 def _columns(store: Store) -> tuple[np.ndarray, ...]:
     """Prompt digests, scores (NaN: none), words of reasons (1 Yes, -1 No, 0 none), edits, and digests of ids."""
     parts: list[list[np.ndarray]] = [[] for _ in range(6)]
@@ -95,7 +99,14 @@ def _columns(store: Store) -> tuple[np.ndarray, ...]:
         edits = [source is not None and source["path"] is not None for source in rows["source_image"]]
         digests = ([_digest(text) for text in rows[name]] for name in ("prompt", "id", "repair_of"))
         prompts, ids, mends = (np.array(values, np.uint64) for values in digests)
-        columns = (prompts, np.array(scores, float), np.array(words, np.int8), np.array(edits, bool), ids, mends)
+        columns: tuple[np.ndarray, ...] = (
+            prompts,
+            np.array(scores, float),
+            np.array(words, np.int8),
+            np.array(edits, bool),
+            ids,
+            mends,
+        )
         for part, column in zip(parts, columns, strict=True):
             part.append(column)
     return tuple(np.concatenate(part) for part in parts)

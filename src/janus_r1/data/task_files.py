@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -122,10 +122,22 @@ def _found(file: Path, name: str, place: str) -> Path:
     raise UserError(f"{place}: no such image: {name} (looked in {file.parent} and {file.parent.parent})")
 
 
+class ReadableEdit(Protocol):
+    """A row of a file or of a store."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def target(self) -> Path | None: ...
+
+    def task(self) -> Task: ...
+
+
 class EditReader:
     """Tasks of rows in random order. One whose images cannot be read is named, counted and passed over."""
 
-    def __init__(self, rows: list[EditRow]) -> None:
+    def __init__(self, rows: Sequence[ReadableEdit]) -> None:
         self.rows = rows
         self.unreadable: set[str] = set()
 
@@ -143,7 +155,7 @@ class EditReader:
                 self._report(row, error)
         raise UserError(f"{PATIENCE} edits in a row have images that cannot be read, the last of them {row.id}")
 
-    def _report(self, row: EditRow, error: UserError) -> None:
+    def _report(self, row: ReadableEdit, error: UserError) -> None:
         if row.id not in self.unreadable:
             self.unreadable.add(row.id)
             print(f"janus-r1: warning: edit {row.id} is left out: {error}", file=sys.stderr, flush=True)

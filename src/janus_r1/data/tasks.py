@@ -13,6 +13,8 @@ from itertools import islice
 from typing import Literal
 
 from janus_r1.chain import Task
+from janus_r1.data.store import is_store
+from janus_r1.data.store_tasks import store_edits, store_tasks
 from janus_r1.data.task_files import EditReader, read_edits, read_tasks
 from janus_r1.errors import UserError
 from janus_r1.worlds.base import DEFAULT, Kind, world
@@ -40,9 +42,9 @@ def tasks(
 ) -> Stream:
     """Prompts to draw, edits, or ``both``, of which ``edit_share`` are edits.
 
-    ``prompts`` and ``edits`` are ``world``, whose training tasks avoid all its splits, or a file as in
-    :mod:`janus_r1.data.task_files`, whose first ``held_out`` tasks are kept for evaluation. The world's edits are of
-    ``families``, each as often as it is named.
+    ``prompts`` and ``edits`` are ``world``, whose training tasks avoid all its splits, a file as in
+    :mod:`janus_r1.data.task_files`, or a store; the first ``held_out`` tasks of these are kept for evaluation. The
+    world's edits are of ``families``, each as often as it is named.
 
     Raises:
         UserError: where a file is missing, broken or too short.
@@ -71,7 +73,7 @@ def prompt_stream(source: str, held_out: int, world_name: str = DEFAULT) -> Stre
     """Of a file every epoch is a new shuffle. Raises UserError as :func:`tasks`."""
     if source == OF_WORLD:
         return _of_world(world_name, "draw", held_out)
-    listed = read_tasks(source)
+    listed = store_tasks([source]) if is_store(source) else read_tasks(source)
     kept = listed[held_out:]
     if not kept:
         raise UserError(f"{source} holds {len(listed)} prompts, all kept for evaluation: lower eval_prompts")
@@ -84,7 +86,7 @@ def edit_stream(source: str, held_out: int, families: Sequence[str] = (), world_
     """Of a file any row, anew at every step; results that it names are not used. Raises UserError as :func:`tasks`."""
     if source == OF_WORLD:
         return _of_world(world_name, "edit", held_out, families)
-    rows = read_edits(source, targets=False)
+    rows = store_edits(source) if is_store(source) else read_edits(source, targets=False)
     if len(rows) <= held_out:
         raise UserError(f"{source} holds {len(rows)} edits, all kept for evaluation: lower eval_prompts")
     reader = EditReader(rows[held_out:])

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForC
 
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import write_atomically
+from janus_r1.model.adapters import base_of, is_adapter, merge
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
 from janus_r1.model.int8 import quantize, refuse
@@ -29,23 +30,40 @@ LAYOUTS = ("janus", MODEL_TYPE)  # transformers' and DeepSeek's, as config.json 
 
 
 def resolve(name: str) -> Path:
-    """``tiny-base`` and the like -> the folder inside the package; a Hub id -> its local snapshot.
+    """``tiny-base`` and the like -> the folder inside the package; a Hub id -> its local snapshot; a LoRA adapter ->
+    its base.
 
     Raises:
         UserError: for a folder without a Janus model, or a name that is neither a folder nor a Hub id.
     """
-    embedded = {path.parent.name: path.parent for path in EMBEDDED.glob("*/config.json")}
-    folder = embedded.get(name, Path(name))
-    if not folder.exists():
-        if name.count("/") != 1 or name.startswith((".", "/")):
-            known = "".join(f"{known}, " for known in sorted(embedded))
-            raise UserError(f"no model {name!r}: use {known}a folder, or a Hub id like owner/name")
-        folder = snapshot(name)
+    return _lineage(name)[0]
+
+
+def _lineage(name: str) -> tuple[Path, list[Path]]:
+    """The folder of a whole model, and the adapters on it from the first to the last."""
+    adapters: list[Path] = []
+    folder = _folder(name)
+    while is_adapter(folder):
+        if folder in adapters:
+            raise UserError(f"{name} is a LoRA adapter of itself: set base_model_name_or_path")
+        adapters.append(folder)
+        folder = _folder(base_of(folder))
     if not (folder / "config.json").exists():
-        raise UserError(f"{name} is not a model folder: it has no config.json")
+        raise UserError(f"{folder if adapters else name} is not a model folder: it has no config.json")
     if _kind(folder) not in LAYOUTS:
         raise UserError(f"{name} does not hold a Janus model (model_type is not {' or '.join(map(repr, LAYOUTS))})")
-    return folder
+    return folder, adapters[::-1]
+
+
+def _folder(name: str) -> Path:
+    embedded = {path.parent.name: path.parent for path in EMBEDDED.glob("*/config.json")}
+    folder = embedded.get(name, Path(name))
+    if folder.exists():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        known = "".join(f"{known}, " for known in sorted(embedded))
+        raise UserError(f"no model {name!r}: use {known}a folder, or a Hub id like owner/name")
+    return snapshot(name)
 
 
 def _kind(folder: Path) -> str | None:
@@ -61,12 +79,12 @@ def load(
     ``weights`` is a state dict with original names (as the official finetuning saves it) to take
     instead of the folder's own weights. ``dtype`` may be ``auto``: as the weights are stored; or ``int8``, to generate
     with: the language model's matrices in 8 bits, the rest in bfloat16. ``kv``: ``auto``, or ``fp8`` for cached keys
-    and values in 8 bits.
+    and values in 8 bits. A folder or Hub id with a LoRA adapter is loaded over its base and merged into it.
 
     Raises:
         UserError: if it is missing, incomplete, truncated or not a Janus model.
     """
-    folder = resolve(name)
+    folder, adapters = _lineage(name)
     original = _kind(folder) == MODEL_TYPE
     try:
         wanted = _dtype(folder, dtype, weights)
@@ -80,6 +98,8 @@ def load(
         )
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from None
+    for adapter in adapters:
+        core = merge(core, adapter)
     try:
         janus = Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,19 @@ class Replica:
         return folder
 
 
-def chain_sheet(janus: Janus, rounds: int, count: int = 6, edits: int = 0, world_name: str = DEFAULT) -> np.ndarray:
-    """Chains on ``count`` fixed training prompts, then on ``edits`` edits, as one picture, uint8 [H, W, 3]."""
-    its = world(world_name)
-    tasks: list[Task] = list(itertools.islice(its.stream(random.Random(5)), count))
-    tasks += itertools.islice(its.stream(random.Random(5), "edit"), edits) if edits else []
+def chain_sheet(
+    janus: Janus,
+    rounds: int,
+    count: int = 6,
+    edits: int = 0,
+    world_name: str = DEFAULT,
+    tasks: Sequence[Task] | None = None,
+) -> np.ndarray:
+    """Chains on ``count`` fixed training prompts of a world, then on ``edits`` edits, or on the ``tasks`` given; as one
+    picture, uint8 [H, W, 3]."""
+    if tasks is None:
+        its = world(world_name)
+        tasks = list(itertools.islice(its.stream(random.Random(5)), count))
+        tasks += itertools.islice(its.stream(random.Random(5), "edit"), edits) if edits else []
     chains = introspect(janus, tasks, Settings(rounds=rounds, max_reason_tokens=30))
     return np.asarray(sheet(chains).convert("RGB"))

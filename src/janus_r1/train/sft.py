@@ -24,6 +24,8 @@ from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
 from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Wanted, together
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
+from janus_r1.data.store_rows import StoreRows
+from janus_r1.data.store_tasks import store_tasks
 from janus_r1.data.tasks import OF_WORLD, check_families
 from janus_r1.errors import UserError, require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
@@ -32,6 +34,7 @@ from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
 from janus_r1.train.ahead import Ahead
 from janus_r1.train.loop import RunOptions, running
+from janus_r1.train.lora import Adapters, LoraRecipe
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.prepare import Replica, chain_sheet, prepare
@@ -39,6 +42,8 @@ from janus_r1.train.processes import sharded, share, this_process
 from janus_r1.worlds.base import DEFAULT
 
 OF_CANDIDATES = ("draw", "judge", "redraw")
+OF_STORE = ("draw", "judge", "redraw", "edit")
+PREVIEWED = 6  # tasks of the data
 OF_EDITS = ("edit", "judge_edit", "redraw_edit", "compare_edit")
 
 
@@ -50,7 +55,12 @@ class SftRecipe(Checked):
     model: str = "runs/base/model"
     """Model to start from: a folder, an embedded model or a Hub id."""
     candidates: str | list[str] = "runs/candidates"
-    """Folder of ``janus-r1 data build``, or several taken together."""
+    """Folder of the world's candidates, or several taken together."""
+    data: str | list[str] = ""
+    """Folder of ``janus-r1 data import`` or ``data build``, or several taken together: draw, judge, redraw and edit are
+    then made of it, and ``candidates`` and ``edits`` are not looked at."""
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+    """Train small matrices beside the model's; <out>/adapter then holds them, <out>/model both together."""
     rows: Positive = 64
     """Rows a step over all tasks and processes."""
     micro_batch: Count = 0
@@ -100,6 +110,7 @@ class SftRecipe(Checked):
         """One folder is a list of one, so that a run may be resumed by a recipe or by the command line."""
         super().__post_init__()
         self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
+        self.data = _folders(self.data)
 
     def count(self, *names: str) -> float:
         """The shares of ``names`` together."""
@@ -114,6 +125,8 @@ def check(recipe: SftRecipe) -> None:
             hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(SHARES)}"
             raise UserError(f"shares.{name}: there is no such share; {hint}")
     require(recipe.count(*SHARES) > 0, "all shares are 0: there is nothing to learn")
+    if recipe.data and recipe.count(*OF_EDITS[1:]):
+        raise UserError(f"data teaches {', '.join(OF_STORE)}: leave the other shares of edits out, or leave data empty")
     if recipe.edits != OF_WORLD and recipe.count(*OF_EDITS[1:]):
         raise UserError(
             f"{recipe.edits} holds right results only, none to judge or reject: of edits take the share edit"
@@ -134,6 +147,8 @@ def sft(recipe: SftRecipe, resume: bool = False) -> Path:
             batches = micro_batches(step_rows(parts, step), recipe.micro_batch)
             figures = run.update(batches, partial(rows_loss, parts=len(batches), text_weight=recipe.text_weight))
             run.end_step(figures, partial(_preview, parts))
+    if parts.adapters:
+        parts.adapters.save(run.out / "adapter")
     return parts.replica.save(run.out / "model")
 
 
@@ -143,12 +158,15 @@ class Parts:
     def __init__(self, recipe: SftRecipe) -> None:
         check(recipe)
         self.recipe = recipe
-        self.janus = load(recipe.model, device=str(this_process().device))
+        self.janus = load(
+            recipe.model, recipe.lora.base_dtype if recipe.lora.rank else "float32", str(this_process().device)
+        )
         prepare(self.janus, recipe.train_vision, recipe.compile, recipe.recompute)
+        self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
         half = sharded() and recipe.run.precision == "bf16"
-        self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32")
+        self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32", self.adapters)
         self.makers = row_makers(recipe, self.janus, self.replica)
-        workers = recipe.run.workers if recipe.count(*OF_EDITS) else 0
+        workers = recipe.run.workers if recipe.count(*OF_EDITS) or recipe.data else 0
         self.ahead = Ahead(workers, recipe.run.steps, partial(begin, recipe, self.makers))
         self.module = NextToken(self.janus)
         make = muon_and_adamw if recipe.optimizer == "muon" else adamw
@@ -158,12 +176,17 @@ class Parts:
 def row_makers(recipe: SftRecipe, janus: Janus, replica: Replica) -> list[RowMaker]:
     """Those whose shares the recipe wants, in the order in which they draw from a step's random numbers."""
     makers: list[RowMaker] = []
-    if recipe.count(*OF_CANDIDATES):
+    if recipe.data:
+        wanted = [name for name in OF_STORE if recipe.count(name)]
+        makers.append(StoreRows(recipe.data, replica.model, wanted, recipe.word_weight))
+    elif recipe.count(*OF_CANDIDATES):
         own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
         candidates = CandidateSet(*recipe.candidates)
         makers.append(CandidateRows(candidates, janus.layout, recipe.word_weight, own_drafts))
     if recipe.count("see"):
         makers.append(SeeingRows(janus.layout, recipe.seeing, recipe.world))
+    if recipe.data:
+        return makers
     if recipe.count(*OF_EDITS) and recipe.edits != OF_WORLD:
         makers.append(FileEditRows(replica.model, recipe.edits))
     elif recipe.count(*OF_EDITS):
@@ -242,11 +265,13 @@ def rows_loss(
 
 
 def _preview(parts: Parts) -> np.ndarray:
+    own = store_tasks(parts.recipe.data, PREVIEWED) if parts.recipe.data else None
     return chain_sheet(
         parts.replica.refresh(),
         rounds=3,
         edits=3 if parts.recipe.count(*OF_EDITS) else 0,
         world_name=parts.recipe.world,
+        tasks=own,
     )
 
 

@@ -149,7 +149,7 @@ def _world(recipe: RewardRecipe, name: str, device: str) -> Reward:
 
 def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:
     patience = Patience(recipe.tries, recipe.timeout_s, recipe.backoff_s)
-    chat = Chat(str(recipe.url), str(recipe.model), _api_key(recipe.api_key_env), patience)
+    chat = Chat(str(recipe.url), str(recipe.model), api_key(recipe.api_key_env), patience)
     return EndpointReward(
         chat,
         Cache(recipe.cache),
@@ -166,7 +166,7 @@ def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:
     )
 
 
-def _api_key(variable: str | None) -> str | None:
+def api_key(variable: str | None) -> str | None:
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()

@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -51,6 +52,18 @@ class Failure:
     """Wait that the server asks for."""
 
 
+@dataclass
+class Spent:
+    """What calls have cost so far."""
+
+    calls: int = 0
+    """Answered ones."""
+    failed: int = 0
+    """Tries that brought no answer."""
+    tokens: int = 0
+    """As the server counts them, where it does."""
+
+
 class Chat:
     """A model behind ``url`` (the base, as in ``http://localhost:8000/v1``). Safe to call from many threads.
 
@@ -61,8 +74,17 @@ class Chat:
         UserError: for an address that is none, or a key that cannot stand in a header.
     """
 
-    def __init__(self, url: str, model: str, api_key: str | None = None, patience: Patience | None = None) -> None:
-        self.urls = [endpoint(part, "chat/completions") for part in url.split(",") if part.strip()]
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str | None = None,
+        patience: Patience | None = None,
+        route: str = "chat/completions",
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        self.urls = [endpoint(part, route) for part in url.split(",") if part.strip()]
+        self.max_bytes, self.spent, self._lock = max_bytes, Spent(), threading.Lock()
         self._turn = itertools.count()
         self.model, self.patience = model, patience or Patience()
         self._key = (api_key or "").strip()
@@ -92,6 +114,7 @@ class Chat:
                 break
             url = self.urls[(turn + attempt) % len(self.urls)]
             answer = self._try(url, data, min(self.patience.timeout_s, left))
+            self._count(answer)
             if isinstance(answer, dict):
                 return answer
             failure = answer
@@ -100,6 +123,16 @@ class Chat:
                 break
             time.sleep(wait)
         return Abstained(failure.why)
+
+    def _count(self, answer: dict[str, Any] | Failure) -> None:
+        with self._lock:
+            if isinstance(answer, Failure):
+                self.spent.failed += 1
+                return
+            usage = answer.get("usage")
+            tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
+            self.spent.calls += 1
+            self.spent.tokens += tokens if isinstance(tokens, int) and tokens > 0 else 0
 
     def _wait(self, failure: Failure, attempt: int) -> float:
         """Seconds before the next try: exponential with jitter, but never less than the server asks for."""
@@ -111,7 +144,7 @@ class Chat:
         try:
             end = time.monotonic() + seconds
             with self._opener.open(request, timeout=seconds) as response:
-                return _object(_read(response, end))
+                return _object(_read(response, end, self.max_bytes))
         except urllib.error.HTTPError as error:
             with error:
                 return self._patient(_refused(error, self._key))
@@ -148,7 +181,7 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def _read(response: http.client.HTTPResponse, end: float) -> bytes:
+def _read(response: http.client.HTTPResponse, end: float, max_bytes: int) -> bytes:
     """The whole body. The socket's timeout starts anew with every piece, so the clock is read, too."""
     pieces, size = [], 0
     while piece := response.read1(PIECE):
@@ -156,7 +189,7 @@ def _read(response: http.client.HTTPResponse, end: float) -> bytes:
         size += len(piece)
         if time.monotonic() > end:
             raise TimeoutError
-        if size > MAX_ANSWER_BYTES:
+        if size > max_bytes:
             raise ValueError("bad answer: too long")
     if response.length:  # what was promised and did not come
         raise http.client.IncompleteRead(b"", response.length)

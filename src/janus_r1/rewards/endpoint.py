@@ -21,13 +21,14 @@ from PIL import Image
 from janus_r1.chain import Task
 from janus_r1.rewards import cache as caching
 from janus_r1.rewards.chat import Chat
-from janus_r1.rewards.questions import SPLIT, Plan, combine, decomposition, edit, whole
+from janus_r1.rewards.questions import EXPLAIN, REPLY, SPLIT, Plan, combine, decomposition, edit, whole
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, checked, shown
-from janus_r1.rewards.yes_no import MIN_MASS, NO_LOGPROBS, p_yes, said
+from janus_r1.rewards.yes_no import END_OF_THOUGHT, MIN_MASS, NO_LOGPROBS, p_yes, said, spelling
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 MAX_SPLIT_TOKENS = 2048
+MAX_REASON_TOKENS = 160
 
 
 class EndpointReward:
@@ -66,7 +67,7 @@ class EndpointReward:
     def score(self, items: Sequence[Item]) -> list[Score]:
         deadline = time.monotonic() + self.batch_s
         plans = self._plans([task for task, _ in items], deadline)
-        seen = [caching.key(*(part for i in shown(item) for part in (str(i.shape), i.tobytes()))) for item in items]
+        seen = [_digest(item) for item in items]
         jobs = {
             (question.text, digest): partial(self._answer, question.text, item, digest, deadline)
             for item, plan, digest in zip(items, plans, seen, strict=True)
@@ -100,12 +101,8 @@ class EndpointReward:
         return score
 
     def _ask(self, question: str, item: Item, deadline: float) -> Score:
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": data_url(image)}} for image in shown(item)
-        ]
-        content.append({"type": "text", "text": question})
         body = {
-            "messages": [{"role": "user", "content": content}],
+            "messages": _messages(question, item),
             "max_tokens": self.max_tokens,
             "temperature": 0,
             "logprobs": True,
@@ -127,6 +124,47 @@ class EndpointReward:
         if self.max_tokens == 1 and not self.extra_body and not self.text_fallback:
             return []
         return [str(self.max_tokens), json.dumps(self.extra_body, sort_keys=True), str(self.text_fallback)]
+
+    # ------------------------------------------------------------------- more than a score, for data
+
+    def explain(self, items: Sequence[Item]) -> list[str | Abstained]:
+        """Why each image does or does not show its prompt, beginning with Yes or No; remembered like the scores."""
+        deadline = time.monotonic() + self.batch_s
+        jobs = {index: partial(self._explain, item, deadline) for index, item in enumerate(items)}
+        answers = self._side_by_side(jobs)
+        return [answers[index] for index in range(len(items))]
+
+    def _explain(self, item: Item, deadline: float) -> str | Abstained:
+        question = EXPLAIN.format(prompt=item[0].prompt)
+        key = caching.key("explain", self.chat.url, self.chat.model, question, _digest(item), *self._manner())
+        known = self.cache.get(key)
+        if isinstance(known, str):
+            return known
+        body = {"messages": _messages(question, item), "temperature": 0, **self.extra_body}
+        answer = self.chat.complete({"max_tokens": max(MAX_REASON_TOKENS, self.max_tokens), **body}, deadline)
+        if isinstance(answer, Abstained):
+            return answer
+        reason = " ".join(_content(answer).rpartition(END_OF_THOUGHT)[2].split())
+        word = spelling(reason.split()[0]) if reason else None
+        if word is None:
+            return Abstained("no reason: it does not begin with yes or no")
+        reason = word.capitalize() + reason[len(word) :]
+        self.cache.put(key, reason)
+        return reason
+
+    def marked(self, items: Sequence[Item]) -> list[list[tuple[str, float]]]:
+        """The questions that each item's score is made of, with P(yes); none where there is one question alone.
+
+        After :meth:`score` all of them are remembered, and nothing is asked.
+        """
+        deadline = time.monotonic() + self.batch_s
+        marks: list[list[tuple[str, float]]] = []
+        for item, plan in zip(items, self._plans([task for task, _ in items], deadline), strict=True):
+            questions = () if isinstance(plan, Abstained) or len(plan) < 2 else plan
+            answers = [(q.text, self._answer(q.text, item, _digest(item), deadline)) for q in questions]
+            given = [(t.removesuffix(REPLY).strip(), a) for t, a in answers if not isinstance(a, Abstained)]
+            marks.append(given if len(given) == len(answers) else [])
+        return marks
 
     # ----------------------------------------------------------------------------- what is asked
 
@@ -166,6 +204,16 @@ class EndpointReward:
         except ValueError as error:
             self.fallbacks[str(error)] += 1
             return ()
+
+
+def _digest(item: Item) -> str:
+    """Of the pictures that are looked at."""
+    return caching.key(*(part for image in shown(item) for part in (str(image.shape), image.tobytes())))
+
+
+def _messages(question: str, item: Item) -> list[dict[str, Any]]:
+    pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in shown(item)]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
 
 
 def data_url(pixels: np.ndarray) -> str:

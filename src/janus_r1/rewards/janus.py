@@ -81,6 +81,14 @@ class JanusReward:
                 scores[index] = score
         return scores
 
+    def explain(self, items: Sequence[Item]) -> list[str | Abstained]:
+        """The verdict on each image, Yes or No with its reason."""
+        said: list[str | Abstained] = []
+        for item in items:
+            refusal = _refusal(item[0])
+            said.append(refusal or judge(self.model, [item[1]], [item[0]], Settings())[0].text)
+        return said
+
     def _judge(self, items: list[Item]) -> list[Score]:
         tasks, images = zip(*items, strict=True)
         verdicts = judge(self.model, images, tasks, WORD_ONLY)

@@ -24,6 +24,10 @@ PRESERVE = (
     "The first image was edited into the second. Instruction: {prompt}\n"
     "Is everything that the instruction does not mention the same in both images? " + REPLY
 )
+EXPLAIN = (
+    "Description: {prompt}\nDoes the image show what the description says? Begin with yes or no, then say why in one "
+    "sentence that names what is right or wrong."
+)
 SPLIT = """\
 Split a description of an image into atomic questions that can be answered with yes or no by looking at the image.
 Ask about every object, every attribute, every number and every relation, each in a question of its own.

@@ -32,7 +32,7 @@ def test_a_picture_is_the_one_that_its_seed_gives_alone(running, model):
     for number, item in enumerate(answer.data):
         alone = model.generate(PROMPT, seed=5 + number, rounds=2)[0]
         assert item.seed == 5 + number
-        assert (pixels_of(item.b64_json) == alone.image).all()
+        assert (pixels_of(item.b64_json) == alone.pixels).all()
         assert [r["verdict"] for r in item.x_trace] == [r.verdict.text for r in alone.rounds]
         assert [r["p_yes"] for r in item.x_trace] == pytest.approx([r.verdict.p_yes for r in alone.rounds], abs=1e-4)
     assert answer.size == "64x64" and answer.output_format == "png" and answer.created > 1_700_000_000
@@ -91,7 +91,7 @@ def test_stream_shows_each_round_and_its_verdict(running, model):
     for item, round_ in zip(partial, alone.rounds, strict=True):
         assert (pixels_of(item.b64_json) == round_.pixels).all()
     assert [e.verdict for e in events if e.type.endswith("verdict")] == [r.verdict.text for r in alone.rounds]
-    assert (pixels_of(events[-1].b64_json) == alone.image).all()
+    assert (pixels_of(events[-1].b64_json) == alone.pixels).all()
     assert events[-1].usage.output_tokens_details["image_tokens"] == 128  # the client knows no details here
 
 
@@ -107,7 +107,7 @@ def test_edits_by_file_and_by_data_uri(running, model):
     client = running.client()
     answer = client.images.edit(image=("../../x.png", png(source)), prompt="make it red", extra_body={"seed": 4})
     alone = model.edit(source, "make it red", seed=4, rounds=1)[0]
-    assert (pixels_of(answer.data[0].b64_json) == alone.image).all()
+    assert (pixels_of(answer.data[0].b64_json) == alone.pixels).all()
     assert answer.usage.input_tokens_details.image_tokens == 64
     by_json = running.post(
         "/v1/images/edits", {"image": [{"image_url": data_uri(source)}], "prompt": "make it red", "seed": 4}
@@ -213,5 +213,5 @@ def test_many_clients_at_once_get_what_is_theirs(running, model):
     prompts = [PROMPT, "three green stars", "a pink heart above a small yellow cross", "a ring"] * 3
     for seed, (prompt, answer) in enumerate(zip(prompts, asyncio.run(all_at_once()), strict=True)):
         alone = model.generate(prompt, seed=seed, rounds=2)[0]
-        assert (pixels_of(answer.data[0].b64_json) == alone.image).all()
+        assert (pixels_of(answer.data[0].b64_json) == alone.pixels).all()
     assert running.house.scheduler.counts.rows > running.house.scheduler.counts.batches  # forwards were shared

@@ -51,7 +51,7 @@ def edit_baselines(
     """``copy``: the source as it is. ``from_scratch``: the same model draws the described target, with as many rounds.
     ``tokenizer``: the true target through the image tokenizer, which no edit can beat but by luck."""
     drawn = sample([Task(task.retold) for task in tasks], settings)
-    arms = {"copy": [_pixels(task.source) for task in tasks], "from_scratch": [chain.image for chain in drawn]}
+    arms = {"copy": [_pixels(task.source) for task in tasks], "from_scratch": [chain.pixels for chain in drawn]}
     if reconstruct:
         arms["tokenizer"] = reconstruct([_pixels(task.target) for task in tasks])
     return {name: _baseline(world, tasks, images) for name, images in arms.items()}

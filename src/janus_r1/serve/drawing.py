@@ -227,7 +227,7 @@ def entry(order: Order, picture: Picture) -> dict[str, Any]:
     """``data[i]`` of an answer."""
     candidate, finished = picture.best
     chain = _chain(finished)
-    data = order.shown(chain.image, picture.seed)
+    data = order.shown(chain.pixels, picture.seed)
     if order.asked.response_format == "url":
         pictured: dict[str, Any] = {"url": f"data:image/{order.asked.output_format};base64,{data}"}
     else:

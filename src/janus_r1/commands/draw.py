@@ -187,7 +187,7 @@ def in_turn(
     for number, instruction in enumerate(instructions):
         update(number, len(instructions))
         chains = model.edit(results, instruction, max_batch=max_batch, first_row=number * samples, **asdict(settings))
-        results = [chain.image for chain in chains]
+        results = [chain.pixels for chain in chains]
         turns.append(chains)
     return [turn[sample] for sample in range(samples) for turn in turns]
 

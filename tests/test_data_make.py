@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,12 +198,13 @@ def test_undecided_images_and_own_rewards(tmp_path):
         assert made.cost.missing == {"undecided": 6}
 
 
-def test_processes_share_a_store(tmp_path):
+def test_processes_share_the_prompts(tmp_path):
     with Server() as server:
-        first = make_data(recipe(server, tmp_path, processes=2, process=0))
-        assert first.report is None and len(Store(tmp_path / "out").shards) == 2
-        second = make_data(recipe(server, tmp_path, processes=2, process=1))
-        assert second.report.images == 12 and server.answered["image"] == 12
+        outs = [str(tmp_path / f"out{process}") for process in (0, 1)]
+        for process, out in enumerate(outs):
+            make_data(replace(recipe(server, tmp_path, processes=2, process=process), out=out))
+        assert sorted(record.prompt for record in Store(*outs)) == sorted(PROMPTS)
+        assert server.answered["image"] == 12 and len(Store(outs[0]).shards) == 2
 
 
 def test_the_claims_of_a_long_prompt_are_kept_with_their_marks(tmp_path):

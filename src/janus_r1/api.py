@@ -159,7 +159,9 @@ class JanusR1:
             _checked_text(prompt, "prompt", "draw")
             if unknown := self.model.unknown_words(prompt):
                 warnings.warn(foreign(prompt, unknown), UnknownWords, stacklevel=2)
-        return self._chains(list(map(Task, rows)), seed, first_row, max_batch, window, on_progress, _checked_settings(settings))
+        return self._chains(
+            list(map(Task, rows)), seed, first_row, max_batch, window, on_progress, _checked_settings(settings)
+        )
 
     def edit(
         self,

@@ -58,12 +58,16 @@ COMMANDS: dict[str, At] = {
     "train sft": At("janus_r1.train.sft:sft"),
     "train rl": At("janus_r1.train.rl:rl"),
     "data build": At("janus_r1.data.build:build"),
+    "data import": At("janus_r1.commands.own_data:import_"),
+    "data make": At("janus_r1.commands.own_data:make"),
+    "data look": At("janus_r1.commands.own_data:look"),
     "data splits": At("janus_r1.commands.data:splits"),
     "data overlap": At(f"{BENCHMARKS}:overlap"),
     "eval world": At("janus_r1.commands.evaluate:world"),
     "eval edit": At("janus_r1.commands.evaluate:edit"),
     "eval pie": At("janus_r1.commands.evaluate:pie"),
     "eval judge": At("janus_r1.commands.evaluate:judge"),
+    "eval judge-rows": At("janus_r1.commands.own_data:judge_rows"),
     "eval tokenizer": At("janus_r1.commands.evaluate:tokenizer"),
     **_benchmarks(),
     "eval compare": At(f"{BENCHMARKS}:compare"),
@@ -93,6 +97,8 @@ GROUPS: dict[str, tuple[str, str]] = {  # what the commands that begin with thes
     "data": (
         "Prompts and training data.",
         """\
+  janus-r1 data import pictures data/pictures
+  janus-r1 data look data/pictures --sheet pictures.png
   janus-r1 data splits --examples 10
   janus-r1 data build --config shapes/candidates""",
     ),

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings
 from janus_r1.commands.model import (
     JUDGE,
     Batch,
@@ -26,6 +26,7 @@ from janus_r1.commands.model import (
 )
 from janus_r1.commands.output import INDEX, check_texts, index, new_folder, save, show, slug
 from janus_r1.commands.terminal import answers_only, print_json, progress, warn
+from janus_r1.data.containers import IMAGE_SUFFIXES
 from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, one_line, require
 from janus_r1.fields import AtLeast0, Range
@@ -208,7 +209,7 @@ def judge(
     """Say whether images match a text, and why.
 
     Args:
-        images: Image files of any common format
+        images: Image files of any common format, or folders of them
         text: What it should show; once for all images, or once an image
         text_temperature: Of the reason; 0 takes the likeliest
         seed: For --text-temperature above 0
@@ -217,25 +218,69 @@ def judge(
 
     Examples:
         janus-r1 judge drawing.png --text "three green stars"
+        janus-r1 judge folder --text "a red ring"
         janus-r1 judge a.png b.png --text "a red ring" --text "a blue ring" --json
     """
-    texts = texts_for(images, text)
-    for path in images:
-        check_image(path)
+    files = image_files(images)
+    texts = texts_for(files, text)
+    if len(files) == 1:
+        check_image(files[0])  # of one image the complaint is the answer
     settings = Settings(text_temperature=text_temperature, seed=seed)
     with answers_only(json):
-        batch = plan_batch(using, max_batch, texts, len(images), settings, drawing=False)
+        batch = plan_batch(using, max_batch, texts, len(files), settings, drawing=False)
         loaded = load_model(using)
         warn_of_cut(loaded, texts)
-        size = loaded.model.image_size
-        pixels = [load_image(path, size, warn=warn) for path in images]
-        with memory_errors(batch, using.device):
-            verdicts = loaded.judge(pixels, texts, max_batch=batch, **asdict(settings))
-    items = [_judged(*entry) for entry in zip(images, texts, verdicts, strict=True)]
+        items: list[dict[str, Any]] = []
+        with progress("judging") as update, memory_errors(batch, using.device):
+            for start in range(0, len(files), batch):
+                part = slice(start, start + batch)
+                items += _judged_files(loaded, files[part], texts[part], batch, settings)
+                update(len(items), len(files))
+    if all("error" in item for item in items):
+        raise UserError(items[0]["error"])
     if json:
         print_json({"model": using.model, "seed": seed, "verdicts": items})
     else:
-        _show_verdicts(items, verdicts)
+        _show_verdicts(items)
+
+
+def image_files(names: list[str]) -> list[str]:
+    """Files as they are, and of folders all images in them.
+
+    Raises:
+        UserError: for a folder that holds none.
+    """
+    files: list[str] = []
+    for name in names:
+        if not Path(name).is_dir():
+            files.append(name)
+            continue
+        inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not inside:
+            raise UserError(f"{name} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        files += inside
+    return files
+
+
+def _judged_files(
+    loaded: JanusR1, files: list[str], texts: list[str], batch: int, settings: Settings
+) -> list[dict[str, Any]]:
+    """One entry a file; one that cannot be read says so and holds nothing up."""
+    pixels: dict[int, np.ndarray] = {}
+    items: list[dict[str, Any]] = []
+    for place, (path, text) in enumerate(zip(files, texts, strict=True)):
+        items.append({"image": path, "text": text})
+        try:
+            pixels[place] = load_image(path, loaded.image_size, warn=warn)
+        except UserError as error:
+            items[place]["error"] = str(error)
+    if not pixels:
+        return items
+    verdicts = loaded.judge(list(pixels.values()), [texts[i] for i in pixels], max_batch=batch, **asdict(settings))
+    for place, verdict in zip(pixels, verdicts, strict=True):
+        said = {"accepted": verdict.accepted, "p_yes": round(verdict.p_yes, 4), "verdict": verdict.text}
+        items[place] |= {**said, "why": verdict.reason}
+    return items
 
 
 def texts_for(images: list[str], texts: list[str]) -> list[str]:
@@ -250,20 +295,15 @@ def texts_for(images: list[str], texts: list[str]) -> list[str]:
     return texts * len(images) if len(texts) == 1 else texts
 
 
-def _judged(path: str, text: str, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "image": path,
-        "text": text,
-        "accepted": verdict.accepted,
-        "p_yes": round(verdict.p_yes, 4),
-        "verdict": verdict.text,
-    }
-
-
-def _show_verdicts(items: list[dict[str, Any]], verdicts: list[Verdict]) -> None:
+def _show_verdicts(items: list[dict[str, Any]]) -> None:
     table = Table("image", "text", "verdict", "p_yes", "why", box=None, padding=(0, 2, 0, 0))
-    for item, verdict in zip(items, verdicts, strict=True):
-        word = "[green]Yes[/green]" if verdict.accepted else "[red]No[/red]"
-        image, text, reason = (escape(one_line(part)) for part in (item["image"], item["text"], verdict.reason))
-        table.add_row(image, text, word, f"{verdict.p_yes:.2f}", reason)
+    for item in items:
+        image, text = escape(one_line(item["image"])), escape(one_line(item["text"]))
+        if "error" in item:
+            table.add_row(image, text, "-", "-", escape(one_line(item["error"])))
+            continue
+        word = "[green]Yes[/green]" if item["accepted"] else "[red]No[/red]"
+        table.add_row(image, text, word, f"{item['p_yes']:.2f}", escape(one_line(item["why"])))
     Console(highlight=False).print(table)
+    if bad := sum("error" in item for item in items):
+        warn(f"{bad} of {len(items)} images could not be read")

@@ -23,8 +23,8 @@ INSTEAD = {  # the quickest way to see a stage run
 }
 
 
-def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
-    """Run ``stage(recipe)``, which returns the path of its result, and say where that is.
+def run_stage(stage: Callable[..., Path | None], recipe: Any, as_json: bool) -> None:
+    """Run ``stage(recipe)``, which returns the path of its result, and say where that is; None where it wrote nothing.
 
     The run's folder is held meanwhile: a second run in it is refused.
 
@@ -42,8 +42,8 @@ def run_stage(stage: Callable[..., Path], recipe: Any, as_json: bool) -> None:
         result = stage(recipe=recipe)
     if first and as_json:
         seconds = round(time.monotonic() - began, 2)
-        print_json({"result": str(result), "seconds": seconds, "recipe": asdict(recipe)})
-    elif first:
+        print_json({"result": result and str(result), "seconds": seconds, "recipe": asdict(recipe)})
+    elif first and result is not None:
         say(f"wrote {result}")
 
 

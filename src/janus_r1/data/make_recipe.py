@@ -65,9 +65,9 @@ class WriterRecipe(Checked):
 class MakeRecipe(Checked):
     """Recipe of ``janus-r1 data make``."""
 
-    prompts: str
+    prompts: str = ""
     """A file with a prompt a line, JSONL with "prompt", or - for standard input."""
-    out: str
+    out: str = ""
     """Folder of the store."""
     drawers: list[DrawerRecipe] = field(default_factory=list)
     """Who draws."""
@@ -88,7 +88,7 @@ class MakeRecipe(Checked):
     part: Positive = 64
     """Prompts a shard."""
     processes: Positive = 1
-    """How many processes make this store."""
+    """How many share the prompts; each makes a store of its own, and training takes all of them."""
     process: Count = 0
     """Which of them this one is."""
     seed: Count = 0
@@ -118,6 +118,8 @@ class Cost:
 
 def check(recipe: MakeRecipe) -> None:
     """Raises UserError for what cannot be meant, before anything is read or asked."""
+    require(bool(recipe.prompts), "there are no prompts: name a file under prompts")
+    require(bool(recipe.out), "out is empty: name a folder for the store")
     require(bool(recipe.drawers), "there is no drawer: list at least one under drawers, such as {kind: janus, ...}")
     require(recipe.process < recipe.processes, f"process must be below processes, {recipe.processes}")
     for index, drawer in enumerate(recipe.drawers):

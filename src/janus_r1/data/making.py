@@ -2,7 +2,7 @@
 
 The paper's first stage on prompts of one's own. What a call brought is kept at once (images as files, answers in a
 cache), so that a build that is killed pays for nothing twice; a part of the prompts becomes a shard when all of it is
-there. Several processes (``processes``, ``process``) make different parts of one store.
+there. Several processes (``processes``, ``process``) make stores of different prompts, which training takes together.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Made:
     """By the prices of the recipe."""
     prompts: int
     report: Report | None = None
-    """None for a dry run, and for a process that is not the last one."""
+    """None for a dry run."""
 
 
 @runtime_checkable
@@ -79,30 +79,30 @@ def make_data(recipe: MakeRecipe, resume: bool = False, dry_run: bool = False) -
         return Made(cost, price(recipe, cost), len(prompts))
     out = Path(recipe.out)
     _prepare(recipe, resume)
-    with locked(out / f"process-{recipe.process}"):
+    with locked(out / WORK):
         parts = Parts(recipe, prompts)
-        mine = [n for n in range(parts.count) if n % recipe.processes == recipe.process]
-        missing = [number for number in mine if not shard_path(out, number).exists()]
-        progress = reporter(out.name, len(mine) - len(missing), len(mine), "part")
-        for done, number in enumerate(missing, len(mine) - len(missing) + 1):
-            cost = parts.make(number)
+        mine = range(recipe.process, parts.count, recipe.processes)
+        left = [(shard, part) for shard, part in enumerate(mine) if not shard_path(out, shard).exists()]
+        progress = reporter(out.name, len(mine) - len(left), len(mine), "part")
+        for done, (shard, part) in enumerate(left, len(mine) - len(left) + 1):
+            cost = parts.make(part, shard)
             progress.update(done, {"images": cost.images, "missing": sum(cost.missing.values())})
         progress.stop()
-    return _finish(recipe, parts.count, len(prompts))
+    return _finish(recipe, len(mine), len(prompts))
 
 
 def _prepare(recipe: MakeRecipe, resume: bool) -> None:
     """Raises UserError if the folder is in use by something else, or was begun with another recipe."""
     out, state = Path(recipe.out), Path(recipe.out) / STATE
     own = asdict(recipe)
-    for key in ("process", "image_price", "call_price"):
+    for key in ("image_price", "call_price"):
         own.pop(key)
     if not state.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} holds other files: choose a new folder for the data")
         write_json(state, own)
         return
-    if not resume and recipe.processes == 1:
+    if not resume:
         raise UserError(f"{out} was begun already: pass --resume to go on, or choose another folder")
     before = read_json(state)
     changed = [key for key in own if not isinstance(before, dict) or before.get(key) != own[key]]
@@ -110,20 +110,15 @@ def _prepare(recipe: MakeRecipe, resume: bool) -> None:
         raise UserError(f"{out} was begun with another {changed[0]}: repeat the recipe, or choose another folder")
 
 
-def _finish(recipe: MakeRecipe, count: int, prompts: int) -> Made:
-    out, cost = Path(recipe.out), Cost()
-    paths = [shard_path(out, number) for number in range(count)]
-    there = [path for path in paths if path.exists()]
-    kept = 0
-    for path in there:
-        shard = read_shard(path)
+def _finish(recipe: MakeRecipe, shards: int, prompts: int) -> Made:
+    out, cost, kept = Path(recipe.out), Cost(), 0
+    for number in range(shards):
+        shard = read_shard(shard_path(out, number))
         kept += shard.rows
         cost.add(shard.note)
-    if len(there) < count:
-        return Made(cost, price(recipe, cost), prompts)
     if not kept:
         causes = "; ".join(f"{cause} ({number})" for cause, number in Counter(cost.missing).most_common(3))
-        raise UserError(f"not one image was made: {causes}")
+        raise UserError(f"not one image was made: {causes or 'there is no prompt for this process'}")
     report = describe(out, imported={"made": asdict(cost)})
     write_json(out / "report.json", report.as_dict())
     return Made(cost, price(recipe, cost), prompts, report)
@@ -157,7 +152,7 @@ class Parts:
     def count(self) -> int:
         return -(-len(self.prompts) // self.recipe.part)
 
-    def make(self, number: int) -> Cost:
+    def make(self, number: int, shard: int) -> Cost:
         """Draw, judge and write one part; its shard's footer holds what it took."""
         began, before = time.monotonic(), self._spent()
         cost, missing = Cost(), Counter[str]()
@@ -180,7 +175,7 @@ class Parts:
         asked, failed, tokens = (after - once for after, once in zip(spent, before, strict=True))
         cost.questions, cost.failed_tries, cost.tokens = max(0, asked - cost.server_images), failed, tokens
         cost.seconds, cost.missing = round(time.monotonic() - began, 2), dict(missing)
-        write_shard(shard_path(self.out, number), records, asdict(cost))
+        write_shard(shard_path(self.out, shard), records, asdict(cost))
         for path in self.work.glob(f"{number:05d}-*"):
             path.unlink()
         return cost

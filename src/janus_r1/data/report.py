@@ -44,7 +44,7 @@ class Report:
     overlap: dict[str, int]
     """Prompts of every test file that the data holds too, letter case, spaces and a final dot aside."""
     imported: dict[str, Any]
-    """Of an import: source rows, what was dropped by cause, with examples."""
+    """Of an import: source rows, what was dropped by cause, with examples. Of a build (``made``): what it took."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -140,7 +140,7 @@ def show(report: Report, console: Console | None = None) -> None:
 
 
 def _lines(report: Report) -> Iterable[tuple[str, str]]:
-    if report.imported:
+    if "rows" in report.imported:
         kept = f"{report.imported['rows']} rows, {report.imported['kept']} images kept, {report.dropped} dropped"
         yield "read", f"{report.imported['container']}, {', '.join(report.imported['schemas']) or 'nothing'}: {kept}"
     yield "images", f"{report.images} of {report.prompts} prompts"

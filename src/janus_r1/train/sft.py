@@ -140,7 +140,10 @@ def check(recipe: SftRecipe) -> None:
 
 
 def sft(recipe: SftRecipe, resume: bool = False) -> Path:
-    """Finetune on rows of named shares: draw, judge, redraw, edit, see; ``<out>/model`` then holds the model."""
+    """Finetune on rows of named shares: draw, judge, redraw, edit, see.
+
+    ``<out>/model`` then holds the model; with LoRA ``<out>/adapter`` what was trained.
+    """
     parts = Parts(recipe)
     with running(recipe, parts.module, parts.optimizers, resume=resume, reloads_frozen=True) as run:
         for step in run.steps():

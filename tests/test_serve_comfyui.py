@@ -105,7 +105,7 @@ def test_draw_gives_the_chains_that_generate_gives(comfy, model):
     alone = model.generate("a red circle", samples=2, seed=3, rounds=2)
     assert finals.shape == (2, 64, 64, 3) and finals.dtype == torch.float32 and 0 <= finals.min() <= finals.max() <= 1
     for final, chain in zip(finals, alone, strict=True):
-        assert np.abs((final.numpy() * 255).round() - chain.image).max() <= 1  # decoded in a batch there
+        assert np.abs((final.numpy() * 255).round() - chain.pixels).max() <= 1  # decoded in a batch there
     assert len(drafts) == sum(len(chain.rounds) for chain in alone) == said.count("p_yes")
     assert comfy.progress[-1] == len(drafts) and comfy.total == 4
 

@@ -68,7 +68,7 @@ def line(verdict: Verdict) -> str:
 
 
 def outputs(chains: list[Chain]) -> io.NodeOutput:
-    finals = to_images([chain.image for chain in chains])
+    finals = to_images([chain.pixels for chain in chains])
     drafts = to_images([item.pixels for chain in chains for item in chain.rounds])
     return io.NodeOutput(finals, drafts, story(chains))
 

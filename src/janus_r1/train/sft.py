@@ -109,8 +109,8 @@ class SftRecipe(Checked):
     def __post_init__(self) -> None:
         """One folder is a list of one, so that a run may be resumed by a recipe or by the command line."""
         super().__post_init__()
-        self.candidates, self.own_drafts = _folders(self.candidates), _folders(self.own_drafts)
-        self.data = _folders(self.data)
+        self.data, self.own_drafts = _folders(self.data), _folders(self.own_drafts)
+        self.candidates = [] if self.data else _folders(self.candidates)
 
     def count(self, *names: str) -> float:
         """The shares of ``names`` together."""

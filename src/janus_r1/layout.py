@@ -128,9 +128,9 @@ class Layout:
         body = self._shortened(f": {clean(caption)}", "\n\n", MAX_CAPTION_TOKENS)
         return Text((*head, *body, *self._encode(f"{ASSISTANT}:{BEGIN_OF_IMAGE}")))
 
-    def length_of(self, caption: str) -> int:
+    def length_of(self, caption: str, kind: str = "prompt") -> int:
         """Tokens of a caption or an instruction; :data:`MAX_CAPTION_TOKENS` of them at most are read."""
-        return len(self._encode(f": {clean(caption)}"))
+        return len(self._encode(f": {clean(caption, kind)}"))
 
     def unconditional(self, prompt: Text) -> Text:
         """The row that guidance subtracts: same length, all but the first and last token are pads."""

@@ -87,7 +87,7 @@ def warn_of_cut(model: JanusR1, texts: Sequence[str], kind: Literal["prompt", "i
 
     limit = MAX_CAPTION_TOKENS if kind == "prompt" else MAX_INSTRUCTION_TOKENS
     for text in dict.fromkeys(texts):
-        length = model.model.layout.length_of(text)
+        length = model.model.layout.length_of(text, kind)
         if length > limit:
             begin = one_line(text)[:40]
             warn(f"the {kind} '{begin}...' is {length} tokens long: the model reads the first {limit} or so")

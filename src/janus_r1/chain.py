@@ -113,8 +113,8 @@ class Verdict:
     """Of ``ids`` under the distribution they were sampled from; the word's is over {Yes, No}."""
     listing: str = ""
     """Format repair: what the model said that it sees, before the word."""
-    list_ids: tuple[int, ...] = ()
-    list_logprobs: tuple[float, ...] = ()
+    list_ids: tuple[int, ...] = record(default=(), repr=False)
+    list_logprobs: tuple[float, ...] = record(default=(), repr=False)
 
     @property
     def tokens(self) -> int:

@@ -144,9 +144,7 @@ class Parts:
         members = [reward for reward, _ in self.rewards.members] if self.rewards else []
         self.explains = next((m for m in members if isinstance(m, Explains)), None) if recipe.reasons else None
         self.marks = next((m for m in members if isinstance(m, Marks)), None)
-        callers = (getattr(one, "chat", None) for one in [*members, *self.drawers])
-        self.chats = [chat for chat in callers if isinstance(chat, Chat)]
-        self.chats += [self.writer] if self.writer else []
+        self.asked = [*_chats(members), *([self.writer] if self.writer else [])]
 
     @property
     def count(self) -> int:
@@ -173,7 +171,7 @@ class Parts:
         records.sort(key=lambda record: record.id)  # the images of a prompt side by side
         spent = self._spent()
         asked, failed, tokens = (after - once for after, once in zip(spent, before, strict=True))
-        cost.questions, cost.failed_tries, cost.tokens = max(0, asked - cost.server_images), failed, tokens
+        cost.questions, cost.failed_tries, cost.tokens = asked, failed, tokens
         cost.seconds, cost.missing = round(time.monotonic() - began, 2), dict(missing)
         write_shard(shard_path(self.out, shard), records, asdict(cost))
         for path in self.work.glob(f"{number:05d}-*"):
@@ -181,8 +179,10 @@ class Parts:
         return cost
 
     def _spent(self) -> tuple[int, int, int]:
-        spent = [chat.spent for chat in self.chats]
-        return sum(s.calls for s in spent), sum(s.failed for s in spent), sum(s.tokens for s in spent)
+        """Questions answered; failed tries and tokens, those of images servers too."""
+        spent = [chat.spent for chat in (*self.asked, *_chats(self.drawers))]
+        questions = sum(chat.spent.calls for chat in self.asked)
+        return questions, sum(s.failed for s in spent), sum(s.tokens for s in spent)
 
     def _written(self, prompts: list[str], missing: Counter[str]) -> list[str | None]:
         """The prompts, longer where there is a writer; None for one that it failed on."""
@@ -278,6 +278,11 @@ class Parts:
         said = self.explains.explain(items)
         missing.update(f"without a reason: {one.cause}" for one in said if isinstance(one, Abstained))
         return ["" if isinstance(one, Abstained) else one for one in said]
+
+
+def _chats(callers: Sequence[object]) -> list[Chat]:
+    found = (getattr(one, "chat", None) for one in callers)
+    return [chat for chat in found if isinstance(chat, Chat)]
 
 
 def _put(data: bytes, path: Path) -> None:

@@ -3,7 +3,6 @@
 # --device cuda. Models from the Hub go into /models, which is best a volume.
 FROM python:3.11-slim
 
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN useradd --create-home janus && mkdir /models /chains && chown janus /models /chains
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -10,6 +10,7 @@ import torch
 from janus_r1.chain import Settings
 from janus_r1.model.memory import estimate
 from janus_r1.model.presets import preset_config
+from janus_r1.worlds.shapes.training.model import tiny_config
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 ROWS = [
@@ -22,7 +23,7 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} {row[1]}")
 def test_the_memory_table_is_what_the_estimate_says(row):
     size, dtype, weights, *needs, at_once = row
-    config = preset_config(size, 700)
+    config = tiny_config(700) if size == "tiny" else preset_config(size, 700)
     one = Settings(rounds=1, guidance=5.0)
     three = Settings(rounds=3, guidance=5.0, history="last")
     plans = [estimate(config, getattr(torch, dtype), settings, caption=60) for settings in (one, three)]

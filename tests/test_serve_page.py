@@ -48,6 +48,7 @@ def running(model, tmp_path_factory):
     gallery = tmp_path_factory.mktemp("gallery") / "chains"
 
     def mount(app, house):
+        pytest.importorskip("gradio")
         from janus_r1.serve.page import mount
 
         mount(app, house, gallery)
@@ -165,6 +166,7 @@ def test_mistakes_are_told_and_visitors_are_apart(page, browser, running):
 
 def test_an_open_tab_does_not_keep_the_server_from_ending(model):
     def mount(app, house):
+        pytest.importorskip("gradio")
         from janus_r1.serve.page import mount
 
         mount(app, house, None)

@@ -96,7 +96,7 @@ def serve(
         max_body_mb: Largest request in megabytes
         max_megapixels: Largest picture that is decoded
         fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone
-        page: Show the page at /page; needs one process
+        page: Show the page at /page, where gradio is installed; needs one process
         gallery: Folder in which the page keeps chains; without it nothing is kept
         trainer: Offer rollouts with log-probs, and new weights from safetensors files in this folder; needs a key
         log_prompts: Write prompts into the log
@@ -111,6 +111,9 @@ def serve(
         UserError: for options that cannot be meant, and for a missing extra.
     """
     needed("serve")
+    if page and find_spec("gradio") is None:
+        page = False
+        _say("no page: it needs gradio (pip install 'janus-r1[page]')")
     from janus_r1.serve.limits import is_loopback
     from janus_r1.serve.server import bind, run
 
@@ -179,7 +182,7 @@ def make_app(options: Options, device: str) -> FastAPI:
 
 def needed(extra: str) -> None:
     """Raises UserError where the extra ``serve`` is not installed."""
-    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "gradio"):
+    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         if find_spec(name) is None:
             raise UserError(f"serving needs {name}: pip install 'janus-r1[{extra}]'")
 

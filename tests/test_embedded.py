@@ -12,6 +12,7 @@ from transformers import JanusForConditionalGeneration
 from janus_r1.cli import main
 from janus_r1.commands.model import MODEL
 from janus_r1.model.loading import EMBEDDED, load
+from janus_r1.worlds.base import world
 
 MODELS = sorted(path.name for path in EMBEDDED.glob("tiny-*"))
 
@@ -85,3 +86,13 @@ def test_the_editor_edits(capsys):
     assert main(["eval", "edit", "--limit", "30", "--no-baselines", "--dtype", "bfloat16", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["run"]["model"] == MODEL and result["both"]["mean"] > 0.15
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_prompt_outside_its_language_is_warned_about(name):
+    model = load(name)
+    assert model.unknown_words("A corgi, on a red sofa!") == ["corgi", "sofa"]
+    shapes = world("shapes")
+    for kind in ("draw", "edit"):
+        texts = [task.prompt for split in shapes.splits(kind) for task in shapes.tasks(split, kind)]
+        assert texts and not [text for text in texts if model.unknown_words(text)]

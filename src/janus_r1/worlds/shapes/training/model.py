@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 
 from transformers import JanusConfig
 from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
@@ -93,4 +94,14 @@ def from_nothing(
     words = train_tokenizer(corpus, vocab_size)
     core = random_model(tiny_config(len(words), vq.config.num_embeddings, hidden, layers, intermediate), seed)
     core.model.vqmodel.load_state_dict(vq.state_dict())
+    core.config.prompt_words = known_words()
     return Janus(core, words)
+
+
+def known_words() -> list[str]:
+    """The words of the world's prompts and instructions, sorted; a prompt with others is met with a warning."""
+    rng = random.Random(0)
+    texts = [prompt.text for prompt in itertools.islice(train_prompts(rng), 8000)]
+    texts += [case.instruction.text for case in itertools.islice(train_edits(rng), 2000)]
+    texts += [text.replace("colour", "color") for text in texts]
+    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text.lower())})

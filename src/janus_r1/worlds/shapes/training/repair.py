@@ -7,10 +7,8 @@ as they come; they are drawn anew every few steps with the weights that it then 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -31,8 +29,7 @@ from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import Replica, chain_sheet, prepare
 from janus_r1.worlds.base import world
-from janus_r1.worlds.shapes.edit_cases import train_edits
-from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
+from janus_r1.worlds.shapes.prompts import Prompt
 from janus_r1.worlds.shapes.training.repair_rows import Picture, RepairRows, pictures, prompts
 
 
@@ -203,15 +200,6 @@ class RepairStage:
         return chain_sheet(self.replica.refresh(), rounds=4)
 
 
-def known_words() -> list[str]:
-    """The words of the world's prompts and instructions, sorted; a prompt with others is met with a warning."""
-    rng = random.Random(0)
-    texts = [prompt.text for prompt in islice(train_prompts(rng), 8000)]
-    texts += [case.instruction.text for case in islice(train_edits(rng), 2000)]
-    texts += [text.replace("colour", "color") for text in texts]
-    return sorted({word for text in texts for word in re.findall(r"[a-z]+", text.lower())})
-
-
 def _share(drawn: Sequence[Picture], wanted) -> float:
     chosen = [picture.finding.correct for picture in drawn if wanted(picture)]
     return sum(chosen) / max(1, len(chosen))
@@ -220,7 +208,6 @@ def _share(drawn: Sequence[Picture], wanted) -> float:
 def repair(recipe: RepairRecipe, resume: bool = False) -> Path:
     """Finetune a model of the world to look, list, decide and repair; ``<out>/model`` then holds it."""
     stage = RepairStage(recipe)
-    stage.janus.core.config.prompt_words = known_words()
     headline = ("image_loss", "look_loss", "seeing_loss", "drafts_right")
     with running(recipe, stage.module, stage.optimizers, resume=resume, headline=headline) as run:
         for step in run.steps():

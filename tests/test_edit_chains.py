@@ -228,7 +228,7 @@ def test_edit_pairs_images_with_instructions_and_fits_them(tiny):
         ([wide] * 2, ["add a ring"] * 3, "2 images but 3"),
         (wide, [], "0 instructions"),
         (wide, " ", "instruction is empty"),
-        (wide[..., 0], "add a ring", "uint8"),
+        (wide[..., :2], "add a ring", "uint8"),
         (wide.astype(float), "add a ring", "uint8"),
     ):
         with pytest.raises(UserError, match=complaint):

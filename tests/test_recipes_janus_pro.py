@@ -26,7 +26,7 @@ def metrics(out: Path) -> list[dict]:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("rl-*.yaml")), ids=lambda path: path.stem)
 def test_reinforcement_learning(path, tiny_folder, tmp_path):
     smaller = ["--prompts_per_step", "2", "--group", "2", "--max_reason_tokens", "5", "--eval_every", "0"]
-    ours = ["--model", str(tiny_folder), "--prompts", "shapes", "--rewards", "[{kind: world}]"]
+    ours = ["--model", str(tiny_folder), "--prompts", "world", "--rewards", "[{kind: world}]"]
     recipe = load_recipe(RlRecipe, path, [*SHORT, *smaller, *ours, "--run.out", str(tmp_path)])
     rl(recipe)
     rows = metrics(tmp_path)

@@ -306,7 +306,7 @@ def test_prompts_from_files(tmp_path):
     epoch = [p for step in range(5) for p in texts(stream.step(1, 3, step))]
     assert sorted(epoch) == [f"prompt {i}" for i in range(2, 7)]
     assert texts(stream.step(5, 3, 0)) == epoch
-    file.write_text('{"text": "a"}\n')
+    file.write_text('{"score": 1}\n')
     with pytest.raises(UserError, match="line 1"):
         prompt_stream(str(file), held_out=0)
 

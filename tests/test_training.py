@@ -377,7 +377,7 @@ def test_of_two_crowded_codes_the_rarer_one_moves():
 
 def test_candidates_never_show_a_held_out_pair(parts, tmp_path, monkeypatch):
     """Drafts, renderings and near misses of training prompts: what is rendered avoids held-out pairs."""
-    from janus_r1.data import build as building
+    from janus_r1.worlds.shapes import world as building
     from janus_r1.worlds.shapes.scene import HELD_OUT
 
     rendered = []

@@ -247,6 +247,7 @@ class JanusR1:
         texts: str | Sequence[str],
         *,
         max_batch: int = 64,
+        rows: Sequence[int] | None = None,
         **settings: Any,
     ) -> list[Verdict]:
         """Does each image match its text? One text may serve all images.
@@ -255,6 +256,7 @@ class JanusR1:
             images: PIL images, paths or uint8 arrays [H, W, 3] of any size; they are fitted into the model's.
             texts: What the images should show.
             max_batch: Images judged at once.
+            rows: A number for each image, by default its place; with the seed it fixes the random numbers.
             settings: text_temperature, max_reason_tokens, seed and others of :class:`janus_r1.chain.Settings`.
 
         Raises:
@@ -269,8 +271,11 @@ class JanusR1:
         asked = _checked_settings(settings)
         if asked.get("seed", 0) is None:
             asked["seed"] = secrets.randbelow(2**31)
+        if rows is not None and len(rows) != len(pictures):
+            raise UserError(f"{len(pictures)} images but {len(rows)} rows: give one for each image")
         batch = _positive(max_batch, "max_batch")
-        return algorithm.judge(self.model, pictures, list(map(Task, listed)), Settings(**asked), max_batch=batch)
+        tasks = list(map(Task, listed))
+        return algorithm.judge(self.model, pictures, tasks, Settings(**asked), max_batch=batch, rows=rows)
 
 
 # --------------------------------------------------------------------------------- what people pass

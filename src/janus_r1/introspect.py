@@ -67,21 +67,26 @@ def judge(
     settings: Settings,
     *,
     max_batch: int = 64,
+    rows: Sequence[int] | None = None,
 ) -> list[Verdict]:
-    """Verdicts on images (uint8 [H, W, 3], fitted to the model's size), one a task, as the chain would judge them."""
+    """Verdicts on images (uint8 [H, W, 3], fitted to the model's size), one a task, as the chain would judge them.
+
+    The random numbers of an image follow from the seed and its number in ``rows``, by default its place.
+    """
+    numbers = list(range(len(images)) if rows is None else rows)
     sources = encoded_sources(model, tasks)
     seeing = [model.layout.opening(task.prompt, s).seeing for task, s in zip(tasks, sources, strict=True)]
     decoder = Decoder(model)
     verdicts: list[Verdict] = []
     for start in range(0, len(images), max_batch):
         shown = [square(image, model.image_size) for image in images[start : start + max_batch]]
+        part = numbers[start : start + max_batch]
         if model.format == "repair":
-            rows = list(range(start, start + len(shown)))
-            verdicts += look(decoder, seeing[start : start + max_batch], shown, settings, rows)
+            verdicts += look(decoder, seeing[start : start + max_batch], shown, settings, part)
             continue
         stream = decoder.open(seeing[start : start + max_batch])
         decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
-        verdicts += _say_verdicts(decoder, stream, settings, list(range(start, start + len(shown))), round_index=0)
+        verdicts += _say_verdicts(decoder, stream, settings, part, round_index=0)
     return verdicts
 
 

@@ -234,7 +234,7 @@ def judge(
         with progress("judging") as update, memory_errors(batch, using.device):
             for start in range(0, len(files), batch):
                 part = slice(start, start + batch)
-                items += _judged_files(loaded, files[part], texts[part], batch, settings)
+                items += _judged_files(loaded, files[part], texts[part], start, settings)
                 update(len(items), len(files))
     if all("error" in item for item in items):
         raise UserError(items[0]["error"])
@@ -263,9 +263,9 @@ def image_files(names: list[str]) -> list[str]:
 
 
 def _judged_files(
-    loaded: JanusR1, files: list[str], texts: list[str], batch: int, settings: Settings
+    loaded: JanusR1, files: list[str], texts: list[str], first: int, settings: Settings
 ) -> list[dict[str, Any]]:
-    """One entry a file; one that cannot be read says so and holds nothing up."""
+    """One entry a file; one that cannot be read says so and holds nothing up. ``first`` is the number of the first."""
     pixels: dict[int, np.ndarray] = {}
     items: list[dict[str, Any]] = []
     for place, (path, text) in enumerate(zip(files, texts, strict=True)):
@@ -276,7 +276,8 @@ def _judged_files(
             items[place]["error"] = str(error)
     if not pixels:
         return items
-    verdicts = loaded.judge(list(pixels.values()), [texts[i] for i in pixels], max_batch=batch, **asdict(settings))
+    rows, asked = [first + place for place in pixels], [texts[place] for place in pixels]
+    verdicts = loaded.judge(list(pixels.values()), asked, max_batch=len(files), rows=rows, **asdict(settings))
     for place, verdict in zip(pixels, verdicts, strict=True):
         said = {"accepted": verdict.accepted, "p_yes": round(verdict.p_yes, 4), "verdict": verdict.text}
         items[place] |= {**said, "why": verdict.reason}

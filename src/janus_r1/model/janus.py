@@ -6,7 +6,8 @@ Shapes: B rows, L positions, D hidden width, S ids an image, V text vocabulary, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,15 +148,21 @@ def adjoin(janus: Janus) -> Janus:
 
     Whatever changes them in place later leaves them there, so a decoder reads them as one, and copies nothing.
     """
-    for layer in janus.language.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        for group in ((attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)):
-            weights = [linear.weight.detach() for linear in group if hasattr(linear, "weight")]
-            if not weights or side_by_side(weights) is not None:  # int8 on a CPU has packed ones, and no weight
-                continue
-            for linear, part in zip(group, torch.cat(weights).split([len(w) for w in weights]), strict=True):
-                linear.weight.data = part
+    for group in adjoined_groups(janus.language):
+        weights = [linear.weight.detach() for linear in group if hasattr(linear, "weight")]
+        if not weights or side_by_side(weights) is not None:  # int8 on a CPU has packed ones, and no weight
+            continue
+        for linear, part in zip(group, torch.cat(weights).split([len(w) for w in weights]), strict=True):
+            linear.weight.data = part
     return janus
+
+
+def adjoined_groups(language: Any) -> Iterator[tuple[Any, ...]]:
+    """The linear maps of every layer that read the same input: q, k, v; gate, up."""
+    for layer in language.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        yield attention.q_proj, attention.k_proj, attention.v_proj
+        yield mlp.gate_proj, mlp.up_proj
 
 
 def side_by_side(weights: list[torch.Tensor]) -> torch.Tensor | None:

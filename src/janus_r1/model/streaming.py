@@ -20,6 +20,7 @@ from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from janus_r1.errors import UserError, first_line
+from janus_r1.model.janus import adjoined_groups
 from janus_r1.model.original import DROPPED, split, targets
 from janus_r1.reading import read_json_object
 
@@ -146,6 +147,7 @@ def assemble(
     config.dtype = dtype
     with init_empty_weights(include_buffers=False):  # parameters take no memory; computed buffers are real
         core = JanusForConditionalGeneration(config)
+    places = _adjoined(core, dtype, device)
     wanted = targets(name for name, _ in core.named_parameters())
     unexpected: list[str] = []
     misshapen: dict[str, str] = {}
@@ -154,7 +156,7 @@ def assemble(
             continue
         if key not in wanted:
             unexpected.append(key)
-        elif problem := _fill(core, wanted[key], key, tensor, dtype, device):
+        elif problem := _fill(core, wanted[key], key, tensor, dtype, device, places):
             misshapen[key] = f"{key} {problem}"
     empty = {n for n, parameter in core.named_parameters() if parameter.is_meta}
     missing = [key for key, filled in wanted.items() if key not in misshapen and empty & set(filled)]
@@ -162,8 +164,29 @@ def assemble(
     return core.to(device).eval()  # the computed buffers follow the parameters
 
 
+def _adjoined(core: Any, dtype: torch.dtype, device: str) -> dict[str, torch.Tensor]:
+    """Where matrices that are multiplied together go, side by side, by parameter name (``model.janus.adjoin``).
+
+    Moving them there after loading would leave holes in the heap that nothing else fits into.
+    """
+    names = {parameter: name for name, parameter in core.named_parameters()}
+    places: dict[str, torch.Tensor] = {}
+    for group in adjoined_groups(core.model.language_model):
+        weights = [linear.weight for linear in group]
+        rows = [len(weight) for weight in weights]
+        room = torch.empty(sum(rows), weights[0].shape[1], dtype=dtype, device=device)
+        places |= dict(zip((names[weight] for weight in weights), room.split(rows), strict=True))
+    return places
+
+
 def _fill(
-    core: nn.Module, names: list[str], key: str, tensor: torch.Tensor, dtype: torch.dtype, device: str
+    core: nn.Module,
+    names: list[str],
+    key: str,
+    tensor: torch.Tensor,
+    dtype: torch.dtype,
+    device: str,
+    places: dict[str, torch.Tensor],
 ) -> str | None:
     """Put a copy of each part of ``tensor`` in its place; says what is wrong with its shape, if anything."""
     parts = split(key, tensor, len(names))
@@ -175,7 +198,8 @@ def _fill(
         kept = torch.float32 if name.startswith("model.vqmodel.") else dtype
         path, _, leaf = name.rpartition(".")
         # A copy even where dtype and device are right already: the file must be free to change or go.
-        value = part.to(device=device, dtype=kept, copy=True).contiguous()
+        place = places.get(name)
+        value = part.to(device=device, dtype=kept, copy=True).contiguous() if place is None else place.copy_(part)
         setattr(core.get_submodule(path), leaf, nn.Parameter(value))
     return None
 

@@ -81,10 +81,10 @@ class Chat:
         api_key: str | None = None,
         patience: Patience | None = None,
         route: str = "chat/completions",
-        max_bytes: int = MAX_ANSWER_BYTES,
+        max_bytes: int | None = None,
     ) -> None:
         self.urls = [endpoint(part, route) for part in url.split(",") if part.strip()]
-        self.max_bytes, self.spent, self._lock = max_bytes, Spent(), threading.Lock()
+        self.max_bytes, self.spent, self._lock = max_bytes or MAX_ANSWER_BYTES, Spent(), threading.Lock()
         self._turn = itertools.count()
         self.model, self.patience = model, patience or Patience()
         self._key = (api_key or "").strip()

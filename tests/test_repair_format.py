@@ -19,7 +19,8 @@ from janus_r1.layout import Drawn, Row, Seen, Text
 from janus_r1.model.loading import load, save
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets
-from janus_r1.worlds.shapes.training.repair import RepairRecipe, Rows, known_words, repair
+from janus_r1.worlds.shapes.training.model import known_words
+from janus_r1.worlds.shapes.training.repair import RepairRecipe, Rows, repair
 from janus_r1.worlds.shapes.training.repair_rows import RepairRows
 
 LISTING = "a small red ring Yes and a small blue star No; two objects No"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -156,9 +157,12 @@ def test_the_documents_recipes_load(block, tmp_path):
 
 
 def test_the_documents_python_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
-    exec(compile(code, "rewards.md", "exec"), {})
+    ensemble, of_a_model = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
+    exec(compile(ensemble, "rewards.md", "exec"), {})
     assert capsys.readouterr().out == "[0.0]\nCounter()\n"
+    exec(compile(of_a_model, "rewards.md", "exec"), {})
+    (reward,) = json.loads(capsys.readouterr().out)
+    assert 0 <= reward <= 1
 
 
 def test_an_endpoint_needs_no_torch():

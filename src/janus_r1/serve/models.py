@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from janus_r1.api import JanusR1
-from janus_r1.errors import UserError, first_line, require
+from janus_r1.errors import UserError, require
+from janus_r1.model.adapters import CONFIG, WEIGHTS, merge
 from janus_r1.model.int8 import refuse
+from janus_r1.model.janus import adjoin
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-ADAPTER = "adapter_model.safetensors"
 
 
 def served_name(model: str) -> str:
@@ -32,8 +33,8 @@ def adapter_folders(given: Sequence[str]) -> dict[str, Path]:
         require(bool(equals and NAME.fullmatch(name)), f"adapter {item!r}: write it as name=folder")
         require(name not in folders, f"two adapters are called {name}: give each a name of its own")
         path = Path(folder)
-        if not (path / ADAPTER).is_file() or not (path / "adapter_config.json").is_file():
-            raise UserError(f"{folder} is not a LoRA folder: it needs adapter_config.json and {ADAPTER}")
+        if not (path / WEIGHTS).is_file() or not (path / CONFIG).is_file():
+            raise UserError(f"{folder} is not a LoRA folder: it needs {CONFIG} and {WEIGHTS}")
         folders[name] = path
     return folders
 
@@ -54,19 +55,12 @@ def load_all(model: str, dtype: str, device: str, kv: str, adapters: Sequence[st
     layout = getattr(loaded[name].model, "format", "paper")
     require(layout == "paper", f"{model} has chains of the format {layout}, which cannot be served yet")
     for adapter, folder in folders.items():
-        loaded[adapter] = _merged(JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv), adapter, folder)
+        loaded[adapter] = _merged(JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv), folder)
     return loaded
 
 
-def _merged(model: JanusR1, name: str, folder: Path) -> JanusR1:
+def _merged(model: JanusR1, folder: Path) -> JanusR1:
     refuse(model.model)  # rounded weights cannot be added to
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise UserError("adapters need peft: pip install 'janus-r1[lora]'") from None
-    try:
-        adapted = PeftModel.from_pretrained(model.model.core, str(folder))
-        model.model.core = adapted.merge_and_unload().eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise UserError(f"cannot load the adapter {name}: {first_line(error)}") from None
+    model.model.core = merge(model.model.core, folder).eval()
+    adjoin(model.model)  # merging has moved the matrices that it added to
     return model

@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 MODELS = ("tiny-sft", "tiny-r1", "tiny-r1-edit")
 COMMANDS = (
     "generate", "edit", "judge", "convert", "average", "data splits", "data build", "train vq", "train pretrain",
-    "train vision", "train sft", "train rl", "eval world", "eval edit", "eval pie", "eval judge",
+    "train vision", "train sft", "train rl", "eval world", "eval edit", "eval judge",
     "eval tokenizer",
 )  # fmt: skip
 MISTAKES = (
@@ -43,7 +43,7 @@ MISTAKES = (
     "average|{out}/x|nowhere|tiny-sft", "data splits|--nonsense", "data build|--promts|3", "data build|--prompts|many",
     "train sft|--config|nowhere.yaml", "train sft|--rowz|3", "train sft|--model|nowhere|--run.out|{out}/x",
     "train rl|--credit|none", "train vq|--batch|few", "train pretrain|--vq|nowhere|--run.out|{out}/x",
-    "eval world|--split|none", "eval world|--limit|0", "eval edit|--rounds|none", "eval pie|nowhere",
+    "eval world|--split|none", "eval world|--limit|0", "eval edit|--rounds|none",
     "eval judge|--model|nowhere", "eval tokenizer|--model|nowhere", "nonsense",
 )  # fmt: skip
 EVALUATIONS = {"world": "eval world --limit 60 --samples 2 --json", "edit": "eval edit --limit 60 --json"}

@@ -41,7 +41,8 @@ class Painter:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, texts, settings: Settings, first_row):
+    def __call__(self, tasks, settings: Settings, first_row):
+        texts = [task.prompt for task in tasks]
         self.calls.append((list(texts), settings, first_row))
         return [self.chain(text, settings, first_row + i) for i, text in enumerate(texts)]
 
@@ -334,11 +335,14 @@ def test_the_report_counts_what_introspection_did(drawn, tmp_path):
     assert told["rightly_stopped"]["mean"] == pytest.approx(last.mean())  # the painter always ends with a Yes
     assert told["wrongly_stopped"]["mean"] == pytest.approx(1 - last.mean())
     assert [one["mean"] for one in told["tokens"]] == [66, 132, 165]  # rows end after 2 and 3 rounds in turn
+    assert [one["mean"] for one in told["forwards"]] == [68, 136, 170], "two more a round, to read"
     best = told["controls"]["best_of_n"]
     assert best["1"]["overall"]["mean"] == pytest.approx(first.mean())
     assert [best[n]["tokens"]["mean"] for n in "123"] == [65, 130, 195]
     equal = told["controls"]["best_of_n_equal_tokens"]
-    assert equal["n"] == pytest.approx(165 / 65) and equal["reached"]
+    assert equal["n"] == pytest.approx(165 / 65) and equal["reached"] and equal["tokens"]["mean"] == 165
+    passes = told["controls"]["best_of_n_equal_forwards"]
+    assert passes["n"] == pytest.approx(170 / 67) and passes["reached"] and passes["forwards"]["mean"] == 170
     logged = [chain for path in drawn.glob("chains-*") for row in read_records(path)[1] for chain in row["chains"]]
     p = np.array([[c["rounds"][0]["p_yes"], *(d["p_yes"] for d in c["drafts"])] for c in logged])
     drafts = np.stack([first, of("draft_2"), of("draft_3")], axis=1)
@@ -348,6 +352,12 @@ def test_the_report_counts_what_introspection_did(drawn, tmp_path):
     blind = told["controls"]["blind_redraw"]["3"]
     assert blind["overall"]["mean"] == pytest.approx(drafts[np.arange(12), stop].mean())
     assert blind["tokens"]["mean"] == pytest.approx(65 * (stop + 1).mean())
+    assert blind["forwards"]["mean"] == pytest.approx(67 * (stop + 1).mean())
+    for unit, target in (("tokens", 165), ("forwards", 170)):
+        equal = told["controls"][f"blind_redraw_equal_{unit}"]
+        most = told["controls"]["blind_redraw"]["3"][unit]["mean"]
+        assert equal["reached"] == (target <= most) and equal[unit]["mean"] == pytest.approx(min(target, most))
+    assert "blind redraw 3.00, fewer forwards" in text(found) or equal["reached"]
     assert "blind redraw 3" in text(found) and "rightly stopped" in text(found)
 
 

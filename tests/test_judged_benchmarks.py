@@ -42,12 +42,12 @@ def grey(level: int, side: int = 16) -> np.ndarray:
     return np.full((side, side, 3), level, np.uint8)
 
 
-def paint(texts, settings, first_row):
+def paint(tasks, settings, first_row):
     """Row n is grey of level n."""
     said = Verdict(True, "Yes", 0.9, (1,))
     return [
-        Chain(text, (Round((0,) * 4, grey(first_row + i), said),), 0, settings, first_row + i)
-        for i, text in enumerate(texts)
+        Chain(task.prompt, (Round((0,) * 4, grey(first_row + i), said),), 0, settings, first_row + i)
+        for i, task in enumerate(tasks)
     ]
 
 

@@ -24,12 +24,12 @@ TOP = np.arange(400).reshape(20, 20) < 100  # the upper quarter
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> ClipScore:
-    return ClipScore.from_pretrained(str(pie_bench.save_clip(tmp_path_factory.mktemp("clip"))))
+    return ClipScore.from_folder(pie_bench.save_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")
 def dino(tmp_path_factory) -> StructureDistance:
-    return StructureDistance.from_pretrained(str(pie_bench.save_dino(tmp_path_factory.mktemp("dino"))))
+    return StructureDistance.from_folder(pie_bench.save_dino(tmp_path_factory.mktemp("dino")))
 
 
 # ------------------------------------------------------------------------------------------ pixels
@@ -161,7 +161,7 @@ def test_lpips_gets_pictures_from_minus_one_to_one_black_inside(monkeypatch, tmp
             return (a - b).abs().mean().view(1, 1, 1, 1)
 
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Network))
-    lpips = learned_metrics("none", "none")["lpips"]
+    lpips = learned_metrics("none", "none", download=True)[0]["lpips"]
     assert not isinstance(lpips, NotMeasured)
     value = lpips(Pair(plain(0), plain(255), TOP, ""))
     assert value == pytest.approx(1.5) and seen[1].shape == (1, 3, 20, 20)
@@ -174,20 +174,33 @@ def test_lpips_gets_pictures_from_minus_one_to_one_black_inside(monkeypatch, tmp
 
 def test_what_cannot_be_had_says_why(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "lpips", None)
-    found = learned_metrics(str(tmp_path / "nowhere"), "none")
+    found = learned_metrics(str(tmp_path / "nowhere"), "none")[0]
     assert str(found["structure_distance"]) == "not measured: switched off"
     assert "pip install 'janus-r1[pie]'" in str(found["lpips"])
-    assert str(found["clip_whole"]).startswith(f"not measured: {tmp_path}/nowhere: ")
+    assert str(found["clip_whole"]) == f"not measured: no such folder: {tmp_path}/nowhere"
     assert found["clip_whole"] == found["clip_edited"] and "\n" not in str(found["clip_whole"])
+
+
+def test_nothing_is_fetched_unasked(monkeypatch, tmp_path):
+    def network(**options):
+        raise AssertionError("it would have been downloaded")
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=network))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = learned_metrics("openai/clip-vit-large-patch14", "facebook/dino-vitb8")[0]
+    assert "score with --download" in str(found["lpips"])
+    assert "run `hf download facebook/dino-vitb8" in str(found["structure_distance"])
 
 
 def test_a_model_of_another_kind_or_without_all_weights_is_not_used(tmp_path):
     dino = pie_bench.save_dino(tmp_path / "dino")
-    assert "is a vit model, not clip" in str(learned_metrics(str(dino), "none")["clip_whole"])
+    assert "holds a vit model, not clip" in str(learned_metrics(str(dino), "none")[0]["clip_whole"])
     other = pie_bench.save_dino(tmp_path / "other", image_size=112)
     assert "DINO sees pictures of 224, this model of 112" in str(
-        learned_metrics("none", str(other))["structure_distance"]
+        learned_metrics("none", str(other))[0]["structure_distance"]
     )
     config = json.loads((dino / "config.json").read_text())
     (dino / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    assert "lacks" in str(learned_metrics("none", str(dino))["structure_distance"]), "a random layer measures nothing"
+    assert "lacks" in str(learned_metrics("none", str(dino))[0]["structure_distance"]), (
+        "a random layer measures nothing"
+    )

@@ -23,7 +23,8 @@ BENCHMARKS = "janus_r1.eval.benchmark_commands"
 CATEGORIES = ("color", "shape", "texture", "spatial", "numeracy", "non_spatial")
 JUDGED = {"geneval2": "GenEval 2", "dpg": "DPG-Bench", "wise": "WISE", "unigenbench": "UniGenBench++"}
 COMPBENCH = {f"compbench-{name}": f"T2I-CompBench, {name}" for name in CATEGORIES}
-TITLES = {"geneval": "GenEval", **JUDGED, **COMPBENCH}
+TITLES = {"geneval": "GenEval", **JUDGED, **COMPBENCH, "pie": "PIE-Bench"}
+PIE = "janus_r1.eval.pie.commands"
 
 
 def _benchmark(name: str, score: At) -> dict[str, At]:
@@ -44,7 +45,7 @@ def _benchmarks() -> dict[str, At]:
     for category in CATEGORIES:
         score = At(f"{BENCHMARKS}:score_compbench", {"category": category})
         found |= _benchmark(f"compbench-{category}", score)
-    return found
+    return found | _benchmark("pie", At(f"{PIE}:score")) | {"eval pie draw": At(f"{PIE}:draw")}
 
 
 COMMANDS: dict[str, At] = {
@@ -65,7 +66,6 @@ COMMANDS: dict[str, At] = {
     "data overlap": At(f"{BENCHMARKS}:overlap"),
     "eval world": At("janus_r1.commands.evaluate:world"),
     "eval edit": At("janus_r1.commands.evaluate:edit"),
-    "eval pie": At("janus_r1.commands.evaluate:pie"),
     "eval judge": At("janus_r1.commands.evaluate:judge"),
     "eval judge-rows": At("janus_r1.commands.own_data:judge_rows"),
     "eval tokenizer": At("janus_r1.commands.evaluate:tokenizer"),

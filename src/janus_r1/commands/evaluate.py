@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Verdict
+from janus_r1.chain import EDIT_TEMPERATURE, Settings, Verdict
 from janus_r1.commands.measure import Result, about, measure, sampler
 from janus_r1.commands.model import (
     JUDGE,
     Batch,
     ModelOptions,
-    check_device,
     load_model,
     memory_errors,
     plan_batch,
-    quiet_transformers,
 )
-from janus_r1.commands.terminal import answers_only, note, print_json, progress, say
+from janus_r1.commands.terminal import answers_only, print_json, progress
 from janus_r1.eval.world import EvalOptions
 from janus_r1.fields import Count, Positive
 from janus_r1.worlds import DEFAULT
-
-if TYPE_CHECKING:
-    from janus_r1.api import JanusR1
-    from janus_r1.eval.pie.metrics import Metrics
 
 MOST = 1024  # chains at once, however much memory there is
 DRAWING = Settings()
@@ -134,78 +126,6 @@ def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str) -
     asked = replace(options, settings=wish, model=using.model, **about(using))
     with progress("sampling") as update, memory_errors(batch, using.device):
         return evaluate_world(sampler(model, batch, update), asked, reconstruct=model.reconstruct)
-
-
-def pie(
-    folder: Path,
-    *,
-    rounds: tuple[Positive, ...] = (1, 3),
-    limit: Positive | None = None,
-    baselines: bool = True,
-    clip: str = "openai/clip-vit-large-patch14",
-    dino: str = "facebook/dino-vitb8",
-    settings: Settings = EDITING,
-    using: ModelOptions = ANY_MODEL,
-    max_batch: Batch = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
-) -> None:
-    """Measure how a model edits real pictures, by the PIE-Bench protocol.
-
-    FOLDER is your own copy of PIE-Bench: mapping_file.json beside annotation_images/. A metric whose weights are not
-    there is reported as not measured; LPIPS needs pip install 'janus-r1[pie]'.
-
-    Args:
-        folder: Your copy of PIE-Bench
-        rounds: Round limits to report
-        limit: Pictures at most, balanced over edit types
-        baselines: Copying and the tokenizer
-        clip: CLIP, a folder or owner/name on the Hub; none skips it
-        dino: ViT of the structure distance, likewise
-        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
-
-    Examples:
-        janus-r1 eval pie data/PIE-Bench --model models/editor --guidance 5 --dtype bfloat16 --device cuda
-        janus-r1 eval pie data/PIE-Bench --model models/editor --limit 50 --rounds 1 --json > pie.json
-        janus-r1 eval pie data/PIE-Bench --model models/editor --clip none --dino models/dino-vitb8
-    """
-
-    def evaluate() -> Result:
-        from janus_r1.environment import environment
-        from janus_r1.eval.pie.folder import read_folder
-
-        wish = replace(settings, rounds=max(rounds))
-        cases = read_folder(folder, limit)
-        metrics = _metrics(clip, dino, using.device)
-        batch = plan_batch(using, max_batch, [case.instruction for case in cases], len(cases), wish, edit=True)
-        loaded = load_model(using)
-        from janus_r1.eval.pie.benchmark import PieOptions, evaluate_pie
-
-        given = {"model": using.model, "folder": str(folder), "limit": limit, "clip": clip, "dino": dino}
-        options = PieOptions(rounds, wish, batch, baselines, {**given, "environment": environment()})
-        with progress("editing") as update, memory_errors(batch, using.device):
-            return evaluate_pie(Editor(loaded, len(cases), update), cases, metrics, options)
-
-    measure(evaluate, out, overwrite, json)
-
-
-def _metrics(clip: str, dino: str, device: str) -> Metrics:
-    """Loaded before anything slow, so that who misses one can stop at once."""
-    check_device(device)
-    quiet_transformers()
-    say(f"loading the metrics' weights: {clip}, {dino}, lpips")
-    from janus_r1.eval.pie.learned import learned_metrics
-    from janus_r1.eval.pie.metrics import PIXELS, NotMeasured
-
-    metrics = {**PIXELS, **learned_metrics(clip, dino, device)}
-    for name, metric in metrics.items():
-        if isinstance(metric, NotMeasured):
-            note(f"{name} {metric}")
-    return metrics
 
 
 def judge(
@@ -316,20 +236,3 @@ def tokenizer(
         kept = show(values["kept"])
         table.add_row(name.replace("_", " "), kept, str(values["ids_used"]), f"{values['error']:.2f}")
     Console().print(table)
-
-
-class Editor:
-    """A model behind the verbs of PIE-Bench, which edits ``total`` pictures."""
-
-    def __init__(self, model: JanusR1, total: int, update: Callable[[int, int], None]) -> None:
-        self.model, self.total, self.update = model, total, update
-
-    def edit(
-        self, sources: list[np.ndarray], instructions: list[str], settings: Settings, first_row: int
-    ) -> list[Chain]:
-        chains = self.model.edit(sources, instructions, max_batch=len(sources), first_row=first_row, **asdict(settings))
-        self.update(first_row + len(sources), self.total)
-        return chains
-
-    def reconstruct(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        return self.model.reconstruct(images)

@@ -5,7 +5,7 @@
 ``judge``       verdicts of any judge on one fixed set of drafts
 ``tokenizer``   what an image tokenizer keeps of a world's pictures
 ``pie``         PIE-Bench from a user's own copy; ``similarity`` is PSNR and SSIM, also outside an edited region
-``benchmark``   GenEval and the like, built in: draw, score, report
+``benchmark``   GenEval and the like, built in: draw, score, report; PIE-Bench is one of them
 
 ``statistics``  means with 95 % intervals over prompts, paired differences, AUROC, calibration
 ``protocol``    which items are taken, what a model is asked, what is refused

@@ -5,9 +5,10 @@ A drawn folder holds ``run.json``, one folder an *arm*, each in the layout that 
 
     round_1/ round_2/ ...   the final images, had there been at most so many rounds
     draft_2/ ...            with controls: further drafts that know nothing of each other; the first is round_1's
+    copy/ tokenizer/        of edits: what needs no editor, to compare with
 
-An item is done when its line stands in a chains file, so a run that was killed goes on where it stopped, and several
-processes (shards) may share the folder.
+An item is done when its chains stand in a chains file, so a run that was killed goes on where it stopped, and several
+processes (shards) may share the folder. An item that cannot be asked for is logged with why, and tried the next time.
 """
 
 from __future__ import annotations
@@ -18,23 +19,38 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from janus_r1.chain import Chain, Round, Settings
+from janus_r1.chain import Chain, Round, Settings, Task
 from janus_r1.errors import UserError, require
+from janus_r1.eval.protocol import check_chains
 from janus_r1.eval.records import open_records, read_records
-from janus_r1.eval.statistics import Figure, figure
+from janus_r1.eval.statistics import Bounds, Figure, figure
 from janus_r1.files import write_atomically, write_json
 from janus_r1.reading import read_json_object
 
 CONTROL_SEED = 1_000_003  # added to the seed of controls: far from seeds that people try one after another
 RUN = "run.json"
+BASELINES = {"copy": "source copied", "tokenizer": "tokenizer's ceiling"}
 
-Sampler = Callable[[list[str], Settings, int], list[Chain]]
-"""(prompts, settings, first row) -> one chain a prompt; rows decide the random numbers."""
+Sampler = Callable[[list[Task], Settings, int], list[Chain]]
+"""(tasks, settings, first row) -> one chain a task; rows decide the random numbers."""
+
+Trivial = Callable[[list[Task]], Sequence[np.ndarray]]
+"""An image (uint8 [H, W, 3]) a task that took no drawing: one of :data:`BASELINES`."""
+
+
+class Measure(NamedTuple):
+    """One of a benchmark's several figures: how papers print it, and between which values it lies."""
+
+    title: str
+    factor: float
+    digits: int
+    bounds: Bounds
+    less_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ class Benchmark(ABC):
     """Whether its layout takes another number of images a prompt."""
     scale = 1.0
     """What the headline is multiplied by where it is shown."""
+    measures: Mapping[str, Measure] = {}
+    """Of a benchmark that has several figures and no headline."""
 
     @abstractmethod
     def items(self) -> list[Item]:
@@ -97,6 +115,14 @@ class Benchmark(ABC):
         Raises:
             UserError: if the folder does not hold this layout at all.
         """
+
+    def task(self, item: Item, text: str) -> Task:
+        """What the model is asked for, ``text`` being the item's prompt or what it was rewritten to.
+
+        Raises:
+            UserError: if the item's own files are broken.
+        """
+        return Task(text)
 
     def pixels(self, folder: Path, shot: Shot, image: np.ndarray) -> np.ndarray:
         """What is scored of a file's ``image``."""
@@ -155,8 +181,11 @@ def draw(
     sampler: Sampler,
     options: DrawOptions,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    trivial: Mapping[str, Trivial] | None = None,
+    on_fault: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Draw what is not drawn yet of this shard's items; how many were.
+    """Draw what is not drawn yet of this shard's items; how many were. ``on_fault`` is told of those that cannot be.
 
     Raises:
         UserError: if ``out`` holds something else, or was drawn with other settings.
@@ -165,19 +194,23 @@ def draw(
     require(fits, f"the layout of {benchmark.title} takes {benchmark.images} images a prompt: leave --samples out")
     items = list(enumerate(benchmark.items()[: options.limit]))
     prompts = [_text(item, options) for _, item in items]
-    _claim(out, _run_record(benchmark, options))
-    done = {row["item"] for path in chain_files(out) for row in read_records(path)[1]}
+    _claim(out, {**_run_record(benchmark, options), "baselines": sorted(trivial) if trivial else None})
+    done = {row["item"] for path in chain_files(out) for row in read_records(path)[1] if "chains" in row}
     part, parts = options.shard
     mine = items[len(items) * part // parts : len(items) * (part + 1) // parts]
     pending = [(number, item) for number, item in mine if item.id not in done]
     with open_records(out / f"chains-{part}-of-{parts}.jsonl", {"benchmark": benchmark.name}) as log:
-        count = 0
+        count = drawn = 0
         for group in _runs(pending, options, benchmark):
-            rows = _draw_group(benchmark, out, sampler, options, group, prompts)
-            log.append(rows)
-            count += len(group)
+            tasks, faults = _tasks(benchmark, group, prompts)
+            log.append(faults)
+            for fault in faults:
+                on_fault(f"{fault['item']}: {fault['failed']}")
+            for run in _runs([one for one in group if one[0] in tasks], options, benchmark):
+                log.append(_draw_group(benchmark, out, sampler, options, run, tasks, trivial or {}))
+            count, drawn = count + len(group), drawn + len(tasks)
             on_progress(count, len(pending))
-    return len(pending)
+    return drawn
 
 
 def chain_files(out: Path) -> list[Path]:
@@ -191,10 +224,12 @@ def arms(folder: Path) -> list[str]:
         raise UserError(f"no such folder: {folder}")
     if not (folder / RUN).is_file():
         return [""]
-    names = [path.name for path in folder.iterdir() if path.is_dir() and arm_number(path.name)]
+    names = [
+        path.name for path in folder.iterdir() if path.is_dir() and (arm_number(path.name) or path.name in BASELINES)
+    ]
     if not names:
         raise UserError(f"nothing has been drawn in {folder} yet")
-    return sorted(names, key=lambda name: (name.startswith("draft_"), arm_number(name)))
+    return sorted(names, key=lambda name: (name in BASELINES, name.startswith("draft_"), arm_number(name), name))
 
 
 def arm_number(name: str) -> int:
@@ -264,23 +299,37 @@ def _runs(pending: list[tuple[int, Item]], options: DrawOptions, benchmark: Benc
     return groups
 
 
+def _tasks(
+    benchmark: Benchmark, group: list[tuple[int, Item]], prompts: list[str]
+) -> tuple[dict[int, Task], list[dict[str, Any]]]:
+    """Tasks by the numbers of their items, and a line for the log of every item that has none."""
+    tasks, faults = {}, []
+    for number, item in group:
+        try:
+            tasks[number] = benchmark.task(item, prompts[number])
+        except UserError as error:
+            faults.append({"item": item.id, "failed": str(error)})
+    return tasks, faults
+
+
 def _draw_group(
     benchmark: Benchmark,
     out: Path,
     sampler: Sampler,
     options: DrawOptions,
     group: list[tuple[int, Item]],
-    prompts: list[str],
+    tasks: Mapping[int, Task],
+    trivial: Mapping[str, Trivial],
 ) -> list[dict[str, Any]]:
     """Draw, write the images of all arms, and return the lines for the log."""
     samples, rounds = options.samples or benchmark.images, options.settings.rounds
     settings = replace(options.settings, early_stop=True)
-    texts = [prompts[number] for number, _ in group for _ in range(samples)]
+    asked = [tasks[number] for number, _ in group for _ in range(samples)]
     first = 0 if options.shared_noise else group[0][0] * samples
-    chains = sampler(texts, settings, first)
+    chains = _sampled(sampler, asked, settings, first)
     extra = rounds - 1 if options.controls else 0
     alone = replace(settings, rounds=1, seed=settings.seed + CONTROL_SEED)
-    drafts = sampler([text for text in texts for _ in range(extra)], alone, first * extra) if extra else []
+    drafts = _sampled(sampler, [task for task in asked for _ in range(extra)], alone, first * extra)
     lines = []
     for place, (_, item) in enumerate(group):
         mine = chains[place * samples : (place + 1) * samples]
@@ -290,9 +339,18 @@ def _draw_group(
             benchmark.write(out / f"round_{limit}", item, images)
         for number in range(extra):
             benchmark.write(out / f"draft_{number + 2}", item, [row[number].rounds[0].pixels for row in others])
+        for name, made in trivial.items():
+            benchmark.write(out / name, item, made(asked[place * samples : (place + 1) * samples]))
         logged = [_logged(*pair) for pair in zip(mine, others, strict=True)]
         lines.append({"item": item.id, "prompt": mine[0].prompt, "chains": logged})
     return lines
+
+
+def _sampled(sampler: Sampler, tasks: list[Task], settings: Settings, first_row: int) -> list[Chain]:
+    """Raises ValueError for a sampler that breaks its contract: images must not change places."""
+    chains = sampler(tasks, settings, first_row) if tasks else []
+    check_chains(chains, [task.prompt for task in tasks], settings.rounds, "task")
+    return chains
 
 
 def _logged(chain: Chain, others: Sequence[Chain]) -> dict[str, Any]:
@@ -303,5 +361,5 @@ def _logged(chain: Chain, others: Sequence[Chain]) -> dict[str, Any]:
 def _verdict(drawn: Round) -> dict[str, Any]:
     said = drawn.verdict
     p_yes = said.p_yes if math.isfinite(said.p_yes) else None
-    tokens = {"image_tokens": len(drawn.ids), "text_tokens": len(said.ids)}
+    tokens = {"image_tokens": len(drawn.ids), "list_tokens": len(said.list_ids), "text_tokens": len(said.ids)}
     return {"accepted": said.accepted, "p_yes": p_yes, "text": said.text, **tokens}

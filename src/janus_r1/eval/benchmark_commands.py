@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from janus_r1.chain import Chain, Settings, Task
 from janus_r1.errors import UserError, require
-from janus_r1.eval.benchmark import Benchmark, DrawOptions, Sampler
+from janus_r1.eval.benchmark import Benchmark, DrawOptions
 from janus_r1.eval.benchmark import draw as draw_items
 from janus_r1.eval.benchmark_report import report as report_of
 from janus_r1.eval.benchmark_score import Scorer, Tally, score_folder
@@ -24,6 +26,7 @@ from janus_r1.eval.geneval2 import GenEval2
 from janus_r1.eval.geneval_benchmark import GenEval, official_rows
 from janus_r1.eval.overlap import overlap as overlap_of
 from janus_r1.eval.overlap import own_prompts, prompts_of
+from janus_r1.eval.pie.benchmark import Pie
 from janus_r1.eval.records import read_records
 from janus_r1.eval.scorers import CLIP, DETECTOR, compbench_scorer, geneval_scorer, judged_scorer, kind_of
 from janus_r1.eval.unigenbench import UniGenBench
@@ -33,12 +36,16 @@ from janus_r1.fields import Count, Positive
 from janus_r1.files import write_json, write_text
 from janus_r1.reading import read_json_object
 
+if TYPE_CHECKING:  # torch only where it is needed
+    from janus_r1.api import JanusR1
+
 BENCHMARKS: dict[str, Callable[[Path | None], Benchmark]] = {
     "geneval": lambda data: GenEval(),
     "geneval2": GenEval2,
     "dpg": Dpg,
     "wise": Wise,
     "unigenbench": UniGenBench,
+    "pie": Pie,
     **{f"compbench-{category}": partial(CompBench, category) for category in CATEGORIES},
 }
 
@@ -109,11 +116,10 @@ def draw(
         seed=seed,
     )
     texts = None if rewritten is None else _rewritten(rewritten)
-    from janus_r1.environment import environment  # torch only where it is needed
-
-    record = {"model": model, "dtype": dtype, "device": kind_of(device), "environment": environment()}
+    record = record_of(model, dtype, device)
     options = DrawOptions(settings, samples, controls, shared_noise, parse_shard(shard), limit, batch, texts, record)
-    drawn = draw_items(benchmark(name, data), out, sampler(model, device, dtype, batch), options, _say("prompts drawn"))
+    drawer = Drawer(model, device, dtype, batch)
+    drawn = draw_items(benchmark(name, data), out, drawer.sample, options, say_progress("prompts drawn"))
     print(f"{drawn} prompts drawn into {out}")
 
 
@@ -301,7 +307,7 @@ def run_score(one: Benchmark, folder: Path, out: Path | None, shard: str, scorer
     part, parts = parse_shard(shard)
     suffix = f"-{part}-of-{parts}" if parts > 1 else ""
     path = out or folder / f"scores-{one.name}{suffix}.jsonl"
-    tally = score_folder(one, folder, scorer, path, shard=(part, parts), on_progress=_say("images scored"))
+    tally = score_folder(one, folder, scorer, path, shard=(part, parts), on_progress=say_progress("images scored"))
     for line in tally.complaints:
         print(f"note: {line}")
     pace = f", {tally.scored / tally.seconds:.2f} images/s" if tally.scored else ""
@@ -323,22 +329,39 @@ def _named(name: str, data: Path | None, official: bool, judge: str = "judge") -
     return benchmark(name, data)
 
 
-def sampler(model: str, device: str, dtype: str, batch: int) -> Sampler:
-    """Loads the model at the first call, when the folder and the settings are known to fit."""
+class Drawer:
+    """A model behind a benchmark, loaded at the first call, when the folder and the settings are known to fit."""
 
-    @cache
-    def loaded() -> Any:
-        from janus_r1.model.loading import load
+    def __init__(self, model: str, device: str, dtype: str, batch: int) -> None:
+        self.name, self.device, self.dtype, self.batch = model, device, dtype, batch
+        self._loaded: JanusR1 | None = None
 
-        return load(model, dtype, device)
-
-    def sample(prompts: list[str], settings: Settings, first_row: int) -> list[Chain]:
+    def sample(self, tasks: list[Task], settings: Settings, first_row: int) -> list[Chain]:
         from janus_r1.introspect import introspect
 
-        tasks = [Task(prompt) for prompt in prompts]
-        return introspect(loaded(), tasks, settings, max_batch=batch, first_row=first_row)
+        return introspect(self._model().model, tasks, settings, max_batch=self.batch, first_row=first_row)
 
-    return sample
+    def reconstruct(self, tasks: list[Task]) -> list[np.ndarray]:
+        """What the image tokenizer keeps of sources."""
+        return self._model().reconstruct(self.sources(tasks))
+
+    @staticmethod
+    def sources(tasks: list[Task]) -> list[np.ndarray]:
+        return [task.source for task in tasks if task.source is not None]
+
+    def _model(self) -> JanusR1:
+        from janus_r1.api import JanusR1
+
+        if self._loaded is None:
+            self._loaded = JanusR1.from_pretrained(self.name, dtype=self.dtype, device=self.device)
+        return self._loaded
+
+
+def record_of(model: str, dtype: str, device: str) -> dict[str, Any]:
+    """What ``run.json`` says of the model and the machine."""
+    from janus_r1.environment import environment  # torch only where it is needed
+
+    return {"model": model, "dtype": dtype, "device": kind_of(device), "environment": environment()}
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -361,7 +384,7 @@ def _rewritten(path: Path) -> dict[str, str]:
     return texts
 
 
-def _say(what: str) -> Callable[[int, int], None]:
+def say_progress(what: str) -> Callable[[int, int], None]:
     """A line about once in twenty parts of the work."""
     told = [-1]
 

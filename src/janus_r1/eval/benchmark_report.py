@@ -7,16 +7,16 @@ for, which is then called partial.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from janus_r1.errors import UserError
-from janus_r1.eval.benchmark import RUN, Benchmark, arm_number, arms, chain_files
-from janus_r1.eval.benchmark_score import row_key
+from janus_r1.eval.benchmark import RUN, Benchmark, Measure, arm_number, arms, chain_files
+from janus_r1.eval.benchmark_score import is_scored, row_key
 from janus_r1.eval.introspection_report import introspection
 from janus_r1.eval.records import Row, read_records
-from janus_r1.eval.statistics import figure
+from janus_r1.eval.statistics import Figure, figure
 from janus_r1.reading import read_json_object
 
 FORMAT = 1
@@ -27,7 +27,8 @@ def report(
 ) -> dict[str, Any]:
     """Of one or more shards' score files; ``folder`` is the drawn folder, for the chains' verdicts and costs.
 
-    The result is ready for JSON. ``headline`` is that of the last round, or of the only folder there is.
+    The result is ready for JSON. ``headline`` is that of the last round, or of the only folder there is. A benchmark
+    of several measures has none: every arm holds its figures by name instead, a text for one that was not measured.
 
     Raises:
         UserError: if images are missing and ``partial`` is off, if nothing was scored, or if files do not fit.
@@ -36,7 +37,7 @@ def report(
     by_arm: dict[str, list[Row]] = {arm: [] for arm in (arms(folder) if _run(folder) and folder else [])}
     for row in rows:
         by_arm.setdefault(row["arm"], []).append(row)
-    if not any("value" in row for row in rows):
+    if not any(is_scored(row) for row in rows):
         why = next((row["failed"] for row in rows if "failed" in row), "the files hold no rows")
         raise UserError(f"nothing was scored: {why}")
     samples = _samples(folder) or benchmark.images
@@ -45,17 +46,19 @@ def report(
     if missing and not partial:
         raise UserError(_refusal(benchmark, missing))
     last = max(by_arm, key=lambda arm: (arm.startswith("round_"), arm_number(arm)))
-    told = {arm: _arm(benchmark, mine, counts[arm]) for arm, mine in by_arm.items()}
+    tell = _measured_arm if benchmark.measures else _arm
+    told = {arm: tell(benchmark, mine, counts[arm], judge) for arm, mine in by_arm.items()}
     return {
         "format": FORMAT,
         "benchmark": benchmark.name,
         "title": f"{benchmark.title} (partial)" if missing else benchmark.title,
         "partial": bool(missing),
         "scale": benchmark.scale,
+        "measures": {name: one._asdict() for name, one in benchmark.measures.items()} or None,
         "headline": told[last]["overall"],
         "arm": last,
         "arms": told,
-        "introspection": introspection(benchmark, by_arm, _chains(folder)),
+        "introspection": None if benchmark.measures else introspection(benchmark, by_arm, _chains(folder)),
         "judge": judge,
         "draw": _run(folder),
     }
@@ -66,7 +69,7 @@ def count(benchmark: Benchmark, rows: Iterable[Row], samples: int) -> dict[str, 
     that are not the benchmark's."""
     rows = list(rows)
     expected = [item.id for item in benchmark.items()]
-    scored = Counter(row["id"] for row in rows if "value" in row)
+    scored = Counter(row["id"] for row in rows if is_scored(row))
     known = set(expected)
     lacking = {name: samples - scored[name] for name in expected if scored[name] < samples}
     failures = [f"{row['file']}: {row['failed']}" for row in rows if "failed" in row]
@@ -113,19 +116,50 @@ def _refusal(benchmark: Benchmark, missing: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _arm(benchmark: Benchmark, rows: Sequence[Row], counts: dict[str, Any]) -> dict[str, Any]:
-    scored = [row for row in rows if "value" in row]
+def _arm(benchmark: Benchmark, rows: Sequence[Row], counts: dict[str, Any], judge: Mapping[str, Any]) -> dict[str, Any]:
+    scored = [row for row in rows if is_scored(row)]
     if not scored:
         return {"overall": None, "groups": {}, "counts": counts}
     values, prompts, groups = benchmark.units(scored)
-    names = dict.fromkeys(item.group for item in benchmark.items())
-    present = [*(n for n in names if n in groups), *(n for n in dict.fromkeys(groups.tolist()) if n not in names)]
+    present = _present(benchmark, groups.tolist())
     return {
         "overall": benchmark.overall(values, prompts, groups),
         "groups": {name: figure(values[groups == name], prompts[groups == name]) for name in present},
         "extras": benchmark.extras(scored),
         "counts": counts,
     }
+
+
+def _measured_arm(
+    benchmark: Benchmark, rows: Sequence[Row], counts: dict[str, Any], judge: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every measure over all images, then by group."""
+    scored = [row for row in rows if is_scored(row)]
+    present = _present(benchmark, [row["group"] for row in scored])
+
+    def figures(mine: Sequence[Row]) -> dict[str, Figure | str | None]:
+        missing = judge.get("not_measured") or {}
+        measures = benchmark.measures.items()
+        return {name: missing.get(name) or _measured(name, one, mine) for name, one in measures}
+
+    groups = {name: figures([row for row in scored if row["group"] == name]) for name in present}
+    return {"overall": None, "measures": figures(scored), "groups": groups, "counts": counts}
+
+
+def _measured(name: str, measure: Measure, rows: Sequence[Row]) -> Figure | None:
+    """None where no image has anything to measure."""
+    defined = [(row["measures"][name], row["id"]) for row in rows if row["measures"].get(name) is not None]
+    if not defined:
+        return None
+    values, prompts = zip(*defined, strict=True)
+    # These are continuous: several pictures agree to the last digit only by construction, as copies do.
+    return figure(values, prompts, measure.bounds if len(set(prompts)) == 1 else None)
+
+
+def _present(benchmark: Benchmark, groups: Sequence[str]) -> list[str]:
+    """Groups that have images, in the benchmark's own order."""
+    names = dict.fromkeys(item.group for item in benchmark.items())
+    return [*(name for name in names if name in groups), *(n for n in dict.fromkeys(groups) if n not in names)]
 
 
 def _samples(folder: Path | None) -> int | None:
@@ -150,5 +184,5 @@ def _chains(folder: Path | None) -> dict[tuple[str, int], Row]:
     chains: dict[tuple[str, int], Row] = {}
     for path in chain_files(folder):
         for row in read_records(path)[1]:
-            chains |= {(row["item"], index): chain for index, chain in enumerate(row["chains"])}
+            chains |= {(row["item"], index): chain for index, chain in enumerate(row.get("chains", ()))}
     return chains

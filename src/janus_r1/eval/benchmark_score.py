@@ -8,6 +8,7 @@ earlier one share its score. What cannot be scored is a row with ``failed`` and 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from janus_r1.reading import open_regular
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scorer finds: a value in [0, 1], or why there is none."""
+    """What a scorer finds: a value in [0, 1], several measures, or why there is neither."""
 
     value: float | None
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -33,13 +34,22 @@ class Outcome:
     most: float = 1.0
     least: float = 0.0
     """What a value may be; [0, 1] unless the measure is none of shares."""
+    measures: Mapping[str, float | None] | None = None
+    """By name, of a benchmark without a headline; None where an image has nothing to measure."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value that is no score: a fault of the scorer, never a 0."""
-        if (self.value is None) == (self.failed is None):
-            raise ValueError("an outcome is a value or a failure")
+        if sum(one is not None for one in (self.value, self.measures, self.failed)) != 1:
+            raise ValueError("an outcome is a value, measures or a failure")
+        wrong = [f"{name} {value}" for name, value in (self.measures or {}).items() if not _number(value)]
+        if wrong:
+            raise ValueError(", ".join(wrong))
         if self.value is not None and not self.least <= self.value <= self.most:
             raise ValueError(f"a value must lie in [{self.least:g}, {self.most:g}], not {self.value}")
+
+
+def _number(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
 
 
 def failed(why: str) -> Outcome:
@@ -92,7 +102,7 @@ def score_folder(
         told = {row["complaint"] for row in records.rows if "complaint" in row}
         records.append([{"complaint": line} for line in complaints if line not in told])
         rows = {row_key(row): row for row in records.rows if "file" in row}
-        known = {(r["id"], r["sha256"], r.get("tile")): r for r in rows.values() if "value" in r}
+        known = {(r["id"], r["sha256"], r.get("tile")): r for r in rows.values() if is_scored(r)}
         for start in range(0, len(shots), scorer.batch):
             _score_batch(benchmark, folder, scorer, shots[start : start + scorer.batch], records, rows, known, counts)
             on_progress(min(start + scorer.batch, len(shots)), len(shots))
@@ -102,6 +112,10 @@ def score_folder(
 def row_key(row: Row) -> tuple[str, str, int | None]:
     """What a row is about: arm, file and tile. The last row about a thing counts."""
     return row["arm"], row["file"], row.get("tile")
+
+
+def is_scored(row: Row) -> bool:
+    return "value" in row or "measures" in row
 
 
 def _survey(benchmark: Benchmark, folder: Path, shard: tuple[int, int]) -> tuple[list[tuple[str, Shot]], list[str]]:
@@ -128,10 +142,12 @@ def _score_batch(
     asked: list[tuple[Row, Item, np.ndarray]] = []
     for row, arm, shot, problem in _described(folder, batch):
         before = rows.get(row_key(row))
-        if before and "value" in before and before["sha256"] == row.get("sha256") and before["id"] == row["id"]:
+        if before and is_scored(before) and before["sha256"] == row.get("sha256") and before["id"] == row["id"]:
             counts["known"] += 1
         elif problem is None and (same := known.get((row["id"], row["sha256"], row.get("tile")))):
-            fresh.append({**row, "value": same["value"], "detail": same["detail"], "same_as": same["arm"]})
+            keys = ("value", "measures", "detail")
+            found: Row = {key: same[key] for key in keys if key in same}
+            fresh.append({**row, **found, "same_as": same["arm"]})
             counts["shared"] += 1
         else:
             pixels = problem or _pixels(benchmark, folder / arm, shot)
@@ -144,7 +160,7 @@ def _score_batch(
     records.append(fresh)
     for row in fresh:
         rows[row_key(row)] = row
-        if "value" in row:
+        if is_scored(row):
             known.setdefault((row["id"], row["sha256"], row.get("tile")), row)
 
 
@@ -182,7 +198,8 @@ def _asked(scorer: Scorer, asked: Sequence[tuple[Row, Item, np.ndarray]], counts
             rows.append({**row, "failed": first_line(Exception(outcome.failed))})
             counts["failed"] += 1
         else:
-            rows.append({**row, "value": outcome.value, "detail": dict(outcome.detail)})
+            found = {"value": outcome.value} if outcome.measures is None else {"measures": dict(outcome.measures)}
+            rows.append({**row, **found, "detail": dict(outcome.detail)})
             counts["scored"] += 1
     return rows
 

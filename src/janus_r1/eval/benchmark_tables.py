@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from janus_r1.eval.benchmark import BASELINES
 from janus_r1.eval.statistics import Figure
+
+KINDS = (("best of", "best_of_n"), ("blind redraw", "blind_redraw"))
 
 
 def text(report: dict[str, Any]) -> str:
     """Several lines, for a terminal of any width above 100."""
+    if report["measures"]:
+        return "\n".join([*_measures(report), *_counts(report["arms"]), "", *_made(report)])
     scale = report["scale"]
     arms = report["arms"]
     lines = [f"{report['title']}: {cell(report['headline'], scale)} ({report['arm'] or 'the folder'})", ""]
@@ -20,6 +25,35 @@ def text(report: dict[str, Any]) -> str:
             *([name, *(cell(arm["groups"].get(name), scale) for arm in arms.values())] for name in names),
         ],
     )
+    lines += _counts(arms)
+    lines += ["", *_introspection(report["introspection"], scale), *_made(report)]
+    return "\n".join(lines)
+
+
+def _measures(report: dict[str, Any]) -> list[str]:
+    """A line a measure and a column an arm; then by group, of the last round."""
+    arms, measures = report["arms"], report["measures"]
+
+    def shown(name: str, value: Figure | str | None) -> str:
+        if isinstance(value, str):
+            return "not measured"
+        return cell(value, measures[name]["factor"], measures[name]["digits"])
+
+    told = {name: arm["measures"] for name, arm in arms.items() if arm.get("measures")}
+    head = ["", *(BASELINES.get(name, name.replace("_", " ")) or "score" for name in told)]
+    body = [[one["title"], *(shown(name, arm[name]) for arm in told.values())] for name, one in measures.items()]
+    lines = [report["title"], "", *grid(head, body), ""]
+    last = arms[report["arm"]]
+    there = [name for name in measures if not isinstance(last["measures"][name], str)]
+    groups = [[kind, *(shown(name, group[name]) for name in there)] for kind, group in last["groups"].items()]
+    lines += [f"By edit type ({report['arm'].replace('_', ' ') or 'the folder'}):"]
+    lines += grid(["", *(measures[name]["title"] for name in there)], groups)
+    return [*lines, "", *(f"{name}: {last['measures'][name]}." for name in measures if name not in there)]
+
+
+def _counts(arms: dict[str, Any]) -> list[str]:
+    """What stands behind each arm's figures."""
+    lines = []
     for name, arm in arms.items():
         counts = arm["counts"]
         note = f"{name or 'images'}: {counts['scored']} scored of {counts['expected']} expected"
@@ -28,8 +62,7 @@ def text(report: dict[str, Any]) -> str:
         extras = "; ".join(f"{key} {value:.2%}" for key, value in (arm.get("extras") or {}).items())
         lines.append(note + (f" ({extras})" if extras else ""))
         lines += [f"  failed: {line}" for line in counts["failed_examples"][:3]]
-    lines += ["", *_introspection(report["introspection"], scale), *_made(report)]
-    return "\n".join(lines)
+    return lines
 
 
 def cell(figure: Figure | None, scale: float = 1.0, digits: int | None = None) -> str:
@@ -56,30 +89,28 @@ def _introspection(found: dict[str, Any] | None, scale: float) -> list[str]:
     shown = ("improved", "worse", "unchanged", "rightly_stopped", "wrongly_stopped", "gain")
     lines = [f"Of {found['chains']} chains, first draft against last round:"]
     lines += grid(["", ""], [[name.replace("_", " "), cell(found[name])] for name in shown if name in found])[1:]
-    lines.append(f"tokens a chain: {', '.join(cell(one, 1, 0) for one in found['tokens'])}")
+    for unit in ("tokens", "forwards"):
+        lines.append(f"{unit} a chain: {', '.join(cell(one, 1, 0) for one in found[unit])}")
     if controls := found.get("controls"):
-        body = [
-            [f"{title} {n}", cell(one["overall"], scale), cell(one["tokens"], 1, 0), cell(one["advantage"], scale)]
-            for title, key in (("best of", "best_of_n"), ("blind redraw", "blind_redraw"))
-            for n, one in controls[key].items()
-        ]
-        equal = controls["best_of_n_equal_tokens"]
-        reached = "" if equal["reached"] else " (costs less)"
-        tokens = cell(equal["tokens"], 1, 0)
-        body.append(
-            [
-                f"best of {equal['n']:.2f}{reached}",
-                cell(equal["overall"], scale),
-                tokens,
-                cell(equal["advantage"], scale),
-            ]
-        )
-        lines += ["", *grid(["", "overall", "tokens", "the chains' advantage"], body)]
+        body = [_control(f"{title} {n}", one, scale) for title, key in KINDS for n, one in controls[key].items()]
+        for title, key in KINDS:
+            for unit in ("tokens", "forwards"):
+                one = controls[f"{key}_equal_{unit}"]
+                reached = f"at equal {unit}" if one["reached"] else f"fewer {unit}"
+                body.append(_control(f"{title} {one['n']:.2f}, {reached}", one, scale))
+        lines += ["", *grid(["", "overall", "tokens", "forwards", "the chains' advantage"], body)]
     return [*lines, ""]
 
 
+def _control(title: str, one: dict[str, Any], scale: float) -> list[str]:
+    costs = [cell(one[unit], 1, 0) for unit in ("tokens", "forwards")]
+    return [title, cell(one["overall"], scale), *costs, cell(one["advantage"], scale)]
+
+
 def _made(report: dict[str, Any]) -> list[str]:
-    judge = "; ".join(f"{key} {value}" for key, value in report["judge"].items() if key not in ("benchmark", "rules"))
+    judge = "; ".join(
+        f"{key} {value}" for key, value in report["judge"].items() if key not in ("benchmark", "rules", "not_measured")
+    )
     lines = [f"Judge: {judge}."]
     if run := report["draw"]:
         settings = run["settings"]

@@ -7,7 +7,7 @@ A page is one HTML file without scripts; the same table is printed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1.errors import UserError
+from janus_r1.eval.benchmark import BASELINES
 from janus_r1.eval.benchmark_tables import cell, grid
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.reading import parse_json, read_text
@@ -42,6 +43,7 @@ class Entry:
     """Whether the images were scored here or their verdicts are at hand, rather than a number cited."""
     scale: float = 1.0
     note: str = ""
+    less_is_better: bool = False
 
 
 def read_results(path: Path) -> list[Entry]:
@@ -76,29 +78,37 @@ def _report(path: Path, found: dict[str, Any]) -> list[Entry]:
         model = str(run.get("model") or path.stem)
         entries = []
         for name, arm in found["arms"].items():
-            if name.startswith("draft_") or arm["overall"] is None:
+            if name.startswith("draft_"):
                 continue
-            rounds = f", {name.replace('_', ' ')}" if name else ""
+            rounds = f", {BASELINES.get(name, name.replace('_', ' '))}" if name else ""
             settings = run.get("settings", {})
             note = f"guidance {settings['guidance']:g}, seed {settings['seed']}" if settings else ""
             note += "; rewritten prompts" if run.get("rewritten") else ""
             judge = f"judge {found['judge'].get('judge')}"
-            figure = Figure(**{key: arm["overall"][key] for key in ("mean", "low", "high", "n")})  # type: ignore[typeddict-item]
-            entries.append(
-                Entry(
-                    str(found["benchmark"]),
-                    str(found["title"]),
-                    model + rounds,
-                    figure,
-                    path.name,
-                    True,
-                    float(found["scale"]),
-                    "; ".join(filter(None, (judge, note))),
+            note = "; ".join(filter(None, (judge, note)))
+            for figure, about in _figures(found, arm):
+                entries.append(
+                    Entry(model=model + rounds, figure=figure, source=path.name, measured=True, note=note, **about)
                 )
-            )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a whole report: {error!r:.80}") from None
     return entries
+
+
+def _figures(found: dict[str, Any], arm: dict[str, Any]) -> Iterator[tuple[Figure, dict[str, Any]]]:
+    """An arm's headline, or each of its measures; what was not measured is passed over."""
+    name, title = str(found["benchmark"]), str(found["title"])
+    if isinstance(arm["overall"], dict):
+        yield _figure(arm["overall"]), {"benchmark": name, "title": title, "scale": float(found["scale"])}
+    for key, value in (arm.get("measures") or {}).items():
+        if isinstance(value, dict):
+            one = found["measures"][key]
+            told = {"benchmark": f"{name}-{key}", "title": f"{title}: {one['title']}"}
+            yield _figure(value), {**told, "scale": float(one["factor"]), "less_is_better": bool(one["less_is_better"])}
+
+
+def _figure(value: dict[str, Any]) -> Figure:
+    return Figure(**{key: value[key] for key in ("mean", "low", "high", "n")})  # type: ignore[typeddict-item]
 
 
 def _verdicts(path: Path, rows: Sequence[Any]) -> Entry:
@@ -148,7 +158,8 @@ def boards(entries: Iterable[Entry], cited: Iterable[Entry] = ()) -> list[Board]
         mine = [entry for entry in measured if entry.title == title]
         name, partial = mine[0].benchmark, "(partial)" in title
         others = [] if partial else [entry for entry in cited if entry.benchmark == name]
-        ranked = sorted([*mine, *others], key=lambda entry: -entry.figure["mean"])
+        sign = 1 if mine[0].less_is_better else -1
+        ranked = sorted([*mine, *others], key=lambda entry: sign * entry.figure["mean"])
         made.append(Board(title, max(entry.scale for entry in mine), ranked))
     seen = {entry.benchmark for entry in measured}
     for name in dict.fromkeys(entry.benchmark for entry in others_too if entry.benchmark not in seen):

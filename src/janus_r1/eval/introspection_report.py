@@ -1,7 +1,9 @@
 """What introspection did to a benchmark's images, beside best-of-N and blind redrawing at equal cost.
 
-Values are read off the scored arms of a drawn folder; verdicts and tokens off its chains. Only chains all of whose
-images have a score take part; ``chains`` says how many.
+Values are read off the scored arms of a drawn folder; verdicts and costs off its chains. Only chains all of whose
+images have a score take part; ``chains`` says how many. A cost is counted in tokens, and in forwards: one a token, and
+two a draft that read what stands before it and the draft itself (as :mod:`janus_r1.eval.drafts` counts them; decoding
+that guesses several tokens a forward needs fewer, in chains and controls alike).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1.eval.benchmark import Benchmark
+from janus_r1.eval.drafts import PREFILLS
 from janus_r1.eval.records import Row
 from janus_r1.eval.statistics import Figure, figure, paired_difference
 
@@ -29,6 +32,8 @@ class Table:
     """[R, T]: of the image after so many rounds."""
     spent: np.ndarray
     """[R, T]: tokens up to then, images and texts."""
+    forwards: np.ndarray
+    """[R, T]: passes through the model up to then."""
     accepted: np.ndarray
     """[R]: whether the chain ended with a Yes."""
     drafts: np.ndarray
@@ -37,7 +42,7 @@ class Table:
     """[R, N]: p_yes of them."""
     draft_accepted: np.ndarray
     draft_cost: np.ndarray
-    """[R, N]: tokens of each, its verdict's one word included."""
+    """[R, N]: tokens of each, those that lead to its verdict's one word and the word included."""
 
 
 def introspection(
@@ -56,7 +61,8 @@ def introspection(
         "worse": figure(last < first - SAME, table.prompts),
         "unchanged": figure(np.abs(last - first) <= SAME, table.prompts),
         "gain": paired_difference(first, last, table.prompts),
-        "tokens": [_tokens(table.spent[:, t], table.prompts) for t in range(len(rounds))],
+        "tokens": [_cost(table.spent[:, t], table.prompts) for t in range(len(rounds))],
+        "forwards": [_cost(table.forwards[:, t], table.prompts) for t in range(len(rounds))],
     }
     if benchmark.binary:
         told["rightly_stopped"] = figure(table.accepted * (last == 1), table.prompts)
@@ -85,18 +91,21 @@ def _table(
         return np.array([[scored[arm][key]["value"] for arm in arms] for key in keys], dtype=np.float64)
 
     def of_drafts(name: str) -> np.ndarray:
-        return np.array([[one[name] for one in row] for row in alone], dtype=np.float64)
+        return np.array([[one.get(name, 0) for one in row] for row in alone], dtype=np.float64)
 
+    spent = np.array([_spent(chain["rounds"], len(rounds)) for chain in mine], dtype=np.float64)
+    drawn = np.array([[min(t + 1, len(chain["rounds"])) for t in range(len(rounds))] for chain in mine])
     return Table(
         prompts=np.array([key[0] for key in keys]),
         groups=np.array([scored[rounds[0]][key]["group"] for key in keys]),
         values=values(rounds),
-        spent=np.array([_spent(chain["rounds"], len(rounds)) for chain in mine], dtype=np.float64),
+        spent=spent,
+        forwards=spent + PREFILLS * drawn,
         accepted=np.array([chain["rounds"][chain["final"]]["accepted"] for chain in mine], dtype=np.float64),
         drafts=values([rounds[0], *drafts]),
         draft_yes=of_drafts("p_yes"),
         draft_accepted=of_drafts("accepted"),
-        draft_cost=of_drafts("image_tokens") + 1,
+        draft_cost=of_drafts("image_tokens") + of_drafts("list_tokens") + 1,
     )
 
 
@@ -106,7 +115,7 @@ def _has_p_yes(chain: Row) -> bool:
 
 def _spent(rounds: Sequence[Row], limit: int) -> list[int]:
     """Tokens after 1, 2, ... rounds; a chain that has ended costs nothing more."""
-    costs = [one["image_tokens"] + one["text_tokens"] for one in rounds]
+    costs = [one["image_tokens"] + one.get("list_tokens", 0) + one["text_tokens"] for one in rounds]
     return [sum(costs[: t + 1]) for t in range(limit)]
 
 
@@ -114,38 +123,55 @@ def _controls(benchmark: Benchmark, table: Table) -> dict[str, Any]:
     """Best of N by p_yes, and redrawing until a Yes, for N = 1, 2, ...; ``advantage`` is the chains' over them."""
     rows, most = np.arange(len(table.prompts)), table.drafts.shape[1]
     costs = np.cumsum(table.draft_cost, axis=1)
-    best: dict[str, Any] = {}
-    blind: dict[str, Any] = {}
-    picked = np.zeros_like(table.drafts)
+    last = np.zeros((2, len(rows), most), dtype=int)  # of both kinds, with N drafts: the last that is drawn
+    picked = np.zeros((2, len(rows), most))
     for n in range(1, most + 1):
-        picked[:, n - 1] = table.drafts[rows, table.draft_yes[:, :n].argmax(1)]
         yes = table.draft_accepted[:, :n] > 0
         stop = np.where(yes.any(1), yes.argmax(1), n - 1)
-        best[str(n)] = _control(benchmark, table, picked[:, n - 1], costs[:, n - 1])
-        blind[str(n)] = _control(benchmark, table, table.drafts[rows, stop], costs[rows, stop])
-    return {"best_of_n": best, "blind_redraw": blind, "best_of_n_equal_tokens": _equal(benchmark, table, picked, costs)}
+        best = table.draft_yes[:, :n].argmax(1)
+        last[:, :, n - 1] = n - 1, stop
+        picked[:, :, n - 1] = table.drafts[rows, best], table.drafts[rows, stop]
+    told: dict[str, Any] = {}
+    for kind, name in enumerate(("best_of_n", "blind_redraw")):
+        tokens = np.take_along_axis(costs, last[kind], axis=1)
+        spent = {"tokens": tokens, "forwards": tokens + PREFILLS * (last[kind] + 1)}
+        told[name] = {
+            str(n + 1): _control(benchmark, table, picked[kind][:, n], {unit: c[:, n] for unit, c in spent.items()})
+            for n in range(most)
+        }
+        for unit, target in (("tokens", table.spent), ("forwards", table.forwards)):
+            equal = _equal(benchmark, table, picked[kind], spent, unit, float(target[:, -1].mean()))
+            told[f"{name}_equal_{unit}"] = equal
+    return told
 
 
-def _equal(benchmark: Benchmark, table: Table, picked: np.ndarray, costs: np.ndarray) -> dict[str, Any]:
-    """Best-of-N at the chains' mean tokens: interpolated between the two N that enclose them.
+def _equal(
+    benchmark: Benchmark, table: Table, picked: np.ndarray, spent: Mapping[str, np.ndarray], unit: str, target: float
+) -> dict[str, Any]:
+    """A control at the chains' mean cost: interpolated between the two N whose costs enclose it.
 
-    ``reached`` is False where even the largest N costs less.
+    ``picked`` and costs are [R, N]. ``reached`` is False where even the largest N costs less.
     """
-    target, means = float(table.spent[:, -1].mean()), costs.mean(0)
+    means = spent[unit].mean(0)
     n = float(np.interp(target, means, np.arange(1, len(means) + 1)))
     low, share = int(n) - 1, n - int(n)
-    values = (1 - share) * picked[:, low] + share * picked[:, min(low + 1, len(means) - 1)]
-    spent = np.full(len(values), min(target, float(means[-1])))
-    return {"n": n, "reached": target <= float(means[-1]), **_control(benchmark, table, values, spent)}
+
+    def between(columns: np.ndarray) -> np.ndarray:
+        return (1 - share) * columns[:, low] + share * columns[:, min(low + 1, len(means) - 1)]
+
+    costs = {name: between(columns) for name, columns in spent.items()}
+    return {"n": n, "reached": target <= float(means[-1]), **_control(benchmark, table, between(picked), costs)}
 
 
-def _control(benchmark: Benchmark, table: Table, values: np.ndarray, spent: np.ndarray) -> dict[str, Figure]:
+def _control(
+    benchmark: Benchmark, table: Table, values: np.ndarray, spent: Mapping[str, np.ndarray]
+) -> dict[str, Figure]:
     return {
         "overall": benchmark.overall(values, table.prompts, table.groups),
-        "tokens": _tokens(spent, table.prompts),
+        **{unit: _cost(costs, table.prompts) for unit, costs in spent.items()},
         "advantage": paired_difference(values, table.values[:, -1], table.prompts),
     }
 
 
-def _tokens(spent: np.ndarray, prompts: np.ndarray) -> Figure:
+def _cost(spent: np.ndarray, prompts: np.ndarray) -> Figure:
     return figure(spent, prompts, None)

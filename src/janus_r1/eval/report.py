@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_r1.eval import tables
-from janus_r1.eval.pie import report as pie_report
 from janus_r1.eval.tables import Grid, rounds_title, show
 
 Result = dict[str, Any]
@@ -194,7 +193,6 @@ def _chains(result: dict[str, Any]) -> Grid:
 REPORTS: dict[str, tuple[Callable[[Result], list[Grid]], Callable[[Result], str]]] = {
     "world": (world_grids, world_footer),
     "edit": (edit_grids, edit_footer),
-    "pie": (pie_report.grids, pie_report.footer),
 }
 
 

@@ -41,7 +41,7 @@ def weights_folder(name: str, download: bool = False) -> Path:
         raise UserError(f"cannot download {name}: {first_line(error)}") from None
 
 
-def load_model(kind: Any, folder: Path) -> Any:
+def load_model(kind: Any, folder: Path, **options: Any) -> Any:
     """``kind.from_pretrained(folder)`` in float32 with all of its weights: a random layer would give a score, too.
 
     Raises:
@@ -53,17 +53,17 @@ def load_model(kind: Any, folder: Path) -> Any:
             raise UserError(f"{folder} holds a {config.get('model_type')} model, not {kind.config_class.model_type}")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load the model in {folder}: {first_line(error)}") from None
-    return load_auto(kind, folder)
+    return load_auto(kind, folder, **options)
 
 
-def load_auto(kind: Any, folder: Path) -> Any:
+def load_auto(kind: Any, folder: Path, **options: Any) -> Any:
     """The same for a class that takes several kinds of model.
 
     Raises:
         UserError: as :func:`load_model`.
     """
     try:
-        options = {"dtype": "float32", "use_safetensors": True, "trust_remote_code": False}
+        options = {"dtype": "float32", "use_safetensors": True, "trust_remote_code": False, **options}
         model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load the model in {folder}: {first_line(error)}") from None

@@ -40,6 +40,8 @@ class Case:
     kind: str
     """The edit type, one of :data:`TYPES`' values."""
     path: Path
+    image: str
+    """The picture's name below annotation_images/, and that of the edited one below its own folder."""
     instruction: str
     target: str
     """What the edited picture shows."""
@@ -98,8 +100,10 @@ def _case(images: Path, where: str, name: str, entry: Any) -> Case:
         if key in TEXTS and not isinstance(entry[key], str):
             raise UserError(f"{where}: {key} is not text")
     path, instruction, target = (entry[key] for key in TEXTS)
+    if not path or Path(path).is_absolute() or ".." in Path(path).parts:
+        raise UserError(f"{where}: image_path {path!r} lies outside {IMAGES}/")
     kind, runs = _kind(where, entry["editing_type_id"]), _runs(where, entry["mask"])
-    return Case(name, kind, images / path, instruction, target.replace("[", "").replace("]", ""), runs)
+    return Case(name, kind, images / path, path, instruction, target.replace("[", "").replace("]", ""), runs)
 
 
 def _kind(where: str, number: Any) -> str:

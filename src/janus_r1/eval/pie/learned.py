@@ -12,6 +12,7 @@ cosine of every two of them; the mean squared difference of these.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,52 +21,56 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, ViTModel
 
-from janus_r1.errors import first_line
+from janus_r1.errors import UserError, first_line
 from janus_r1.eval.pie.metrics import Metrics, NotMeasured, Pair
+from janus_r1.eval.weights import load_model, revision, weights_folder
 
 NONE = "none"
+SQUEEZE = "squeezenet1_1-b8a52dc0.pth"  # what the package lpips has torchvision fetch
 SIDE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
-def learned_metrics(clip: str, dino: str, device: str = "cpu") -> Metrics:
-    """``clip`` and ``dino`` are folders or Hub ids of a CLIP model and of DINO's ViT; ``none`` leaves one out."""
-    structure = _tried(dino, lambda: StructureDistance.from_pretrained(dino, device))
-    scorer = _tried(clip, lambda: ClipScore.from_pretrained(clip, device))
+def learned_metrics(
+    clip: str, dino: str, device: str = "cpu", download: bool = False
+) -> tuple[Metrics, dict[str, str | None]]:
+    """The metrics, and the revision of each one's weights.
+
+    ``clip`` and ``dino`` are folders or Hub ids of a CLIP model and of DINO's ViT; ``none`` leaves one out. Nothing is
+    fetched unless ``download`` says so.
+    """
+    structure, structure_of = _tried(dino, download, lambda folder: StructureDistance.from_folder(folder, device))
+    scorer, scorer_of = _tried(clip, download, lambda folder: ClipScore.from_folder(folder, device))
     score = isinstance(scorer, ClipScore)
-    return {
+    metrics = {
         "structure_distance": structure,
-        "lpips": _tried("lpips", lambda: Lpips.from_package(device)),
+        "lpips": _lpips(device, download),
         "clip_whole": scorer.whole if score else scorer,
         "clip_edited": scorer.edited if score else scorer,
     }
+    return metrics, {"clip_revision": scorer_of, "dino_revision": structure_of}
 
 
-def _tried(name: str, load: Callable[[], Any]) -> Any:
-    """What ``load`` returns. A model's files are the user's, and anything may be wrong with them: one line for all."""
+def _tried(name: str, download: bool, load: Callable[[Path], Any]) -> tuple[Any, str | None]:
+    """What ``load`` returns of the folder with the weights ``name``, and their revision."""
     if name == NONE:
-        return NotMeasured("switched off")
+        return NotMeasured("switched off"), None
     try:
-        return load()
+        folder = weights_folder(name, download)
+        return load(folder), revision(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # a model's files are the user's, and anything may be wrong with them
+        return NotMeasured(first_line(error).rstrip(".")), None
+
+
+def _lpips(device: str, download: bool) -> Any:
+    try:
+        return Lpips.from_package(device, download)
     except MemoryError:
         raise
     except Exception as error:
-        return NotMeasured(f"{name}: {first_line(error).rstrip('.')}")
-
-
-def load_whole(kind: Any, name: str, **options: Any) -> Any:
-    """``kind.from_pretrained(name)`` in float32, ready to measure.
-
-    Raises:
-        ValueError: if files of ``name`` are for another kind of model, or lack weights of this one.
-    """
-    config, _ = kind.config_class.get_config_dict(name)
-    if config.get("model_type") != kind.config_class.model_type:
-        raise ValueError(f"{name} is a {config.get('model_type')} model, not {kind.config_class.model_type}")
-    model, report = kind.from_pretrained(name, dtype="float32", output_loading_info=True, **options)
-    if missing := sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"])):
-        raise ValueError(f"{name} lacks {len(missing)} of the weights, such as {missing[0]}")
-    return model.eval()
+        return NotMeasured(f"lpips: {first_line(error).rstrip('.')}")
 
 
 class Lpips:
@@ -75,16 +80,20 @@ class Lpips:
         self.network, self.device = network, device
 
     @classmethod
-    def from_package(cls, device: str = "cpu") -> Lpips:
+    def from_package(cls, device: str = "cpu", download: bool = False) -> Lpips:
         """
         Raises:
             ImportError: if the package is not there.
-            Exception: whatever it meets while it gets its weights.
+            UserError: if its network's weights would have to be fetched, and ``download`` is off.
+            Exception: whatever it meets while it loads them.
         """
         try:
             import lpips
         except ImportError as error:
             raise ImportError(f"{error} (pip install 'janus-r1[pie]')") from None
+        weights = Path(torch.hub.get_dir()) / "checkpoints" / SQUEEZE
+        if not download and not weights.is_file():
+            raise UserError(f"{SQUEEZE} is not in {weights.parent}: score with --download")
         return cls(lpips.LPIPS(net="squeeze", verbose=False).eval().to(device), device)
 
     @torch.inference_mode()
@@ -106,15 +115,14 @@ class ClipScore:
         self.model, self.images, self.tokenizer = model, images, tokenizer
 
     @classmethod
-    def from_pretrained(cls, name: str, device: str = "cpu") -> ClipScore:
-        """A folder or a Hub id.
-
+    def from_folder(cls, folder: Path, device: str = "cpu") -> ClipScore:
+        """
         Raises:
             Exception: whatever transformers finds wrong with it.
         """
-        model = load_whole(CLIPModel, name)
-        images = CLIPImageProcessorPil.from_pretrained(name)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = load_model(CLIPModel, folder)
+        images = CLIPImageProcessorPil.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(model.to(device), images, tokenizer)
 
     def whole(self, pair: Pair) -> float:
@@ -153,13 +161,12 @@ class StructureDistance:
         _last_key_layer(model).register_forward_hook(self._keep)
 
     @classmethod
-    def from_pretrained(cls, name: str, device: str = "cpu") -> StructureDistance:
-        """A folder or a Hub id.
-
+    def from_folder(cls, folder: Path, device: str = "cpu") -> StructureDistance:
+        """
         Raises:
             Exception: whatever transformers finds wrong with it.
         """
-        return cls(load_whole(ViTModel, name, add_pooling_layer=False).to(device))
+        return cls(load_model(ViTModel, folder, add_pooling_layer=False).to(device))
 
     def __call__(self, pair: Pair) -> float:
         return F.mse_loss(self.similarities(pair.source), self.similarities(pair.image)).item()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from janus_r1.eval import similarity
-from janus_r1.eval.statistics import Bounds
+from janus_r1.eval.benchmark import Measure
 
 MAX_PSNR = 100.0  # dB, of equal pictures; a single value off by one level costs 107
 
@@ -51,23 +51,14 @@ class NotMeasured(NamedTuple):
 Metrics = dict[str, Metric | NotMeasured]
 
 
-class Scale(NamedTuple):
-    """How papers print a metric, and between which values it lies."""
-
-    title: str
-    factor: float
-    digits: int
-    bounds: Bounds
-
-
 SCALES = {
-    "structure_distance": Scale("structure ×10³ ↓", 1e3, 2, (0, 4)),
-    "psnr": Scale("PSNR ↑", 1, 2, (0, MAX_PSNR)),
-    "lpips": Scale("LPIPS ×10³ ↓", 1e3, 2, (0, 1)),
-    "mse": Scale("MSE ×10⁴ ↓", 1e4, 2, (0, 1)),
-    "ssim": Scale("SSIM ×10² ↑", 1e2, 2, (-1, 1)),
-    "clip_whole": Scale("CLIP whole ↑", 1, 2, (0, 100)),
-    "clip_edited": Scale("CLIP edited ↑", 1, 2, (0, 100)),
+    "structure_distance": Measure("structure ×10³ ↓", 1e3, 2, (0, 4), less_is_better=True),
+    "psnr": Measure("PSNR ↑", 1, 2, (0, MAX_PSNR)),
+    "lpips": Measure("LPIPS ×10³ ↓", 1e3, 2, (0, 1), less_is_better=True),
+    "mse": Measure("MSE ×10⁴ ↓", 1e4, 2, (0, 1), less_is_better=True),
+    "ssim": Measure("SSIM ×10² ↑", 1e2, 2, (-1, 1)),
+    "clip_whole": Measure("CLIP whole ↑", 1, 2, (0, 100)),
+    "clip_edited": Measure("CLIP edited ↑", 1, 2, (0, 100)),
 }
 
 

@@ -91,7 +91,6 @@ def test_defaults_are_those_of_settings():
 def test_edits_are_drawn_cooler_by_default():
     for command in (["edit", "a.png", "x"], ["eval", "edit"]):
         assert parse(command).keywords["settings"].temperature == EDIT_TEMPERATURE
-    assert parse(["eval", "pie", "draw", "out", "--data", "folder"]).keywords["temperature"] == EDIT_TEMPERATURE
 
 
 def test_values_reach_the_function_with_their_types():

@@ -129,8 +129,8 @@ def _controls(benchmark: Benchmark, table: Table) -> dict[str, Any]:
         yes = table.draft_accepted[:, :n] > 0
         stop = np.where(yes.any(1), yes.argmax(1), n - 1)
         best = table.draft_yes[:, :n].argmax(1)
-        last[:, :, n - 1] = n - 1, stop
-        picked[:, :, n - 1] = table.drafts[rows, best], table.drafts[rows, stop]
+        last[0, :, n - 1], last[1, :, n - 1] = n - 1, stop
+        picked[0, :, n - 1], picked[1, :, n - 1] = table.drafts[rows, best], table.drafts[rows, stop]
     told: dict[str, Any] = {}
     for kind, name in enumerate(("best_of_n", "blind_redraw")):
         tokens = np.take_along_axis(costs, last[kind], axis=1)

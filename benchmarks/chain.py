@@ -62,19 +62,19 @@ class Counting(Decoder):
 
 def ours(model: Janus, prompts: list[str], settings: Settings, accept: Schedule) -> tuple[int, int]:
     """Images drawn and tokens prefilled."""
-    say = algorithm._say_verdicts
+    say = algorithm.say_verdicts
 
-    def obey(decoder, stream, settings, rows, round_index):
-        verdicts = say(decoder, stream, settings, rows, round_index)
-        yes = accepted(accept, round_index, len(rows))
+    def obey(decoder, stream, settings, places):
+        verdicts = say(decoder, stream, settings, places)
+        yes = accepted(accept, places[0].round, len(places))
         return [replace(verdict, accepted=i < yes) for i, verdict in enumerate(verdicts)]
 
     Counting.prefilled = 0
-    algorithm._say_verdicts, algorithm.Decoder = obey, Counting
+    algorithm.say_verdicts, algorithm.Decoder = obey, Counting
     try:
         chains = algorithm.introspect(model, [Task(prompt) for prompt in prompts], settings, max_batch=len(prompts))
     finally:
-        algorithm._say_verdicts, algorithm.Decoder = say, Decoder
+        algorithm.say_verdicts, algorithm.Decoder = say, Decoder
     return sum(len(chain.rounds) for chain in chains), Counting.prefilled
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 
 import numpy as np
 
 from janus_r1.chain import Settings, Source, Task
 from janus_r1.engine.decoder import Decoder
-from janus_r1.engine.sampling import DRAW, uniforms
+from janus_r1.engine.sampling import DRAW, Place, uniforms
 from janus_r1.eval.protocol import choose_tasks
 from janus_r1.eval.statistics import figure
 from janus_r1.introspect import first_drafts, introspect, look
@@ -100,7 +99,7 @@ def mended(model, tasks: list[Task], firsts, way: str, settings: Settings) -> li
             ids = first_drafts(decoder, leads, uniform, settings.guidance, settings.repair_temperature)
             images = model.decode_image(ids)
             openings = [model.layout.opening(tasks[i].prompt).seeing for i, _ in asked]
-            lists = look(decoder, openings, list(images), replace(settings, seed=number), [i for i, _ in asked])
+            lists = look(decoder, openings, list(images), settings, [Place(number, i) for i, _ in asked])
             for (i, _), row, image, verdict in zip(asked, ids.tolist(), images, lists, strict=True):
                 drafts[i] = (tuple(row), image, verdict.listing)
         shares.append([verify(d[1], t.description).correct for d, t in zip(drafts, tasks, strict=True)])

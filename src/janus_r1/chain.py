@@ -8,6 +8,7 @@ verdict on it), which round is final, and the settings and seed that reproduce i
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from dataclasses import field as record
@@ -27,6 +28,7 @@ from janus_r1.reading import field, read_json_object
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
 SOURCE = "source.png"
+MARKED = re.compile(r"(.+?)\s(Yes|No)\b[\s,;.]*(?:and\s+)?", re.DOTALL)  # of a list before the verdict word
 AGAIN = "draw it again"  # format repair: what is said after a No where no single change would help
 
 
@@ -120,6 +122,16 @@ class Verdict:
     def tokens(self) -> int:
         """Tokens sampled: the list's, the word and the reason."""
         return len(self.list_ids) + len(self.ids)
+
+    @property
+    def marks(self) -> list[tuple[str, bool | None]]:
+        """Format repair: the list's parts, each with its mark; None for what has none.
+
+        "a red ring Yes, two stars No" -> ("a red ring", True), ("two stars", False).
+        """
+        found = [(match[1].strip(" ,;."), match[2] == "Yes") for match in MARKED.finditer(self.listing)]
+        rest = MARKED.sub("", self.listing).strip(" ,;.\n")
+        return [*((text, mark) for text, mark in found if text), *([(rest, None)] if rest else [])]
 
     @property
     def instruction(self) -> str:

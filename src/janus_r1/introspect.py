@@ -12,20 +12,18 @@ that it is given. So nothing is said of earlier drafts, and every round costs th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from janus_r1.chain import AGAIN, Chain, Round, Settings, Source, Task, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
-from janus_r1.engine.sampling import DRAW, SAY, uniforms
+from janus_r1.engine.sampling import DRAW, LIST, SAY, Place, numbers, uniforms
 from janus_r1.errors import require
 from janus_r1.images import square
-from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
+from janus_r1.layout import Drawn, Layout, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
-
-LIST = 2  # beside DRAW and SAY: what a row's random numbers are for
 
 
 def introspect(
@@ -73,20 +71,20 @@ def judge(
 
     The random numbers of an image follow from the seed and its number in ``rows``, by default its place.
     """
-    numbers = list(range(len(images)) if rows is None else rows)
+    places = [Place(settings.seed, row) for row in (range(len(images)) if rows is None else rows)]
     sources = encoded_sources(model, tasks)
     seeing = [model.layout.opening(task.prompt, s).seeing for task, s in zip(tasks, sources, strict=True)]
     decoder = Decoder(model)
     verdicts: list[Verdict] = []
     for start in range(0, len(images), max_batch):
         shown = [square(image, model.image_size) for image in images[start : start + max_batch]]
-        part = numbers[start : start + max_batch]
+        part = places[start : start + max_batch]
         if model.format == "repair":
             verdicts += look(decoder, seeing[start : start + max_batch], shown, settings, part)
             continue
         stream = decoder.open(seeing[start : start + max_batch])
         decoder.feed(stream, [(Seen(i, model.image_tokens), model.layout.self_check) for i in shown])
-        verdicts += _say_verdicts(decoder, stream, settings, part, round_index=0)
+        verdicts += say_verdicts(decoder, stream, settings, part)
     return verdicts
 
 
@@ -152,7 +150,7 @@ class _Batch:
         ids, logprobs = self.decoder.draw(self.drawing, uniform, *how, width=self.window, guess=self._guess())
         images = self.model.decode_image(ids)
         self.decoder.feed(self.seeing, [self._look(p, image) for p, image in zip(self.active, images, strict=True)])
-        verdicts = _say_verdicts(self.decoder, self.seeing, s, rows, index)
+        verdicts = say_verdicts(self.decoder, self.seeing, s, [Place(s.seed, row, index) for row in rows])
         drawn = zip(self.active, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
         for position, row_ids, image, verdict, row_logprobs in drawn:
             self.rounds[position].append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs)))
@@ -206,11 +204,10 @@ class _Batch:
         return Chain(prompt, rounds, final_round(rounds, self.settings), self.settings, row, source)
 
 
-def _say_verdicts(
-    decoder: Decoder, stream: Stream, settings: Settings, rows: list[int], round_index: int
-) -> list[Verdict]:
+def say_verdicts(decoder: Decoder, stream: Stream, settings: Settings, places: Sequence[Place]) -> list[Verdict]:
+    """Yes or No and why, of what the rows of ``stream`` end with; one verdict a place."""
     special = decoder.model.layout.special
-    uniform = uniforms(settings.seed, rows, round_index, SAY, settings.max_reason_tokens)
+    uniform = numbers(places, SAY, settings.max_reason_tokens)
     said = decoder.say(stream, uniform, (special.yes, special.no), settings.text_temperature, settings.text_top_k)
     p_yes = said.first_probs[:, 0].tolist()
     texts = [decoder.model.tokenizer.decode(ids, skip_special_tokens=True) for ids in said.ids]
@@ -249,8 +246,8 @@ def repair_chains(
     for index in range(settings.rounds):
         plans = [_next_draft(decoder, chain, settings) for chain in going]
         # Mended drafts are sampled at another temperature than those from the task alone.
-        for mending, temperature in ((False, settings.temperature), (True, settings.repair_temperature)):
-            chosen = [i for i, (parent, _) in enumerate(plans) if (parent is not None) == mending]
+        for mends, temperature in ((False, settings.temperature), (True, settings.repair_temperature)):
+            chosen = [i for i, (parent, _) in enumerate(plans) if (parent is not None) == mends]
             if chosen:
                 part = [going[i] for i in chosen]
                 _draw_and_look(decoder, part, [plans[i] for i in chosen], settings, temperature, index, window)
@@ -266,37 +263,21 @@ def look(
     openings: Sequence[Row],
     images: Sequence[np.ndarray],
     settings: Settings,
-    rows: Sequence[int],
-    round_index: int = 0,
+    places: Sequence[Place],
 ) -> list[Verdict]:
-    """Verdicts on images (uint8 [H, W, 3]) of tasks whose seeing streams begin with ``openings``."""
-    model, layout, seed = decoder.model, decoder.model.layout, settings.seed
+    """Verdicts on images (uint8 [H, W, 3]) of tasks whose seeing streams begin with ``openings``: listed, then said."""
+    model, layout = decoder.model, decoder.model.layout
     stream = decoder.open(list(openings))
     decoder.feed(stream, [(Seen(image, model.image_tokens), layout.self_check) for image in images])
-    uniform = uniforms(seed, list(rows), round_index, LIST, settings.max_list_tokens)
-    how = settings.text_temperature, settings.text_top_k
+    uniform = numbers(places, LIST, settings.max_list_tokens)
     end = layout.list_end.ids[-1]
-    listed = decoder.say(stream, uniform, (), *how, stop=end)
+    listed = decoder.say(stream, uniform, (), settings.text_temperature, settings.text_top_k, stop=end)
     decoder.feed(stream, [_ending(ids, layout.list_end) for ids in listed.ids])
-    uniform = uniforms(seed, list(rows), round_index, SAY, settings.max_reason_tokens)
-    said = decoder.say(stream, uniform, (layout.special.yes, layout.special.no), *how)
-    p_yes = said.first_probs[:, 0].tolist()
-    texts = [model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said.ids]
+    verdicts = say_verdicts(decoder, stream, settings, places)
     lists = [model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in listed.ids]
     return [
-        Verdict(
-            accepted=ids[0] == layout.special.yes,
-            text=text,
-            p_yes=p,
-            ids=ids,
-            logprobs=logprobs,
-            listing=listing,
-            list_ids=list_ids,
-            list_logprobs=list_logprobs,
-        )
-        for ids, text, p, logprobs, listing, list_ids, list_logprobs in zip(
-            said.ids, texts, p_yes, said.logprobs, lists, listed.ids, listed.logprobs, strict=True
-        )
+        replace(verdict, listing=listing, list_ids=ids, list_logprobs=logprobs)
+        for verdict, listing, ids, logprobs in zip(verdicts, lists, listed.ids, listed.logprobs, strict=True)
     ]
 
 
@@ -305,19 +286,27 @@ def _ending(ids: tuple[int, ...], end: Text) -> Row:
     return (Text(ids[-1:]),) if ids[-1] == end.ids[-1] else (Text(ids[-1:]), end)
 
 
+def mended_round(rounds: Sequence[Round], settings: Settings) -> int | None:
+    """The round whose draft the next one mends; None where it is drawn from the task alone."""
+    if not rounds or settings.redraw == "again":
+        return None
+    parent = len(rounds) - 1
+    if settings.repair_from == "best":
+        parent = max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
+    instruction = rounds[parent].verdict.instruction
+    anew = not instruction or (settings.redraw == "auto" and instruction == AGAIN)
+    return None if anew else parent
+
+
+def mending(layout: Layout, rejected: Round) -> Lead:
+    """What stands before a draft that mends another: that one, and what its verdict asks for."""
+    return layout.opening(rejected.verdict.instruction, Source(rejected.ids, rejected.pixels))
+
+
 def _next_draft(decoder: Decoder, chain: _Growing, settings: Settings) -> tuple[int | None, Lead]:
     """The round to mend, or None, and what stands before the new draft."""
-    if not chain.rounds:
-        return None, chain.opening
-    parent = len(chain.rounds) - 1
-    if settings.repair_from == "best":
-        parent = max(range(len(chain.rounds)), key=lambda i: chain.rounds[i].verdict.p_yes)
-    rejected = chain.rounds[parent]
-    instruction = rejected.verdict.instruction
-    anew = settings.redraw == "again" or not instruction or (settings.redraw == "auto" and instruction == AGAIN)
-    if anew:
-        return None, chain.opening
-    return parent, decoder.model.layout.opening(instruction, Source(rejected.ids, rejected.pixels))
+    parent = mended_round(chain.rounds, settings)
+    return parent, chain.opening if parent is None else mending(decoder.model.layout, chain.rounds[parent])
 
 
 def _draw_and_look(
@@ -332,12 +321,12 @@ def _draw_and_look(
     model, guided = decoder.model, settings.guidance > 1
     leads = [lead for _, lead in plans]
     stream = decoder.open([lead.drawing for lead in leads], [x.unconditional for x in leads] if guided else None)
-    rows = [chain.row for chain in part]
-    uniform = uniforms(settings.seed, rows, index, DRAW, model.image_tokens)
+    places = [Place(settings.seed, chain.row, index) for chain in part]
+    uniform = numbers(places, DRAW, model.image_tokens)
     how = settings.guidance, temperature, settings.top_k, settings.top_p
     ids, logprobs = decoder.draw(stream, uniform, *how, width=window, guess=_mended(part, plans))
     images = model.decode_image(ids)
-    verdicts = look(decoder, [chain.opening.seeing for chain in part], list(images), settings, rows, index)
+    verdicts = look(decoder, [chain.opening.seeing for chain in part], list(images), settings, places)
     drawn = zip(part, plans, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
     for chain, (parent, _), row_ids, image, verdict, row_logprobs in drawn:
         chain.rounds.append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs), parent))

@@ -6,6 +6,7 @@ stretch of H * E numbers, so appending a token is a plain copy of rows in every 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,18 @@ class Cache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.lengths = [0] * rows
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[Cache, int]], room: int) -> Cache:
+        """A new cache of one row of each part, in this order, with room for ``room`` tokens more in the longest."""
+        first, lengths = parts[0][0], [cache.lengths[row] for cache, row in parts]
+        layers, _, _, heads, width = first.keys.shape
+        whole = cls(layers, len(parts), heads, width, max(lengths) + room, first.keys.dtype, first.keys.device)
+        for place, ((cache, row), length) in enumerate(zip(parts, lengths, strict=True)):
+            for kept, old in ((whole.keys, cache.keys), (whole.values, cache.values)):
+                movable(kept)[:, place, :length] = movable(old)[:, row, :length]
+        whole.lengths = lengths
+        return whole
 
     @property
     def rows(self) -> int:
@@ -90,6 +103,14 @@ class Stream:
     @property
     def lengths(self) -> list[int]:
         return self.cache.lengths[: self.rows]
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[Stream, int]], room: int) -> Stream:
+        """A new stream of one row of each part, all guided or none, with room for ``room`` tokens more."""
+        guided = parts[0][0].guided
+        rows = [(stream, row + half * stream.rows) for half in range(1 + guided) for stream, row in parts]
+        cache = Cache.gathered([(stream.cache, row) for stream, row in rows], room)
+        return cls(cache, torch.stack([stream.last[row] for stream, row in rows]), guided)
 
 
 def movable(kept: torch.Tensor) -> torch.Tensor:

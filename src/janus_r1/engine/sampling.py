@@ -7,18 +7,33 @@ for the device inside an image.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-DRAW, SAY = 0, 1  # what the uniforms of a row are for
+DRAW, SAY, LIST = 0, 1, 2  # what the uniforms of a row are for
+
+
+class Place(NamedTuple):
+    """What the random numbers of a row follow from."""
+
+    seed: int
+    row: int
+    round: int = 0
+
+
+def numbers(places: Iterable[Place], purpose: int, count: int) -> torch.Tensor:
+    """[rows, count] numbers in [0, 1), each row from a generator of its own."""
+    keys = ([place.seed & 0xFFFFFFFF, place.row, place.round, purpose] for place in places)
+    return torch.from_numpy(np.stack([np.random.default_rng(key).random(count, np.float32) for key in keys]))
 
 
 def uniforms(seed: int, rows: list[int], round_index: int, purpose: int, count: int) -> torch.Tensor:
-    """[len(rows), count] numbers in [0, 1), each row from a generator of its own."""
-    keys = ([seed & 0xFFFFFFFF, row, round_index, purpose] for row in rows)
-    return torch.from_numpy(np.stack([np.random.default_rng(key).random(count, np.float32) for key in keys]))
+    """:func:`numbers` of rows that have seed and round in common."""
+    return numbers([Place(seed, row, round_index) for row in rows], purpose, count)
 
 
 def guided(conditional: torch.Tensor, unconditional: torch.Tensor, weight: float) -> torch.Tensor:

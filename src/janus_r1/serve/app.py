@@ -227,7 +227,7 @@ async def _drawn(
 ) -> Response:
     name = house.model(asked.model)
     model = house.scheduler.models[name].model
-    order = drawing.order(asked, name, model.image_size, model.image_tokens, house.defaults, original, editable)
+    order = drawing.order(asked, name, model, house.defaults, original, editable)
     if asked.stream:
         return streamed(await _begun(_events(house, request, order, name)))
     with house.admitted(request.state.client, order.work, name, request.state.request_id) as ticket:

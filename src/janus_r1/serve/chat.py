@@ -20,7 +20,7 @@ import numpy as np
 from janus_r1.chain import Settings, Verdict
 from janus_r1.errors import UserError
 from janus_r1.layout import clean
-from janus_r1.serve.drawing import failure
+from janus_r1.serve.drawing import failure, listed
 from janus_r1.serve.events import DONE, event
 from janus_r1.serve.faults import bad
 from janus_r1.serve.pictures import PictureLimits, from_uri, read_picture
@@ -143,8 +143,9 @@ def answer(asked: ChatRequest, model: str, finished: Finished, pieces: list[str]
     }
     spent = {
         "prompt_tokens": finished.input_tokens + image_tokens,
-        "completion_tokens": len(verdict.ids),
-        "total_tokens": finished.input_tokens + image_tokens + len(verdict.ids),
+        "completion_tokens": verdict.tokens,
+        "completion_tokens_details": {"reasoning_tokens": len(verdict.list_ids)},
+        "total_tokens": finished.input_tokens + image_tokens + verdict.tokens,
     }
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -156,6 +157,7 @@ def answer(asked: ChatRequest, model: str, finished: Finished, pieces: list[str]
         "accepted": verdict.accepted,
         "p_yes": round(verdict.p_yes, 6),
         "reason": verdict.reason,
+        **listed(verdict),
     }
 
 
@@ -178,7 +180,8 @@ async def chunks(asked: ChatRequest, whole: dict[str, Any]) -> AsyncIterator[byt
     (choice,) = whole["choices"]
     common = {key: whole[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     content = {"role": "assistant", "content": choice["message"]["content"]}
-    ours = {key: whole[key] for key in ("accepted", "p_yes", "reason")}
+    names = "accepted", "p_yes", "reason", "listing", "marks"
+    ours: dict[str, Any] = {name: whole[name] for name in names if name in whole}
     first = {"index": 0, "delta": content, "finish_reason": None, "logprobs": choice["logprobs"]}
     yield event({**common, "choices": [first], **ours})
     yield event({**common, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})

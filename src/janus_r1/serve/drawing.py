@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings, Verdict
 from janus_r1.errors import UserError
+from janus_r1.images import square
 from janus_r1.layout import clean
+from janus_r1.model.janus import Janus
 from janus_r1.serve.events import event
 from janus_r1.serve.faults import Fault, bad
 from janus_r1.serve.pictures import Output, fitted_mask, masked
@@ -20,6 +22,7 @@ from janus_r1.serve.rounds import Drawing
 from janus_r1.serve.scheduler import Drawn, Failed, Finished, Judged, Ticket
 from janus_r1.serve.schemas import QUALITY, QUALITY_NAMES, ImageRequest
 
+REPAIRING = ("redraw", "repair_from", "repair_temperature", "max_list_tokens")  # mean something to one format alone
 SETTINGS = frozenset(item.name for item in fields(Settings))
 
 
@@ -108,19 +111,21 @@ class Order:
         return self.output.encode(pixels, about)
 
 
-def settings_of(asked: ImageRequest, defaults: Defaults, edit: bool) -> tuple[Settings, int]:
+def settings_of(asked: ImageRequest, model: Janus, defaults: Defaults, edit: bool) -> tuple[Settings, int]:
     """The settings of the first picture's chains, and how many chains a picture is the best of.
 
     Raises:
         Fault: 400 for settings that mean nothing to this model.
     """
+    if model.format != "repair":
+        for name in REPAIRING:
+            if getattr(asked, name) is not None:
+                raise bad(f"this model mends no drafts, it draws anew: leave {name} out", name)
     rounds, candidates = QUALITY[asked.quality]
     values: dict[str, Any] = {"rounds": rounds or (defaults.edit_rounds if edit else defaults.rounds)}
     if edit:
         values["temperature"] = EDIT_TEMPERATURE
     values |= {name: value for name, value in asked.model_dump().items() if name in SETTINGS and value is not None}
-    if asked.redraw is not None and "redraw" not in SETTINGS:
-        raise bad("this model always redraws anew: leave redraw out", "redraw")
     values["seed"] = secrets.randbelow(2**31) if asked.seed is None or asked.seed < 0 else asked.seed
     try:
         return Settings(**values), asked.candidates or candidates
@@ -130,38 +135,36 @@ def settings_of(asked: ImageRequest, defaults: Defaults, edit: bool) -> tuple[Se
 
 def order(
     asked: ImageRequest,
-    model: str,
-    native: int,
-    image_tokens: int,
+    name: str,
+    model: Janus,
     defaults: Defaults,
     original: np.ndarray | None = None,
     editable: np.ndarray | None = None,
 ) -> Order:
-    """Understand a request; ``original`` and ``editable`` are uint8 [H, W, 3] and bool [H, W] of an edit.
+    """Understand a request to ``model``, which is called ``name``.
+
+    ``original`` and ``editable`` are uint8 [H, W, 3] and bool [H, W] of an edit.
 
     Raises:
         Fault: 400 for what cannot be drawn.
     """
-    from dataclasses import replace
-
-    from janus_r1.images import square
-
     edit = original is not None
     try:
         clean(asked.prompt, "instruction" if edit else "prompt", "change" if edit else "draw")
     except UserError as error:
         raise bad(str(error), "prompt") from None
-    settings, candidates = settings_of(asked, defaults, edit)
+    settings, candidates = settings_of(asked, model, defaults, edit)
     seeds = [(settings.seed + number) % 2**32 for number in range(asked.n)]
     work = [
         Drawing(asked.prompt, replace(settings, seed=seed), row, original)
         for seed in seeds
         for row in range(candidates)
     ]
+    native = model.image_size
     fitted = None if original is None else square(original, native)
     mask = None if editable is None else fitted_mask(editable, native)
     pictures = [Picture(seed, candidates) for seed in seeds]
-    return Order(asked, model, native, image_tokens, pictures, work, fitted, mask)
+    return Order(asked, name, native, model.image_tokens, pictures, work, fitted, mask)
 
 
 # --------------------------------------------------------------------------------------- what was drawn
@@ -206,7 +209,6 @@ def failure(error: Exception) -> Fault:
 def traced(item: Judged, candidate: int, seed: int) -> dict[str, Any]:
     """A round as ``x_trace`` and the verdict event have it."""
     verdict = item.item.verdict
-    marks = getattr(verdict, "marks", None)
     return {
         "candidate": candidate,
         "round": item.round,
@@ -214,13 +216,19 @@ def traced(item: Judged, candidate: int, seed: int) -> dict[str, Any]:
         "p_yes": round(verdict.p_yes, 6),
         "verdict": verdict.text,
         "reason": verdict.reason,
-        **({"marks": [list(mark) for mark in marks]} if marks else {}),
+        **listed(verdict),
+        **({"instruction": verdict.instruction, "repairs": item.item.repairs} if verdict.listing else {}),
         "seed": seed,
         "row": candidate,
         "image_tokens": len(item.item.ids),
-        "text_tokens": len(verdict.ids),
+        "text_tokens": verdict.tokens,
         "ms": round(item.ms, 1),
     }
+
+
+def listed(verdict: Verdict) -> dict[str, Any]:
+    """What was seen before the word was said, where the model's format has it."""
+    return {"listing": verdict.listing, "marks": verdict.marks} if verdict.listing else {}
 
 
 def entry(order: Order, picture: Picture) -> dict[str, Any]:
@@ -259,7 +267,7 @@ def usage(order: Order, pictures: Sequence[Picture]) -> dict[str, Any]:
     chains = [(_chain(finished), finished) for picture in pictures for finished in picture.chains.values()]
     rounds: list[Round] = [item for chain, _ in chains for item in chain.rounds]
     drawn = sum(len(item.ids) for item in rounds)
-    said = sum(len(item.verdict.ids) for item in rounds)
+    said = sum(item.verdict.tokens for item in rounds)
     thrown = 0 if order.asked.return_all_rounds else len(rounds) - len(pictures)
     text = sum(finished.input_tokens for _, finished in chains)
     sources = order.image_tokens * len(chains) if order.original is not None else 0

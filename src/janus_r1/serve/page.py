@@ -107,7 +107,7 @@ class Page:
             raise gr.Error(fault.message, print_exception=False) from None
         verdict = done.result
         assert not isinstance(verdict, Chain)
-        story = Story(0, None, [Panel(look.shown, verdict, len(verdict.ids))], 0, "judged")
+        story = Story(0, None, [Panel(look.shown, verdict, verdict.tokens)], 0, "judged")
         return timeline([story], f"{'Yes' if verdict.accepted else 'No'}, p_yes {verdict.p_yes:.2f}")
 
     def keep(self, run: str, choice: str | None) -> str:

@@ -1,8 +1,9 @@
 """One more round for many unfinished chains at once: the only file of the server that touches the engine.
 
-Between two rounds nothing is kept on the device. A chain's context (prompt, drafts so far, verdicts) is fed anew
-before its next draft, so that chains may join and leave a batch whenever a round ends. That costs one prefill of the
-context a round, beside one forward for every image token (docs/serving.md has the measured share).
+Chains of both formats, of any seed, prompt and number of rounds are rows of one batch, and join and leave whenever a
+round ends. What a chain is drawn from and what follows a No is :mod:`janus_r1.introspect`'s to say. Between two rounds
+a chain keeps its rows of the batch (:class:`Kept`), so that only what is new is fed; where it has none, or the format
+has no context that grows, its context is fed anew.
 
 A chain draws the numbers of its own seed and row, never of its place in the batch, and pixels are coded and decoded
 one image at a time. So in float32 a chain comes out as it would alone.
@@ -12,16 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from janus_r1 import introspect
 from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
-from janus_r1.engine.decoder import Decoder, Said
-from janus_r1.engine.sampling import DRAW, SAY, uniforms
+from janus_r1.engine.cache import Stream
+from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.sampling import DRAW, Place, numbers
 from janus_r1.images import square
 from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
+from janus_r1.model.memory import WIDEST
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Kept:
+    """A chain's row in the streams of its last round, in which others of that batch have theirs."""
+
+    drawing: Stream
+    seeing: Stream
+    row: int
 
 
 @dataclass(eq=False)
@@ -39,19 +55,39 @@ class Drawing:
     rounds: list[Round] = field(default_factory=list)
     input_tokens: int = 0
     """Text tokens of the request; :func:`prepare` counts them."""
+    format: str = "paper"
+    """Of the model that draws it."""
+    kept: Kept | None = None
+    """What :func:`next_rounds` left for its next round; it may be dropped at any time."""
 
     @property
     def key(self) -> tuple:
         """Chains of equal keys may share forwards."""
         s = self.settings
-        return "draw", s.guidance, s.temperature, s.top_k, s.top_p, *_saying(s)
+        return "draw", s.guidance, self.temperature, s.top_k, s.top_p, *_saying(s)
+
+    @property
+    def mends(self) -> int | None:
+        """The round whose draft the next one mends, where the model's format has that."""
+        return introspect.mended_round(self.rounds, self.settings) if self.format == "repair" else None
+
+    @property
+    def temperature(self) -> float:
+        """Of the next draft."""
+        return self.settings.temperature if self.mends is None else self.settings.repair_temperature
+
+    @property
+    def place(self) -> Place:
+        """What the next round's random numbers follow from."""
+        return Place(self.settings.seed, self.row, len(self.rounds))
+
+    def ended_by(self, verdict: Verdict, rounds: int) -> bool:
+        """Whether the verdict on draft number ``rounds`` (from 1) ends it."""
+        return (verdict.accepted and self.settings.early_stop) or rounds >= self.settings.rounds
 
     def finished(self) -> bool:
         """Whether the last verdict or the limit of rounds ends it."""
-        if not self.rounds:
-            return False
-        accepted = self.rounds[-1].verdict.accepted and self.settings.early_stop
-        return accepted or len(self.rounds) >= self.settings.rounds
+        return bool(self.rounds) and self.ended_by(self.rounds[-1].verdict, len(self.rounds))
 
     def chain(self) -> Chain:
         """What there is of it, which must be a round at least."""
@@ -73,14 +109,19 @@ class Look:
     """The picture that was edited."""
     source: Source | None = None
     input_tokens: int = 0
+    format: str = "paper"
 
     @property
     def key(self) -> tuple:
         return "look", *_saying(self.settings)
 
+    @property
+    def place(self) -> Place:
+        return Place(self.settings.seed, self.row)
+
 
 def _saying(s: Settings) -> tuple:
-    return s.text_temperature, s.text_top_k, s.max_reason_tokens
+    return s.text_temperature, s.text_top_k, s.max_reason_tokens, s.max_list_tokens
 
 
 # ------------------------------------------------------------------------------------ before the first round
@@ -103,11 +144,11 @@ def prepare(model: Janus, work: Drawing | Look) -> None:
 
 def fits(model: Janus, chain: Drawing) -> bool:
     """Whether one more round fits into the model's positions."""
-    lead = _lead(model, chain)
-    longest = max(
-        row_length(lead.drawing) + model.image_tokens,
-        row_length(lead.seeing) + model.image_tokens + len(model.layout.self_check) + chain.settings.max_reason_tokens,
-    )
+    lead, settings, layout = _lead(model, chain), chain.settings, model.layout
+    said = len(layout.self_check) + settings.max_reason_tokens
+    if chain.format == "repair":
+        said += settings.max_list_tokens + len(layout.list_end)
+    longest = max(row_length(lead.drawing) + model.image_tokens, row_length(lead.seeing) + model.image_tokens + said)
     return longest <= model.core.config.text_config.max_position_embeddings
 
 
@@ -115,66 +156,150 @@ def fits(model: Janus, chain: Drawing) -> bool:
 
 
 @torch.inference_mode()
-def next_rounds(decoder: Decoder, chains: Sequence[Drawing], drawn: Callable[[int, np.ndarray], None]) -> list[Round]:
-    """The next round of every chain, all with one :attr:`Drawing.key`; the chains stay as they are.
+def next_rounds(
+    decoder: Decoder,
+    chains: Sequence[Drawing],
+    drawn: Callable[[int, np.ndarray], None],
+    window: int | None = 1,
+) -> list[Round]:
+    """The next round of every chain, all with one :attr:`Drawing.key`; of the chains only ``kept`` changes.
 
-    ``drawn(position, pixels)`` is called as soon as the drafts are there, before they are judged.
+    ``drawn(position, pixels)`` is called as soon as the drafts are there, before they are judged. ``window`` is
+    :meth:`Decoder.draw`'s width.
     """
-    model, settings = decoder.model, chains[0].settings
-    leads = [_lead(model, chain) for chain in chains]
-    padded = [*leads, *leads[:1] * _spare(decoder, len(leads))]
-    unconditional = [lead.unconditional for lead in padded] if settings.guidance > 1 else None
-    stream = decoder.open([lead.drawing for lead in padded], unconditional)
-    numbers = _numbers(chains, DRAW, model.image_tokens, len(padded))
-    ids, logprobs = decoder.draw(
-        stream, numbers, settings.guidance, settings.temperature, settings.top_k, settings.top_p
-    )
+    model, settings, every = decoder.model, chains[0].settings, _filled(decoder, chains)
+    growing = chains[0].format == "paper"  # one context for all rounds of a chain
+    drawing, seeing = _streams(decoder, every) if growing else (_opened(decoder, every), None)
+    places = [chain.place for chain in every]
+    uniform = numbers(places, DRAW, model.image_tokens)
+    how = settings.guidance, chains[0].temperature, settings.top_k, settings.top_p
+    ids, logprobs = decoder.draw(drawing, uniform, *how, width=window, guess=_guess(every))
     images = [model.decode_image(row.unsqueeze(0))[0] for row in ids[: len(chains)]]
     for position, pixels in enumerate(images):
         drawn(position, pixels)
-    del stream
-    seeing = [lead.seeing for lead in leads]
-    verdicts = _verdicts(decoder, seeing, images, chains)
-    rows = zip(ids.tolist(), images, verdicts, logprobs.tolist(), strict=False)
-    return [Round(tuple(row), pixels, verdict, tuple(scores)) for row, pixels, verdict, scores in rows]
+    shown = _filled(decoder, images)
+    if seeing is None:
+        openings = [model.layout.opening(chain.prompt, chain.source).seeing for chain in every]
+        verdicts = introspect.look(decoder, openings, shown, settings, places)
+    else:
+        decoder.feed(seeing, [_look(model, *pair) for pair in zip(every, shown, strict=True)])
+        verdicts = introspect.say_verdicts(decoder, seeing, settings, places)
+    for position, (chain, verdict) in enumerate(zip(chains, verdicts, strict=False)):
+        goes_on = not chain.ended_by(verdict, len(chain.rounds) + 1) and chain.settings.history == "full"
+        keep = goes_on and not decoder.graph  # captured steps want caches that stay where they are
+        chain.kept = Kept(drawing, seeing, position) if keep and seeing is not None else None
+    rows = zip(chains, ids.tolist(), images, verdicts, logprobs.tolist(), strict=False)
+    return [Round(tuple(row), pixels, verdict, tuple(p), chain.mends) for chain, row, pixels, verdict, p in rows]
 
 
 @torch.inference_mode()
 def look(decoder: Decoder, looks: Sequence[Look]) -> list[Verdict]:
     """Verdicts on given pictures, all with one :attr:`Look.key`."""
+    model, settings, every = decoder.model, looks[0].settings, _filled(decoder, looks)
+    openings = [model.layout.opening(item.prompt, item.source).seeing for item in every]
+    images, places = [item.shown for item in every], [item.place for item in every]
+    if looks[0].format == "repair":
+        return introspect.look(decoder, openings, images, settings, places)[: len(looks)]
+    seen = [(Seen(image, model.image_tokens), model.layout.self_check) for image in images]
+    stream = decoder.open([(*opening, *rest) for opening, rest in zip(openings, seen, strict=True)])
+    return introspect.say_verdicts(decoder, stream, settings, places)[: len(looks)]
+
+
+def _filled(decoder: Decoder, parts: Sequence[T]) -> list[T]:
+    """With the first again so often that a GPU's captured steps see few sizes: powers of two."""
+    rows = len(parts)
+    spare = (1 << (rows - 1).bit_length()) - rows if decoder.graph else 0
+    return [*parts, *[parts[0]] * spare]
+
+
+def _guess(chains: Sequence[Drawing]) -> torch.Tensor | None:
+    """What the drafts will largely be like: the one that is mended; of edits the draft before, or the source."""
+    likely: list[tuple[int, ...]] = []
+    for chain in chains:
+        if chain.mends is not None:
+            likely.append(chain.rounds[chain.mends].ids)
+        elif chain.source and chain.format == "paper":
+            likely.append(chain.rounds[-1].ids if chain.rounds else chain.source.ids)
+    return torch.tensor(likely) if len(likely) == len(chains) else None
+
+
+# ----------------------------------------------------------------------------------------------- contexts
+
+
+def _streams(decoder: Decoder, chains: Sequence[Drawing]) -> tuple[Stream, Stream]:
+    """The chains' rows before their next drafts, drawing and seeing; what is kept of them only grows by what is new."""
+    old = [(position, chain.kept, chain) for position, chain in enumerate(chains) if chain.kept]
+    new = [position for position, chain in enumerate(chains) if not chain.kept]
+    drawn: dict[int, tuple[Stream, int]] = {}
+    seen: dict[int, tuple[Stream, int]] = {}
+    if new:
+        drawing, seeing = _from_nothing(decoder, [chains[position] for position in new])
+        drawn |= {position: (drawing, row) for row, position in enumerate(new)}
+        seen |= {position: (seeing, row) for row, position in enumerate(new)}
+        if not old:
+            return drawing, seeing
+    room = decoder.model.image_tokens + WIDEST
+    grown = _grown(decoder, [chain for _, _, chain in old], [kept for _, kept, _ in old])
+    drawn |= {position: (grown, row) for row, (position, _, _) in enumerate(old)}
+    seen |= {position: (kept.seeing, kept.row) for position, kept, _ in old}
+    order = range(len(chains))
+    drawing = Stream.gathered([drawn[i] for i in order], room) if new else grown
+    return drawing, Stream.gathered([seen[i] for i in order], 2 * room)
+
+
+def _from_nothing(decoder: Decoder, chains: Sequence[Drawing]) -> tuple[Stream, Stream]:
+    leads = [_lead(decoder.model, chain) for chain in chains]
+    drawing = _open(decoder, leads, chains[0].settings)
+    if all(isinstance(part, Text) for lead in leads for part in (*lead.drawing, *lead.seeing)):
+        return drawing, decoder.fork(drawing)  # texts read the same in both streams
+    return drawing, decoder.open([lead.seeing for lead in leads])
+
+
+def _opened(decoder: Decoder, chains: Sequence[Drawing]) -> Stream:
+    leads = [_lead(decoder.model, chain) for chain in chains]
+    return _open(decoder, leads, chains[0].settings)
+
+
+def _open(decoder: Decoder, leads: Sequence[Lead], settings: Settings) -> Stream:
+    unconditional = [lead.unconditional for lead in leads] if settings.guidance > 1 else None
+    return decoder.open([lead.drawing for lead in leads], unconditional)
+
+
+def _grown(decoder: Decoder, chains: Sequence[Drawing], kept: Sequence[Kept]) -> Stream:
+    """Drawing streams that go on behind the drafts they hold, all but the last id."""
     layout = decoder.model.layout
-    seeing = [layout.opening(item.prompt, item.source).seeing for item in looks]
-    return _verdicts(decoder, seeing, [item.shown for item in looks], looks)
+    again = [layout.again(chain.prompt, chain.source) for chain in chains]
+    lasts = [chain.rounds[-1] for chain in chains]
+    said = [(Drawn(r.ids[-1:]), layout.self_check, Text(layout.closed(r.verdict.ids))) for r in lasts]
+    rows = [(*row, *lead.drawing) for row, lead in zip(said, again, strict=True)]
+    others = [(*row, *lead.unconditional) for row, lead in zip(said, again, strict=True)]
+    room = max(map(row_length, rows)) + decoder.model.image_tokens + WIDEST
+    stream = Stream.gathered([(item.drawing, item.row) for item in kept], room)
+    decoder.feed(stream, rows, others if stream.guided and others != rows else None)
+    return stream
 
 
-def _verdicts(
-    decoder: Decoder, seeing: Sequence[Row], images: Sequence[np.ndarray], asked: Sequence[Drawing | Look]
-) -> list[Verdict]:
-    model, settings = decoder.model, asked[0].settings
-    rows = [
-        (*row, Seen(image, model.image_tokens), model.layout.self_check)
-        for row, image in zip(seeing, images, strict=True)
-    ]
-    rows += rows[:1] * _spare(decoder, len(rows))
-    numbers = _numbers(asked, SAY, settings.max_reason_tokens, len(rows))
-    special = model.layout.special
-    said = decoder.say(
-        decoder.open(rows), numbers, (special.yes, special.no), settings.text_temperature, settings.text_top_k
-    )
-    return [_verdict(model, said, position) for position in range(len(asked))]
-
-
-def _verdict(model: Janus, said: Said, position: int) -> Verdict:
-    ids = said.ids[position]
-    text = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    p_yes = float(said.first_probs[position, 0])
-    return Verdict(ids[0] == model.layout.special.yes, text, p_yes, ids, said.logprobs[position])
+def _look(model: Janus, chain: Drawing, pixels: np.ndarray) -> Row:
+    """What the seeing stream is fed for a new draft, after what it holds already."""
+    seen = (Seen(pixels, model.image_tokens), model.layout.self_check)
+    if chain.kept is None:
+        return seen
+    said = chain.rounds[-1].verdict.ids
+    tail = Text(model.layout.closed(said)[len(said) - 1 :])
+    return tail, *model.layout.again(chain.prompt, chain.source).seeing, *seen
 
 
 def _lead(model: Janus, chain: Drawing) -> Lead:
-    """What stands before the chain's next draft, in each of its three streams."""
+    """What stands before the chain's next draft, in each of its three streams, from nothing."""
     layout = model.layout
-    opening, again = layout.opening(chain.prompt, chain.source), layout.again(chain.prompt, chain.source)
+    opening = layout.opening(chain.prompt, chain.source)
+    if chain.format == "repair":
+        mended = chain.mends
+        if mended is None:
+            return opening
+        lead = introspect.mending(layout, chain.rounds[mended])
+        return Lead(lead.drawing, lead.unconditional, opening.seeing)  # it is judged by the task
+    again = layout.again(chain.prompt, chain.source)
     last_only = chain.settings.history == "last"
     kept = chain.rounds[-1:] if last_only else chain.rounds
     closed = [Text(layout.closed(item.verdict.ids)) for item in kept]
@@ -193,17 +318,3 @@ def _lead(model: Janus, chain: Drawing) -> Lead:
 def _joined(opening: Row, rejected: Sequence[Row], again: Row) -> Row:
     """``opening``, then every rejected draft with its verdict, each followed by ``again``."""
     return (*opening, *(segment for part in rejected for segment in (*part, *again)))
-
-
-def _numbers(asked: Sequence[Drawing | Look], purpose: int, count: int, rows: int) -> torch.Tensor:
-    """[rows, count], each from the seed, row and round of its chain; the first stands in for spare rows."""
-    each = [
-        uniforms(item.settings.seed, [item.row], len(item.rounds) if isinstance(item, Drawing) else 0, purpose, count)
-        for item in asked
-    ]
-    return torch.cat([*each, *each[:1] * (rows - len(each))])
-
-
-def _spare(decoder: Decoder, rows: int) -> int:
-    """Rows to add so that a GPU's captured steps see few sizes: powers of two. None without captured steps."""
-    return (1 << (rows - 1).bit_length()) - rows if decoder.graph else 0

@@ -89,7 +89,7 @@ def ordered(house: House, asked: ImageRequest, original: np.ndarray | None = Non
     """Raises Fault for what cannot be drawn."""
     name = house.model(asked.model)
     model = house.scheduler.models[name].model
-    return drawing.order(asked, name, model.image_size, model.image_tokens, house.defaults, original)
+    return drawing.order(asked, name, model, house.defaults, original)
 
 
 def continued(house: House, chain: Chain, kept: int, seed: int) -> Order:
@@ -108,7 +108,7 @@ def begun(order: Order) -> list[Story]:
     """A story for every chain, with the rounds that it starts from."""
     stories = []
     for work in order.work:
-        panels = [Panel(r.pixels, r.verdict, len(r.ids) + len(r.verdict.ids)) for r in work.rounds]
+        panels = [Panel.of(item) for item in work.rounds]
         stories.append(Story(work.settings.seed, order.original, panels))
     return stories
 
@@ -128,8 +128,7 @@ async def told(house: House, client: str, order: Order, stories: list[Story]) ->
             if isinstance(event, Drawn):
                 story.panels.append(Panel(event.pixels))
             elif isinstance(event, Judged):
-                tokens = len(event.item.ids) + len(event.item.verdict.ids)
-                story.panels[-1] = Panel(event.item.pixels, event.item.verdict, tokens, event.ms)
+                story.panels[-1] = Panel.of(event.item, event.ms)
             elif isinstance(event.result, Chain):
                 chains[event.index] = event.result
                 story.final, story.stop = event.result.final, event.stop

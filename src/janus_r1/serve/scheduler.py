@@ -28,6 +28,8 @@ from janus_r1.serve.rounds import Drawing, Look
 
 log = logging.getLogger("janus_r1.serve")
 LONGEST_RETRY_S = 60
+GATHERED = 0.1  # of the time of a round: how long the next one may wait for whoever took part in the last
+KEPT = 2  # batches whose unfinished chains keep their contexts between two rounds
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,22 @@ class Ticket:
 
 
 class Scheduler:
-    """``models``: by the name that requests use; the first is the default. ``max_waiting`` bounds work in the house."""
+    """``models``: by the name that requests use; the first is the default. ``max_waiting`` bounds work in the house.
+
+    ``window``: image tokens drawn in one forward; None: as many as pay for the batch at hand.
+    """
 
     def __init__(
-        self, models: Mapping[str, JanusR1], *, max_batch: int = 16, max_waiting: int = 256, linger_s: float = 0.004
+        self,
+        models: Mapping[str, JanusR1],
+        *,
+        max_batch: int = 16,
+        max_waiting: int = 256,
+        linger_s: float = 0.004,
+        window: int | None = None,
     ) -> None:
         self.models = dict(models)
-        self.max_batch, self.max_waiting, self.linger_s = max_batch, max_waiting, linger_s
+        self.max_batch, self.max_waiting, self.linger_s, self.window = max_batch, max_waiting, linger_s, window
         self.counts = Counts()
         self._jobs: list[_Job] = []  # in order of arrival
         self._changed = threading.Condition()
@@ -163,6 +174,7 @@ class Scheduler:
         self._commands: deque[tuple[Callable[[], None], Callable[[Exception | None], None]]] = deque()
         self._decoders: dict[str, Decoder] = {}
         self._pace = 1.0  # seconds a row, as measured
+        self._last = (0, 0.0)  # rows and seconds of the last round
         self._thread = threading.Thread(target=self._run, name="janus-r1-model", daemon=True)
 
     # ------------------------------------------------------------------------------ from the event loop
@@ -195,6 +207,8 @@ class Scheduler:
                 raise Stopping
             if len(self._jobs) + len(work) > self.max_waiting:
                 raise Full(self._retry_s())
+            for item in work:
+                item.format = self.models[model].model.format
             ticket = Ticket(work, model, self._forget)
             self._jobs += ticket.jobs
             self._changed.notify()
@@ -248,10 +262,20 @@ class Scheduler:
                 self._changed.wait()
             if self._commands:
                 return [], self._commands.popleft()
-            if self._jobs and len(self._jobs) < self.max_batch and self.linger_s:
-                self._changed.wait(self.linger_s)  # others may be about to come: a clearing for a few milliseconds
+            if self._jobs and self.linger_s:
+                self._gather()
             same = [job for job in self._jobs if job.key == self._jobs[0].key]
             return same[: self.max_batch], None
+
+    def _gather(self) -> None:
+        """Wait a little for others who may be about to come: for as many as there were, whose answers have just gone
+        out, a tenth of the time that their round took; for anybody else a few milliseconds.
+        """
+        rows, seconds = self._last
+        expected, until = min(self.max_batch, rows), time.monotonic() + GATHERED * seconds
+        self._changed.wait_for(lambda: len(self._jobs) >= self.max_batch, self.linger_s)
+        while len(self._jobs) < expected and (left := until - time.monotonic()) > 0 and not self._stopping:
+            self._changed.wait(left)
 
     def _obey(self, command: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
         try:
@@ -275,7 +299,8 @@ class Scheduler:
             log.exception("a batch of %d failed", len(ready))
             for job in ready:
                 self._end(job, Failed(job.index, error))
-        self._pace = 0.8 * self._pace + 0.2 * (time.monotonic() - began) / len(batch)
+        self._last = len(batch), time.monotonic() - began
+        self._pace = 0.8 * self._pace + 0.2 * self._last[1] / len(batch)
 
     def _prepare(self, job: _Job) -> bool:
         """Whether the job can take part in a round; it has heard why where it cannot."""
@@ -304,7 +329,7 @@ class Scheduler:
             looks = [job.work for job in jobs if isinstance(job.work, Look)]
             for job, verdict in zip(jobs, engine.look(decoder, looks), strict=True):
                 self.counts.looks += 1
-                self.counts.text_tokens += len(verdict.ids)
+                self.counts.text_tokens += verdict.tokens
                 self._end(job, Finished(job.index, verdict, job.work.input_tokens, "judged"))
             return
         chains = [job.work for job in jobs if isinstance(job.work, Drawing)]
@@ -313,7 +338,7 @@ class Scheduler:
             job = jobs[position]
             job.notify(Drawn(job.index, len(chains[position].rounds), pixels))
 
-        items = engine.next_rounds(decoder, chains, drawn)
+        items = engine.next_rounds(decoder, chains, drawn, self.window)
         ms = 1000 * (time.monotonic() - began)
         for job, chain, item in zip(jobs, chains, items, strict=True):
             chain.rounds.append(item)
@@ -324,13 +349,20 @@ class Scheduler:
                 drafts = len(chain.rounds)
                 self.counts.finished_rounds[drafts] = self.counts.finished_rounds.get(drafts, 0) + 1
                 self._end(job, Finished(job.index, chain.chain(), chain.input_tokens, stop))
+        self._forget_contexts(KEPT * self.max_batch)
+
+    def _forget_contexts(self, most: int) -> None:
+        """Let the oldest chains alone keep their contexts, which take memory: theirs is the next round."""
+        drawings = [job.work for job in list(self._jobs) if isinstance(job.work, Drawing)]
+        for chain in [chain for chain in drawings if chain.kept][most:]:
+            chain.kept = None
 
     def _count(self, item: Round) -> None:
         counts = self.counts
         counts.rounds += 1
         counts.images += 1
         counts.image_tokens += len(item.ids)
-        counts.text_tokens += len(item.verdict.ids)
+        counts.text_tokens += item.verdict.tokens
         counts.accepted += item.verdict.accepted
         counts.rejected += not item.verdict.accepted
 
@@ -341,6 +373,7 @@ class Scheduler:
 
     def _out_of_memory(self, jobs: list[_Job], error: Exception) -> None:
         """Half as many rows from now on; the jobs stay and are tried again, unless there was only one."""
+        self._forget_contexts(0)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(jobs) == 1:

@@ -70,15 +70,19 @@ class Knobs(Lenient):
     candidates: int | None = Field(
         None, ge=1, le=MAX_CANDIDATES, description="Chains an image is the best of, by the model's own p_yes"
     )
-    redraw: str | None = Field(
-        None, max_length=20, description="What follows a No, where the model's format has a choice"
+    redraw: Literal["auto", "repair", "again"] | None = Field(
+        None, description="After a No, where the model's format is `repair`: mend as it says, always, or draw anew"
     )
+    repair_from: Literal["last", "best"] | None = Field(None, description="The draft that is mended")
+    repair_temperature: Heat | None = None
     guidance: float | None = Field(None, ge=1, le=100, allow_inf_nan=False, description="1 turns it off")
     temperature: Heat | None = None
     top_k: Count | None = None
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     text_temperature: Heat | None = None
     text_top_k: Count | None = None
+    max_reason_tokens: int | None = Field(None, ge=1, le=512, description="Longest verdict")
+    max_list_tokens: int | None = Field(None, ge=1, le=512, description="Longest list before it, where there is one")
     history: Literal["full", "last"] | None = None
     final: Literal["last", "best"] | None = None
     early_stop: bool | None = Field(None, description="Stop a chain at its first Yes")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
 import numpy as np
 
-from janus_r1.chain import Chain, Verdict
+from janus_r1.chain import Chain, Round, Verdict
 from janus_r1.serve.pictures import Output
 from janus_r1.sheet import difference
 
@@ -38,6 +37,7 @@ CSS = """
 .chain .bar i { display: block; height: 6px; border-radius: 3px; }
 .chain .marks { margin: 4px 0; padding: 0; font-size: 13px; list-style: none; display: block; }
 .chain .marks li { display: block; }
+.chain .holds { color: #16804a; } .chain .fails { color: #c22f46; }
 .chain p { margin: 2px 0; font-size: 14px; overflow-wrap: anywhere; }
 .chain .cost { font-size: 12px; color: var(--body-text-color-subdued); }
 .thinking::after { content: "..."; animation: breathe 1.2s infinite; }
@@ -57,6 +57,13 @@ class Panel:
     tokens: int = 0
     ms: float | None = None
     """Unknown for a chain from the gallery."""
+    repairs: int | None = None
+    """The panel whose draft this one mends, from 0; None for one drawn from its task alone."""
+
+    @classmethod
+    def of(cls, item: Round, ms: float | None = None) -> Panel:
+        """A complete one."""
+        return cls(item.pixels, item.verdict, len(item.ids) + item.verdict.tokens, ms, item.repairs)
 
 
 @dataclass
@@ -73,7 +80,7 @@ class Story:
     @classmethod
     def of(cls, chain: Chain) -> Story:
         """A complete one."""
-        panels = [Panel(item.pixels, item.verdict, len(item.ids) + len(item.verdict.ids)) for item in chain.rounds]
+        panels = [Panel.of(item) for item in chain.rounds]
         stop = "accepted" if chain.accepted else "rounds"
         source = chain.source.pixels if chain.source else None
         return cls(chain.settings.seed, source, panels, chain.final, stop)
@@ -102,7 +109,8 @@ def _card(number: int, story: Story) -> str:
     rows = [_source(story.source)] if story.source is not None else []
     before = story.source
     for index, panel in enumerate(story.panels):
-        rows.append(_panel(number, index, panel, before, index == story.final))
+        mended = before if panel.repairs is None else story.panels[panel.repairs].pixels
+        rows.append(_panel(number, index, panel, mended, index == story.final))
         before = panel.pixels
     return f'<section class="chain" aria-label="sample {number}">{head}<ol>{"".join(rows)}</ol></section>'
 
@@ -116,7 +124,8 @@ def _panel(number: int, index: int, panel: Panel, before: np.ndarray | None, fin
     kind = ("final" if final else "") + (" rejected" if verdict and not verdict.accepted else "")
     picture = image(panel.pixels, f"draft {index + 1} of sample {number}", "draft")
     said = _verdict(verdict) if verdict else '<p class="thinking">looking at it</p>'
-    label = f"draft {index + 1}" + (", final" if final else "")
+    label = f"draft {index + 1}" + (f", mends {panel.repairs + 1}" if panel.repairs is not None else "")
+    label += ", final" if final else ""
     cost = f"{panel.tokens} tokens" + (f", {panel.ms / 1000:.1f} s" if panel.ms else "") if panel.tokens else ""
     changed = _changed(before, panel.pixels) if before is not None else ""
     body = f'<p><b>{label}</b> <span class="cost">{cost}</span></p>{said}{changed}'
@@ -128,16 +137,17 @@ def _verdict(verdict: Verdict) -> str:
     width = round(100 * min(1.0, max(0.0, verdict.p_yes)))
     bar = f'<div class="bar" aria-hidden="true"><i style="width:{width}%;background:{colour}"></i></div>'
     reason = f"<p>{escape(verdict.reason)}</p>" if verdict.reason else ""
+    if verdict.listing and verdict.instruction:
+        reason = f'<p class="asked">to change: <b>{escape(verdict.instruction)}</b></p>'
     pill = f'<span class="word {word.lower()}">{word}</span>'
     return f"<p>{pill} p_yes {verdict.p_yes:.2f}</p>{bar}{_marks(verdict)}{reason}"
 
 
-def _marks(verdict: Any) -> str:
+def _marks(verdict: Verdict) -> str:
     """What was seen before the word was said, a claim a line, where the model's format has it."""
-    listing = getattr(verdict, "listing", "")
-    lines = [part.strip() for part in listing.replace("\n", ";").split(";") if part.strip()]
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<ul class="marks">{items}</ul>' if items else ""
+    signs = {True: '<b class="holds">Yes</b> ', False: '<b class="fails">No</b> ', None: ""}
+    items = "".join(f"<li>{signs[mark]}{escape(text)}</li>" for text, mark in verdict.marks)
+    return f'<ul class="marks" aria-label="what it sees">{items}</ul>' if items else ""
 
 
 def _changed(before: np.ndarray, after: np.ndarray) -> str:

@@ -16,7 +16,7 @@ LEVELS = [
     {"environment", "errors", "fields", "files", "options", "progress", "reading"},
     {"chain", "layout", "model", "notebook", "worlds", "images", "sheet"},
     {"engine"},
-    {"introspect"},
+    {"introspect", "ask"},
     {"data", "rewards"},
     {"api", "train", "eval", "serve", "recipe"},
     {TRAINING, "commands", "parser", "cli"},

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from janus_r1 import ask as asking
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Task, Verdict
 from janus_r1.errors import UnknownWords, UserError, first_line, foreign, require
@@ -276,6 +277,24 @@ class JanusR1:
         batch = _positive(max_batch, "max_batch")
         tasks = list(map(Task, listed))
         return algorithm.judge(self.model, pictures, tasks, Settings(**asked), max_batch=batch, rows=rows)
+
+    def ask(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        questions: str | Sequence[str],
+        *,
+        max_tokens: int = 64,
+        max_batch: int = 64,
+    ) -> list[str]:
+        """The likeliest answer to a question about each image; one image or question may serve all of the other.
+
+        Raises:
+            UserError: if they are not as many, or an image is none.
+        """
+        tasks = _paired(images, questions)
+        pictures = [task.source for task in tasks if task.source is not None]
+        limit, batch = _positive(max_tokens, "max_tokens"), _positive(max_batch, "max_batch")
+        return asking.ask(self.model, pictures, [task.prompt for task in tasks], limit, batch)
 
 
 # --------------------------------------------------------------------------------- what people pass

@@ -68,6 +68,7 @@ COMMANDS: dict[str, At] = {
     "eval edit": At("janus_r1.commands.evaluate:edit"),
     "eval judge": At("janus_r1.commands.evaluate:judge"),
     "eval judge-rows": At("janus_r1.commands.own_data:judge_rows"),
+    "eval understanding": At("janus_r1.commands.evaluate:understanding"),
     "eval tokenizer": At("janus_r1.commands.evaluate:tokenizer"),
     **_benchmarks(),
     "eval compare": At(f"{BENCHMARKS}:compare"),

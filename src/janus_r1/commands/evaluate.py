@@ -202,6 +202,79 @@ def _show_judge(result: Result, console: Console) -> None:
     console.print(table)
 
 
+def understanding(
+    *,
+    world: str = DEFAULT,
+    questions: Count = 1000,
+    descriptions: Count = 250,
+    checklists: Count = 250,
+    tasks: str | None = None,
+    limit: Positive | None = None,
+    seed: Count = 0,
+    max_batch: Positive = 64,
+    using: ModelOptions = ANY_MODEL,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure what a model sees: before and after training, does learning to draw hurt seeing?
+
+    By default it asks questions about fresh pictures of a world. With --tasks it is lmms-eval that asks, which is a
+    package of its own (pip install lmms-eval) and fetches its tasks' data from the Hub.
+
+    Args:
+        world: Its name, a Python file, or module:name
+        questions: With one answer each
+        descriptions: Pictures to describe
+        checklists: Lists of words that are there or not
+        tasks: Tasks of lmms-eval instead, such as mme,pope
+        limit: Documents of each task at most
+        seed: Of pictures and questions
+        max_batch: Pictures at once
+        out: JSON file to write as well
+        overwrite: Replace --out if it exists
+        json: Print one JSON object on stdout, all else on stderr
+
+    Examples:
+        janus-r1 eval understanding --model tiny-base
+        janus-r1 eval understanding --model runs/rl/model --out results/understanding.json
+        janus-r1 eval understanding --model models/janus-pro-r1-7b --device cuda --tasks mme,pope
+    """
+
+    def evaluate() -> Result:
+        from janus_r1.environment import environment
+
+        run = {"benchmark": "understanding", "model": using.model, "environment": environment()}
+        if tasks is not None:
+            from janus_r1.eval.harness import evaluate_tasks  # told of before a model is loaded
+
+            names = [name.strip() for name in tasks.split(",") if name.strip()]
+            found = evaluate_tasks(lambda: load_model(using), names, limit, max_batch)
+            return {"run": {**run, "tasks": names, "limit": limit}, **found}
+        from janus_r1.eval.understanding import UnderstandingOptions, evaluate_understanding
+
+        options = UnderstandingOptions(world, questions, descriptions, checklists, seed, max_batch)
+        found = evaluate_understanding(load_model(using).model, options)
+        return {"run": {**run, **asdict(options)}, **found}
+
+    measure(evaluate, out, overwrite, json, _show_understanding)
+
+
+def _show_understanding(result: Result, console: Console) -> None:
+    from janus_r1.eval.tables import show
+
+    table = Table("", "right [95 %]", title=f"what {result['run']['model']} sees")
+    for name, value in {**result.get("kinds", {}), "overall (mean of kinds)": result.get("overall")}.items():
+        table.add_row(name, show(value))
+    for name in ("accuracy", "balanced_accuracy", "auroc", "ece"):
+        if result.get("checklists"):
+            table.add_row(f"checklists: {name.replace('_', ' ')}", show(result["checklists"][name]))
+    for task, figures in result.get("tasks", {}).items():
+        for name, value in figures.items():
+            table.add_row(f"{task}: {name}", str(value))
+    console.print(table)
+
+
 def tokenizer(
     *,
     world: str = DEFAULT,

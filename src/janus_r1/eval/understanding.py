@@ -1,0 +1,100 @@
+"""What a model sees: questions and checklists on a world's fresh pictures, whose answers are known.
+
+Asked before and after SFT and reinforcement learning, it tells whether training to draw hurts seeing. Pictures and
+questions follow from a seed that no training uses. An answer is right if it is the true one, letter for letter but
+for case, blanks and a final dot; an item of a checklist is right if P(Yes) is on the true side of a half. Intervals
+are over pictures.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from janus_r1.ask import ask, check
+from janus_r1.errors import require
+from janus_r1.eval.statistics import figure, judge_figures, mean_of
+from janus_r1.model.janus import Janus
+from janus_r1.worlds import DEFAULT
+from janus_r1.worlds import base as worlds
+from janus_r1.worlds.base import Checklist, Question
+
+SEED = "understanding"  # trainings seed their generators with numbers
+
+
+@dataclass(frozen=True)
+class UnderstandingOptions:
+    """What is asked."""
+
+    world: str = DEFAULT
+    questions: int = 1000
+    """With one answer each."""
+    descriptions: int = 250
+    """Pictures to describe."""
+    checklists: int = 250
+    """Lists of words that are there or not."""
+    seed: int = 0
+    max_batch: int = 64
+
+    def __post_init__(self) -> None:
+        """Raises UserError for values that cannot be meant."""
+        counts = (self.questions, self.descriptions, self.checklists)
+        require(min(counts) >= 0 and sum(counts) >= 1, "questions, descriptions and checklists must be at least 0")
+
+
+def evaluate_understanding(model: Janus, options: UnderstandingOptions) -> dict[str, Any]:
+    """Shares of right answers: overall (the mean of the kinds of question), by kind, and of checklists' items.
+
+    Raises:
+        UserError: if the world has nothing to ask.
+    """
+    asked = _sights(options, options.questions, describe=0.0) + _sights(options, options.descriptions, describe=1.0)
+    questions = [one for one in asked if isinstance(one, Question)]
+    listed = _sights(options, options.checklists, checklist=1.0)
+    lists = [one for one in listed if isinstance(one, Checklist)]
+    images = [one.image for one in questions]
+    answers = ask(model, images, [one.question for one in questions], max_batch=options.max_batch)
+    right = np.array([plain(a) == plain(q.answer) for a, q in zip(answers, questions, strict=True)], float)
+    kinds = np.array([kind(one.question) for one in questions])
+    by_kind = {
+        name: figure(right[kinds == name], np.flatnonzero(kinds == name)) for name in dict.fromkeys(kinds.tolist())
+    }
+    wrong = [
+        {"question": q.question, "answer": q.answer, "said": a}
+        for q, a, fits in zip(questions, answers, right, strict=True)
+        if not fits
+    ]
+    return {
+        "overall": mean_of(by_kind.values()) if by_kind else None,
+        "kinds": by_kind,
+        "checklists": _checked(model, lists, options.max_batch) if lists else None,
+        "wrong": wrong[:10],
+    }
+
+
+def kind(question: str) -> str:
+    """The first two words tell one kind of question from another."""
+    return " ".join(question.split()[:2]).rstrip("?:.")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().rstrip(".").casefold()
+
+
+def _sights(options: UnderstandingOptions, count: int, **shares: float) -> list[Any]:
+    given = {"judge": 0.0, "checklist": 0.0, "easy": 0.5, "describe": 0.0, **shares}
+    rng = random.Random(f"{SEED} {options.seed} {sorted(given.items())}")
+    return worlds.world(options.world).sights(count, rng, **given) if count else []
+
+
+def _checked(model: Janus, lists: list[Checklist], max_batch: int) -> dict[str, Any]:
+    items = [[text for text, _ in one.items] for one in lists]
+    found = check(model, [one.image for one in lists], [one.question for one in lists], items, max_batch)
+    p_yes = np.concatenate(found)
+    truth = np.array([float(true) for one in lists for _, true in one.items])
+    pictures = np.repeat(np.arange(len(lists)), [len(own) for own in items])
+    return judge_figures((p_yes >= 0.5).astype(float), truth, p_yes, pictures)

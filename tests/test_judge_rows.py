@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_formats import lines
+from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.eval.judge_rows import judge_rows
 from janus_r1.images import read_image
@@ -83,3 +84,17 @@ def test_rows_without_labels_are_one_line(rows):
 def test_a_janus_judge_beside_another(rows, tiny):
     result = judge_rows(rows, {"janus": JanusReward(tiny), "mine": PythonReward(by_brightness)}, limit=4)
     assert result["rows"] == 4 and set(result["judges"]) == {"janus", "mine"}
+
+
+def test_the_command(rows, tiny_folder, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def score(images):\n    return [0.9 for _ in images]\n")
+    (tmp_path / "judges.yaml").write_text(
+        f"rewards: [{{kind: python, path: '{tmp_path}/mine.py:score', name: mine}}]\n"
+    )
+    argv = ["eval", "judge", "--model", str(tiny_folder), "--rewards", str(tmp_path / "judges.yaml"), "--json"]
+    assert main([*argv, "--data", str(rows), "--limit", "6", "--sheets", str(tmp_path / "sheets")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["rows"] == 6 and set(result["judges"]) == {str(tiny_folder), "mine"}
+    assert (tmp_path / "sheets" / "mine.png").is_file()
+    assert main(argv) == 2
+    assert "--rewards goes with --data" in capsys.readouterr().err

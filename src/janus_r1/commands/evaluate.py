@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.chain import EDIT_TEMPERATURE, Settings, Verdict
+from janus_r1.chain import EDIT_TEMPERATURE, Settings
 from janus_r1.commands.measure import Result, about, measure, sampler
 from janus_r1.commands.model import (
     JUDGE,
@@ -126,80 +125,6 @@ def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str) -
     asked = replace(options, settings=wish, model=using.model, **about(using))
     with progress("sampling") as update, memory_errors(batch, using.device):
         return evaluate_world(sampler(model, batch, update), asked, reconstruct=model.reconstruct)
-
-
-def judge(
-    *,
-    world: str = DEFAULT,
-    drafts_of: str = "tiny-base",
-    split: str = "test",
-    samples: Positive = 4,
-    limit: Positive | None = None,
-    seed: int = 0,
-    max_batch: Positive = 64,
-    using: ModelOptions = A_JUDGE,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
-) -> None:
-    """Measure a model's verdicts on one fixed set of drafts, half of them right.
-
-    Args:
-        world: Its name, a Python file, or module:name
-        drafts_of: Model that drew what is judged
-        split: Prompts of the drafts
-        samples: Drafts a prompt
-        limit: Prompts at most, balanced over families
-        seed: Of the drafts
-        max_batch: Images judged at once
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
-
-    Examples:
-        janus-r1 eval judge --model tiny-r1
-        janus-r1 eval judge --model runs/rl/model --drafts-of tiny-base --out results/judge.json
-    """
-
-    def evaluate() -> Result:
-        loaded = load_model(using)
-        drawer = load_model(replace(using, model=drafts_of))
-        from janus_r1.environment import environment
-        from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
-
-        options = JudgeOptions(world, split, samples, limit, seed=seed)
-        held = judge_set(drawer.model, options)
-        with progress("judging") as update:
-
-            def judged(images: list[np.ndarray], texts: list[str]) -> list[Verdict]:
-                """The likeliest word; p_yes needs no reason."""
-                verdicts: list[Verdict] = []
-                for start in range(0, len(images), max_batch):
-                    part = slice(start, start + max_batch)
-                    verdicts += loaded.judge(images[part], texts[part], text_temperature=0.0, max_reason_tokens=1)
-                    update(len(verdicts), len(images))
-                return verdicts
-
-            result = evaluate_judge(judged, held)
-        run = {"benchmark": "judge", "model": using.model, "drafts_of": drafts_of, **asdict(options)}
-        return {"run": {**run, "environment": environment()}, **result}
-
-    measure(evaluate, out, overwrite, json, _show_judge)
-
-
-def _show_judge(result: Result, console: Console) -> None:
-    from janus_r1.eval.tables import show
-
-    run = result["run"]
-    title = f"{run['model']} on {result['images']} drafts of {run['drafts_of']}, half of them right"
-    table = Table("", "mean [95 %]", title=title)
-    for name in ("accuracy", "auroc", "ece"):
-        table.add_row(name, show(result["verdict"][name]))
-    table.add_row("wrong, but accepted", show(result["accepted_wrong"]))
-    table.add_row("right, but rejected", show(result["rejected_right"]))
-    for family, value in result["families"].items():
-        table.add_row(f"accuracy, {family}", show(value))
-    console.print(table)
 
 
 def understanding(

@@ -1,16 +1,15 @@
-"""``janus-r1 data import``, ``look`` and ``make``, and ``eval judge-rows``: one's own images, prompts and labels."""
+"""``janus-r1 data import``, ``look`` and ``make``: one's own images and prompts."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
 
-from janus_r1.commands.measure import Result, measure
-from janus_r1.commands.model import JUDGE, Batch, ModelOptions, load_model
+from janus_r1.commands.model import JUDGE, ModelOptions
 from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.data import look as looking
 from janus_r1.data import making
@@ -73,7 +72,7 @@ def import_(
         report = import_data(
             source,
             out,
-            columns=dict(_renamed(name) for name in columns),
+            columns=dict(renamed(name) for name in columns),
             images=images,
             origin=origin,
             licence=licence,
@@ -91,7 +90,7 @@ def import_(
         show_report(report)
 
 
-def _renamed(text: str) -> tuple[str, str]:
+def renamed(text: str) -> tuple[str, str]:
     ours, equals, theirs = text.partition("=")
     if not (equals and ours and theirs):
         raise UserError(f"--columns {text!r} renames nothing: write OURS=YOURS, such as prompt=my_caption")
@@ -149,77 +148,3 @@ def _show_cost(made: making.Made, dry_run: bool) -> None:
     for cause, count in missing.items():
         table.add_row(cause, str(count))
     Console(highlight=False).print(table)
-
-
-def judge_rows(
-    data: Path,
-    *,
-    rewards: Path | None = None,
-    columns: tuple[str, ...] = (),
-    limit: Count = 0,
-    worst: Count = 20,
-    sheets: Path | None = None,
-    using: ModelOptions = A_JUDGE,
-    max_batch: Batch = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
-) -> None:
-    """Measure judges on labelled images of one's own: accuracy, AUROC and calibration, with intervals.
-
-    Args:
-        data: JSON lines of image, text and label (yes or no), or anything else that data import reads
-        rewards: YAML file with other judges under rewards, as in a recipe of train rl; they stand in the same table
-        columns: A name that is not known by itself, ours to yours: label=correct; may be repeated
-        limit: Rows at most; 0 takes all
-        worst: Errors of every judge that are told
-        sheets: Folder for a picture of every judge's worst errors
-        max_batch: Images judged at once
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
-
-    Examples:
-        janus-r1 eval judge-rows rows.jsonl --model runs/rl/model --sheets errors
-    """
-
-    def evaluate() -> Result:
-        from janus_r1.environment import environment
-        from janus_r1.eval.judge_rows import judge_rows as measured
-        from janus_r1.rewards.janus import JanusReward
-
-        loaded = load_model(using)
-        batch = max_batch if isinstance(max_batch, int) else 64
-        judges: dict[str, Any] = {using.model: JanusReward(loaded.model, batch), **_rewards(rewards)}
-        result = measured(data, judges, dict(_renamed(name) for name in columns), limit, worst, sheets)
-        return {"run": {"benchmark": "judge-rows", "data": str(data), "environment": environment()}, **result}
-
-    measure(evaluate, out, overwrite, json, _show_judges)
-
-
-def _rewards(path: Path | None) -> dict[str, Any]:
-    """The rewards of a YAML file by their names."""
-    if path is None:
-        return {}
-    from janus_r1.reading import read_yaml
-    from janus_r1.recipe import build
-    from janus_r1.rewards.build import RewardRecipe, build_rewards
-
-    listed = read_yaml(path).get("rewards")
-    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
-        raise UserError(f"{path} must hold a list under rewards, such as [{{kind: endpoint, ...}}]")
-    recipes = [build(RewardRecipe, item, prefix=f"rewards[{i}].") for i, item in enumerate(listed)]
-    return {reward.name: reward for reward, _ in build_rewards(recipes).members}
-
-
-def _show_judges(result: Result, console: Console) -> None:
-    from janus_r1.eval.tables import show
-
-    figures = ("accuracy", "balanced_accuracy", "auroc", "ece")
-    table = Table("judge", "answered", *(name.replace("_", " ") for name in figures))
-    for name, judged in result["judges"].items():
-        values = [show(judged[key]) if judged.get(key) else "-" for key in figures]
-        table.add_row(name, f"{judged['answered']} of {result['rows']}", *values)
-    console.print(table)
-    for cause, count in result["dropped"].items():
-        console.print(f"left out {count}: {cause}", markup=False, highlight=False)

@@ -21,18 +21,17 @@ from janus_r1.introspect import first_drafts, introspect, look
 from janus_r1.model.loading import load
 from janus_r1.worlds.base import world
 from janus_r1.worlds.shapes.edits import Edit
-from janus_r1.worlds.shapes.language import phrase
-from janus_r1.worlds.shapes.observing import said_marks
+from janus_r1.worlds.shapes.observing import listed
 from janus_r1.worlds.shapes.repairs import Repair, assign, look_and_say, repairs, write_repair
-from janus_r1.worlds.shapes.scene import COLOURS, RELATIONS, SHAPES, SIZES, Description, Slot
+from janus_r1.worlds.shapes.scene import COLOURS, RELATIONS, SHAPES, SIZES, Description, Slot, name
 from janus_r1.worlds.shapes.verifier import Seen, find_objects, verify
 
-LOOKS = {phrase(Slot(s, c, z)): (s, c, z) for s in SHAPES for c in COLOURS for z in SIZES}
+LOOKS = {name(Slot(s, c, z)): (s, c, z) for s in SHAPES for c in COLOURS for z in SIZES}
 
 
 def from_list(listing: str, description: Description) -> str:
     """The instruction that a list of what is seen asks for; empty if all is well."""
-    said = [what for what, _ in said_marks(listing)]
+    said = [entry.seen for entry in listed(listing)]
     objects = [Seen(*LOOKS[what], (8.0 * i, 8.0 * i)) for i, what in enumerate(w for w in said if w in LOOKS)]
     bare = Description(description.slots, (), description.alike)
     first = next((r for r in repairs(objects, bare) if r.edits), None)

@@ -23,7 +23,7 @@ from janus_r1.worlds.shapes.training.model import known_words
 from janus_r1.worlds.shapes.training.repair import RepairRecipe, Rows, repair
 from janus_r1.worlds.shapes.training.repair_rows import RepairRows
 
-LISTING = "a small red ring Yes and a small blue star No; two objects No"
+LISTING = "small red ring: red ring Yes, small blue star: red star No"
 
 
 @pytest.fixture
@@ -93,7 +93,17 @@ def test_what_is_learnt_is_the_list_the_word_and_the_instruction(repairing):
     assert weights[layout.special.eos] == 1.0
     words = [repairing.tokenizer.decode([i]).strip() for i in wanted.text_ids.tolist()]
     spoken = [w for word, w in zip(words, wanted.text_weights.tolist(), strict=True) if word in ("Yes", "No")]
-    assert spoken == [4.0, 4.0, 4.0, 6.0] and not len(wanted.image_ids)  # three marks, then the word
+    assert spoken == [4.0, 4.0, 6.0] and not len(wanted.image_ids)  # two marks, then the word
+
+
+def test_a_given_list_teaches_what_is_wanted_and_the_marks_but_not_what_is_seen(repairing):
+    wanted = targets([repairing.layout.compare_list("a ring", LISTING, "No, remove the star.", 6.0)])
+    ids, weights = wanted.text_ids.tolist(), wanted.text_weights.tolist()
+    end = ids.index(repairing.layout.list_end.ids[-1])
+    learnt = [i for i, weight in zip(ids[:end], weights[:end], strict=True) if weight]
+    assert repairing.tokenizer.decode(learnt) == " red ring Yes red star No"
+    assert [w for w in weights[:end] if w not in (0.0, 1.0)] == [4.0, 4.0]
+    assert weights[end + 1] == 6.0 and all(weight == 1.0 for weight in weights[end + 2 :])
 
 
 def test_recorded_log_probs_are_those_of_one_long_pass(repairing):

@@ -102,14 +102,14 @@ def test_what_is_said_of_a_wrong_picture():
         SceneObject("star", "blue", "large", 4, 20),
     )
     assert said.listing == (
-        "a large blue star Yes and a small pink circle No; circle right of star No, two objects Yes"
+        "large blue star: blue star Yes, small pink circle: red circle No, circle right of star: left of No"
     )
     assert said.verdict == "No, make the pink circle red."
 
 
 def test_what_is_said_of_a_right_one_and_of_one_of_several_alike():
     right = say("two stars", *(SceneObject("star", "red", "small", x, 8) for x in (0, 40)))
-    assert right.listing == "a small red star Yes and a small red star Yes; two objects Yes" and right.verdict == "Yes."
+    assert right.listing == "small red star: star Yes, small red star: star Yes" and right.verdict == "Yes."
     three = tuple(SceneObject("star", "red", "small", x, 8) for x in (0, 20, 40))
     surplus = say("two stars", *three)
     assert surplus.verdict == "No, remove a red star."

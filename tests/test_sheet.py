@@ -75,7 +75,7 @@ def test_difference_is_black_where_equal_and_brighter_the_more_changes():
 
 def test_a_list_stands_below_the_instruction_and_makes_the_card_taller():
     plain = chain("ny")
-    verdict = Verdict(False, "No, make the ring red.", 0.2, listing="a blue ring; blue ring No, one objects Yes")
+    verdict = Verdict(False, "No, make the ring red.", 0.2, listing="small blue ring: red ring No")
     rounds = (replace(plain.rounds[0], verdict=verdict), replace(plain.rounds[1], repairs=0))
     listed = sheet([replace(plain, rounds=rounds)])
     assert listed.height > sheet([plain]).height and listed.width == sheet([plain]).width

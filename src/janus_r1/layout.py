@@ -110,6 +110,7 @@ class Layout:
         self.regenerate = Text(self._encode(REGENERATE))
         self.list_end = Text(self._encode(LIST_END))
         self._marks = {self._encode(word)[-1] for word in (" Yes", " No")}
+        self._wanted = self._encode("circle:")[-1]  # stands before what is wanted of a thing that is listed
         request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
         self.edit_request = Text((*self._encode(END_OF_IMAGE), *request))
 
@@ -252,12 +253,14 @@ class Layout:
         return *self.opening(task, source).seeing, seen, self.self_check, self.listing(listing, learn=True), said
 
     def compare_list(self, task: str, listing: str, verdict: str, word_weight: float = 1.0) -> Row:
-        """As :meth:`look` without an image: of a given list, loss on its marks, the word and the instruction."""
+        """As :meth:`look` without an image: of a given list, loss on all but what is seen, which nobody could know."""
         ids = (*self._shortened(verdict, "", MAX_REASON_TOKENS), self.special.eos)
         said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
-        listed = self.listing(listing, learn=True)
-        marks = tuple(MARK_WEIGHT if i in self._marks else 0.0 for i in listed.ids)
-        return *self.opening(task).seeing, self.self_check, Text(listed.ids, True, marks), said
+        listed, told, weights = self.listing(listing), False, []
+        for i in listed.ids:
+            weights.append((MARK_WEIGHT if i in self._marks else 1.0) if told else 0.0)
+            told = i == self._wanted or (told and i not in self._marks)
+        return *self.opening(task).seeing, self.self_check, Text(listed.ids, True, tuple(weights)), said
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:
         """What became of ``source``: as :meth:`judge`, with a checklist in place of the verdict."""

@@ -16,12 +16,22 @@ from math import hypot
 from janus_r1.chain import Chain, Round
 from janus_r1.worlds.base import Check, Observations
 from janus_r1.worlds.shapes.edits import CannotEdit, meant
-from janus_r1.worlds.shapes.repairs import as_scene, as_seen, assign, claims, mend, parse_repair, repairs
+from janus_r1.worlds.shapes.repairs import (
+    NOTHING,
+    Entry,
+    as_scene,
+    as_seen,
+    assign,
+    entries,
+    mend,
+    parse_repair,
+    repairs,
+)
 from janus_r1.worlds.shapes.scene import Description
 from janus_r1.worlds.shapes.verifier import Seen, check, find_objects
 
 STAYED = 4.0  # pixels that the centre of an object may have moved and still be where it was
-MARKED = re.compile(r"([a-z ]+?) (Yes|No)(?=,|;| and|$)")
+LISTED = re.compile(r"([a-z ]+): ([a-z ]+) (Yes|No)(?=,|$)")
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,8 @@ def reason_is_true(look: Look, description: Description) -> bool:
     """Whether a No names a fact that fails: its reason, its instruction by what it mends, or a mark in its list."""
     if look.round.verdict.reason in look.found.failed or instruction_mends(look, description):
         return True
-    said = said_marks(look.round.verdict.listing)
-    truth = claims(look.objects, description, assign(look.objects, description))
-    return any(not true and (what, true) in said for what, true in truth)
+    said = [fact(entry) for entry in listed(look.round.verdict.listing)]
+    return any(fact(entry) in said for entry in entries(look.objects, description) if not entry.true)
 
 
 def instruction_mends(look: Look, description: Description) -> bool:
@@ -96,18 +105,23 @@ def instruction_mends(look: Look, description: Description) -> bool:
     return fewer_facts or len(repairs(after, description)) < len(repairs(look.objects, description))
 
 
-def said_marks(listing: str) -> list[tuple[str, bool]]:
-    """What a list says is seen, with its marks: ("a small red ring", True)."""
-    return [(what.strip().removeprefix("and "), word == "Yes") for what, word in MARKED.findall(listing)]
+def listed(listing: str) -> list[Entry]:
+    """What a list says: "small red ring: red ring Yes"."""
+    return [Entry(seen.strip(), wanted.strip(), word == "Yes") for seen, wanted, word in LISTED.findall(listing)]
+
+
+def fact(entry: Entry) -> tuple[str, bool]:
+    """What an entry claims of the picture: that this is seen and right or wrong, or that something is missing."""
+    return (f"no {entry.wanted}" if entry.seen == NOTHING else entry.seen, entry.true)
 
 
 def marks_right(look: Look, description: Description) -> list[bool]:
     """For each claim about the picture whether it is listed as it is and marked rightly. Empty without a list."""
     if not look.round.verdict.listing:
         return []
-    said = said_marks(look.round.verdict.listing)
+    said = [fact(entry) for entry in listed(look.round.verdict.listing)]
     right = []
-    for claim in claims(look.objects, description, assign(look.objects, description)):
+    for claim in map(fact, entries(look.objects, description)):
         right.append(claim in said)
         if claim in said:
             said.remove(claim)

@@ -1,8 +1,8 @@
 """What a picture needs to fulfil a prompt: its faults, the edits that mend them, and what a judge should say.
 
 ``repairs`` assigns what is seen to what is asked so that the fewest edits are needed, and lists these; the picture is
-right if and only if there are none. ``say`` words the whole finding as a model is to say it: what it sees, a mark for
-each claim of the prompt, Yes or No, and after a No the first edit.
+right if and only if there are none. ``look_and_say`` words the whole finding as a model is to say it: what it sees
+beside what is wanted, each with a mark, Yes or No, and after a No the first edit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from janus_r1.chain import AGAIN
 from janus_r1.worlds.base import Check
 from janus_r1.worlds.shapes.edits import MAX_OBJECTS, CannotEdit, Edit, Looks, apply_all, meant, places
 from janus_r1.worlds.shapes.language import parse_instruction, phrase
-from janus_r1.worlds.shapes.questions import WORDS
 from janus_r1.worlds.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -41,6 +40,7 @@ from janus_r1.worlds.shapes.verifier import Seen, View
 MOST_REPAIRS = 5  # a picture with more faults is drawn again
 MISSING, SURPLUS = 1.5, 1.0  # costs of an assignment beside 1 a wrong fact: better mend an object than swap it
 OPPOSITE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
+NOTHING = "nothing"
 MATCHED = 6  # objects that are tried; a picture with more is wrong whatever they are
 
 
@@ -58,7 +58,7 @@ class Finding:
     """What is to be said of a picture."""
 
     listing: str
-    """What is seen, then for each claim what is seen for it and whether that is right."""
+    """What is seen, and beside it what is wanted and whether that is it (:class:`Entry`)."""
     correct: bool
     instruction: str
     """After a No; empty after a Yes."""
@@ -101,7 +101,7 @@ def _on_lattice(item: Seen) -> SceneObject:
     return SceneObject(item.shape or "", item.colour, item.size, x, y)
 
 
-# -------------------------------------------------------------------------------- assigning, marking
+# -------------------------------------------------------------------------------- assigning, listing
 
 
 def assign(objects: Objects, description: Description) -> tuple[int | None, ...]:
@@ -144,26 +144,48 @@ def _related(objects: Objects, chosen: Sequence[int | None], relation: tuple[int
     return first is not None and second is not None and holds(where, objects[first].centre, objects[second].centre)
 
 
-def claims(objects: Objects, description: Description, chosen: Sequence[int | None]) -> list[tuple[str, bool]]:
-    """What is seen, and whether it is what is asked: every object in reading order, relations, how many there are."""
-    wanted = {index: slot for slot, index in zip(description.slots, chosen, strict=True) if index is not None}
-    said = [(_phrase(item), i in wanted and meant(wanted[i], item)) for i, item in enumerate(objects)]
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list: what is seen, what is wanted there, and whether the one is the other."""
+
+    seen: str
+    """ "small red circle", "circle left of square", or "nothing" where something is missing."""
+    wanted: str
+    """ "red circle", "right of", or "nothing" for an object that nobody asked for."""
+    true: bool
+
+    def __str__(self) -> str:
+        return f"{self.seen}: {self.wanted} {'Yes' if self.true else 'No'}"
+
+
+def entries(objects: Objects, description: Description) -> list[Entry]:
+    """What is to be listed of a picture: its objects in reading order, what is missing, and relations.
+
+    What is wanted stands in front of its mark, so that a mark follows from the words just before it.
+    """
+    chosen = assign(objects, description)
+    slots = {index: slot for slot, index in zip(description.slots, chosen, strict=True) if index is not None}
+    listed = []
+    for index, item in enumerate(objects):
+        slot = slots.get(index)
+        listed.append(Entry(looks_of(item), name(slot) if slot else NOTHING, bool(slot and meant(slot, item))))
+    missing = [slot for slot, index in zip(description.slots, chosen, strict=True) if index is None]
+    listed += [Entry(NOTHING, name(slot), False) for slot in missing]
     for relation in description.relations:
-        said.append((_where(objects, chosen, relation), _related(objects, chosen, relation)))
-    count = WORDS[len(objects)] if len(objects) < len(WORDS) else "many"
-    said.append((f"{count} objects", len(objects) == len(description.slots)))
-    return said
+        listed.append(Entry(_where(objects, chosen, relation), relation[1], _related(objects, chosen, relation)))
+    return listed
 
 
-def _phrase(item: Looks) -> str:
-    return phrase(Slot(item.shape or "object", item.colour, item.size))
+def looks_of(item: Looks) -> str:
+    """ "small red circle", as it is listed."""
+    return name(Slot(item.shape, item.colour, item.size))
 
 
 def _where(objects: Objects, chosen: Sequence[int | None], relation: tuple[int, str, int]) -> str:
     a, _, b = relation
     first, second = chosen[a], chosen[b]
     if first is None or second is None:
-        return "nothing"
+        return NOTHING
     one, other = objects[first], objects[second]
     where = next((r for r in RELATIONS if holds(r, one.centre, other.centre)), "beside")
     return f"{one.shape or 'object'} {where} {other.shape or 'object'}"
@@ -267,11 +289,9 @@ def _has_place(objects: Objects, index: int, where: str, anchor: int) -> bool:
 
 def look_and_say(objects: Objects, description: Description) -> Finding:
     """All that a model is to say of a picture in which ``objects`` are seen."""
-    chosen = assign(objects, description)
-    marked = claims(objects, description, chosen)
-    said = [f"{what} {_word(true)}" for what, true in marked]
-    listing = f"{_joined(said[: len(objects)])}; {', '.join(said[len(objects) :])}"
-    if all(true for _, true in marked):
+    listed = entries(objects, description)
+    listing = ", ".join(map(str, listed))
+    if all(entry.true for entry in listed):
         return Finding(listing, True, "", None)
     wanted = repairs(objects, description)
     first = next((repair for repair in wanted if repair.edits), None)
@@ -283,23 +303,9 @@ def look_and_say(objects: Objects, description: Description) -> Finding:
 def look_at_edit(objects: Objects, found: Check) -> Finding:
     """As :func:`look_and_say`, of the result of an edit: two marks, and after a No it is to be made again."""
     rest = found.preserving is None or found.preserving.correct
-    marks = f"edit {_word(found.following.correct)}, rest {_word(rest)}"
-    return Finding(f"{enumerated(objects)}; {marks}", found.correct, "" if found.correct else AGAIN, None)
-
-
-def _word(true: bool) -> str:
-    return "Yes" if true else "No"
-
-
-def enumerated(objects: Objects) -> str:
-    """What is seen, in reading order and the words of pretraining."""
-    return _joined([_phrase(item) for item in objects])
-
-
-def _joined(parts: Sequence[str]) -> str:
-    if len(parts) < 2:
-        return parts[0] if parts else "nothing"
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    marks = [f"{what} {'Yes' if true else 'No'}" for what, true in (("edit", found.following.correct), ("rest", rest))]
+    listing = ", ".join([*(looks_of(item) for item in objects), *marks])
+    return Finding(listing, found.correct, "" if found.correct else AGAIN, None)
 
 
 def write_repair(repair: Repair) -> str:

@@ -35,14 +35,18 @@ def introspect(
     on_progress: Callable[[int], None] | None = None,
     first_row: int = 0,
     window: int | None = None,
+    begun: Sequence[Round] | None = None,
 ) -> list[Chain]:
     """One chain per task, in order. A row's random numbers follow from the seed and its index.
+
+    Format repair may go on from first drafts that are there, ``begun``, one a task: they are only looked at.
 
     ``window`` ids are drawn in one forward, for the same image (:mod:`janus_r1.engine.window`); None: as many as pay.
 
     Raises:
-        UserError: for an empty prompt or a window below 1; nothing has been drawn then.
+        UserError: for an empty prompt, a window below 1 or ``begun`` in another format; nothing has been drawn then.
     """
+    require(begun is None or model.format == "repair", "only models of the format repair go on from a given draft")
     require(window is None or window >= 1, "window must be at least 1")
     prompts, sources = [task.prompt for task in tasks], encoded_sources(model, tasks)
     openings = [model.layout.opening(*pair) for pair in zip(prompts, sources, strict=True)]
@@ -52,7 +56,10 @@ def introspect(
         part = slice(start, start + max_batch)
         rows = range(first_row + start, first_row + start + len(prompts[part]))
         args = (decoder, prompts[part], sources[part], openings[part], list(rows), settings, window)
-        chains += repair_chains(*args) if model.format == "repair" else _Batch(*args).run()
+        if model.format == "repair":
+            chains += repair_chains(*args, begun=None if begun is None else begun[part])
+        else:
+            chains += _Batch(*args).run()
         if on_progress:
             on_progress(len(chains))
     return chains
@@ -239,11 +246,17 @@ def repair_chains(
     rows: Sequence[int],
     settings: Settings,
     window: int | None = None,
+    begun: Sequence[Round] | None = None,
 ) -> list[Chain]:
-    """One chain a prompt, in order; ``window`` as :meth:`Decoder.draw` takes it."""
+    """One chain a prompt, in order; ``window`` as :meth:`Decoder.draw` takes it, ``begun`` as :func:`introspect`."""
     batch = [_Growing(*parts) for parts in zip(prompts, sources, openings, rows, strict=True)]
     going = batch
-    for index in range(settings.rounds):
+    if begun is not None:
+        verdicts = look(decoder, [o.seeing for o in openings], [draft.pixels for draft in begun], settings, rows)
+        for chain, draft, verdict in zip(batch, begun, verdicts, strict=True):
+            chain.rounds.append(Round(draft.ids, draft.pixels, verdict))
+        going = [chain for chain in batch if not (settings.early_stop and chain.rounds[-1].verdict.accepted)]
+    for index in range(0 if begun is None else 1, settings.rounds if going else 0):
         plans = [_next_draft(decoder, chain, settings) for chain in going]
         # Mended drafts are sampled at another temperature than those from the task alone.
         for mends, temperature in ((False, settings.temperature), (True, settings.repair_temperature)):

@@ -109,7 +109,7 @@ class Layout:
         self.self_check = Text(self._encode(SELF_CHECK))
         self.regenerate = Text(self._encode(REGENERATE))
         self.list_end = Text(self._encode(LIST_END))
-        self._marks = {self._encode(word)[-1] for word in (" Yes", " No")}
+        self.marks = {self._encode(f" {word}")[-1]: word == "Yes" for word in ("Yes", "No")}
         self._wanted = self._encode("circle:")[-1]  # stands before what is wanted of a thing that is listed
         request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
         self.edit_request = Text((*self._encode(END_OF_IMAGE), *request))
@@ -236,7 +236,7 @@ class Layout:
     def listing(self, text: str, learn: bool = False) -> Text:
         """What is seen, as it stands before the word, its end included; marks weigh ``MARK_WEIGHT``."""
         ids = (*self._shortened(f" {text}", "", MAX_LIST_TOKENS), *self.list_end.ids)
-        return Text(ids, learn, tuple(MARK_WEIGHT if i in self._marks else 1.0 for i in ids) if learn else None)
+        return Text(ids, learn, tuple(MARK_WEIGHT if i in self.marks else 1.0 for i in ids) if learn else None)
 
     def look(
         self,
@@ -258,8 +258,8 @@ class Layout:
         said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
         listed, told, weights = self.listing(listing), False, []
         for i in listed.ids:
-            weights.append((MARK_WEIGHT if i in self._marks else 1.0) if told else 0.0)
-            told = i == self._wanted or (told and i not in self._marks)
+            weights.append((MARK_WEIGHT if i in self.marks else 1.0) if told else 0.0)
+            told = i == self._wanted or (told and i not in self.marks)
         return *self.opening(task).seeing, self.self_check, Text(listed.ids, True, tuple(weights)), said
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:

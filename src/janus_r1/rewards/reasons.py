@@ -9,7 +9,7 @@ from __future__ import annotations
 from janus_r1.chain import Chain, Round
 from janus_r1.rewards.score import Abstained
 from janus_r1.rewards.world import examine
-from janus_r1.worlds.base import DEFAULT
+from janus_r1.worlds.base import DEFAULT, world
 
 
 def true_reasons(chain: Chain, world_name: str = DEFAULT) -> tuple[float | None, ...]:
@@ -20,6 +20,9 @@ def true_reasons(chain: Chain, world_name: str = DEFAULT) -> tuple[float | None,
 
 
 def _holds(chain: Chain, rejected: Round, world_name: str) -> float | None:
-    """Whether the reason is a fact that fails, in the words that reasons are taught in."""
+    """Whether the reason is a fact that fails, in the words that reasons are taught in, or asks for what mends."""
     found = examine((chain.task, rejected.pixels), world_name)
-    return None if isinstance(found, Abstained) else float(rejected.verdict.reason in found.failed)
+    if isinstance(found, Abstained):
+        return None
+    said = rejected.verdict
+    return float(said.reason in found.failed or world(world_name).mends(chain.task, rejected.pixels, said.instruction))

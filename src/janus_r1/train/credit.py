@@ -6,8 +6,10 @@ K rounds drawn, T round limit. Chains of one prompt form a group; a group's mean
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -59,11 +61,14 @@ class Credit:
     draft: tuple[float, ...]
     word: tuple[float, ...]
     reason: tuple[float, ...]
+    lists: tuple[tuple[float, ...], ...] = ()
+    """Format repair: of every token of each list."""
 
     @property
     def idle(self) -> bool:
         """Whether the chain teaches nothing."""
-        return all(abs(a) < NO_SPREAD for a in (*self.draft, *self.word, *self.reason))
+        of_lists = (a for one in self.lists for a in one)
+        return all(abs(a) < NO_SPREAD for a in (*self.draft, *self.word, *self.reason, *of_lists))
 
 
 def drawing_return(rewards: Sequence[float], limit: int) -> float:
@@ -133,6 +138,7 @@ def token_weights(name: str, drawn: int, said: int, chain_tokens: int) -> tuple[
 
 # ----------------------------------------------------------------------------------- ways to credit
 
+Marks = Sequence[Sequence[tuple[bool, bool] | None]]  # of a chain: for every round, for every token of its list
 Word = Callable[[float, float, float], float]  # of truth, verdict and p_yes: the advantage of a verdict's word
 
 
@@ -191,6 +197,49 @@ def _direct(group: Sequence[Scored], draw: float, judge: float, word: Word) -> l
     return credits
 
 
+def decisions_credit(group: Sequence[Scored], limit: int, draw: float, judge: float) -> list[Credit]:
+    """Format repair: every decision where it is made.
+
+    First drafts by their reward within the group. Later ones by what they improve, r_k - r_{k-1}, normalised over the
+    group: where all its chains go on from one draft, these are the repairs of that draft, and the baseline is right.
+    An instruction by what the draft that follows it improves. The word by its log score.
+    """
+    first = [draw * a for a in normalised([chain.rewards[0] for chain in group])]
+    gains = [after - before for chain in group for before, after in pairwise(chain.rewards)]
+    gained = iter(normalised(gains) if gains else [])
+    credits = []
+    for chain, advantage in zip(group, first, strict=True):
+        later = tuple(draw * next(gained) for _ in chain.rewards[1:])
+        said = zip(chain.truth, chain.verdicts, chain.p_yes, strict=True)
+        words = tuple(judge * _by_log_score(r, v, p) for r, v, p in said)
+        credits.append(Credit((advantage, *later), words, (*later, 0.0)))
+    return credits
+
+
+def listed(credits: Sequence[Credit], chains: Sequence[Chain], truths: Sequence[Marks], weight: float) -> list[Credit]:
+    """``credits`` whose lists are paid as well: each mark by the log score of its truth, the other words not at all.
+
+    ``truths`` are of every round of every chain, a number for each token of its list; None where nobody knows.
+    """
+    paid = []
+    for credit, chain, known in zip(credits, chains, truths, strict=True):
+        lists = [
+            tuple(weight * _of_mark(truth, p) for truth, p in zip(marks, r.verdict.list_logprobs, strict=True))
+            for r, marks in zip(chain.rounds, known, strict=True)
+        ]
+        paid.append(replace(credit, lists=tuple(lists)))
+    return paid
+
+
+def _of_mark(truth: tuple[bool, bool] | None, logprob: float) -> float:
+    """``truth``: whether Yes was said, and whether it should have been."""
+    if truth is None:
+        return 0.0
+    said, wanted = truth
+    p = math.exp(logprob)
+    return _by_log_score(float(wanted), float(said), p if said else 1 - p)
+
+
 def _by_agreement(r: float, v: float, p: float) -> float:
     return (1 - abs(r - v)) - (p * r + (1 - p) * (1 - r))
 
@@ -206,6 +255,7 @@ CREDITS: dict[str, Callable[[Sequence[Scored], int, float, float], list[Credit]]
     "segment": segment_credit,
     "direct": direct_credit,
     "calibrated": calibrated_credit,
+    "decisions": decisions_credit,
 }
 
 
@@ -253,6 +303,8 @@ def image_tokens(trajectories: Sequence[Trajectory], credit: str) -> Flat:
     columns = _Columns()
     for t in trajectories:
         for round_, advantage in zip(t.chain.rounds, t.credit.draft, strict=True):
+            if not round_.logprobs:  # it was given, not drawn
+                continue
             weight, _, _ = token_weights(credit, len(round_.ids), len(round_.verdict.ids), t.chain.tokens)
             columns.add(round_.logprobs, advantage, weight)
     return columns.flat()
@@ -262,8 +314,10 @@ def text_tokens(trajectories: Sequence[Trajectory], credit: str) -> Flat:
     """Of all verdicts: the word, then the tokens of its reason, which share their weight alike."""
     columns = _Columns()
     for t in trajectories:
-        for round_, word, reason in zip(t.chain.rounds, t.credit.word, t.credit.reason, strict=True):
+        lists = t.credit.lists or [()] * len(t.chain.rounds)
+        for round_, word, reason, marks in zip(t.chain.rounds, t.credit.word, t.credit.reason, lists, strict=True):
             said = round_.verdict.logprobs
+            columns.each(round_.verdict.list_logprobs, marks)
             _, of_word, of_reason = token_weights(credit, len(round_.ids), len(said), t.chain.tokens)
             columns.add(said[:1], word, of_word)
             columns.add(said[1:], reason, of_reason)
@@ -280,6 +334,14 @@ class _Columns:
         self.old += old
         self.advantages += [advantage] * len(old)
         self.weights += [weight / max(1, len(old))] * len(old)
+
+    def each(self, old: Sequence[float], advantages: Sequence[float]) -> None:
+        """Tokens of a list, of which those without credit weigh nothing; the others together as much as a word."""
+        own = list(advantages) or [0.0] * len(old)
+        paid = max(1, sum(a != 0.0 for a in own))
+        self.old += old
+        self.advantages += own
+        self.weights += [float(a != 0.0) / paid for a in own]
 
     def flat(self) -> Flat:
         return Flat(torch.tensor(self.old), torch.tensor(self.advantages), torch.tensor(self.weights))

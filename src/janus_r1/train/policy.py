@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from janus_r1.chain import Chain, Settings
+from janus_r1.chain import Chain, Round, Settings, Source
 from janus_r1.engine.sampling import guided
-from janus_r1.layout import Layout, Lead, Row
+from janus_r1.layout import Drawn, Layout, Lead, Row, Seen, Text
 from janus_r1.model.janus import Janus
 from janus_r1.train.credit import Flat
 from janus_r1.train.objective import targets
@@ -37,10 +37,14 @@ class Rows:
     seeing: list[Row]
     first: torch.Tensor
     """bool [text tokens]: the words of the verdicts, which were sampled from {Yes, No}."""
+    temperatures: torch.Tensor | None = None
+    """float [image tokens]; None where all were sampled at the settings' temperature."""
 
 
 def rows_of(layout: Layout, chains: Sequence[Chain]) -> Rows:
-    """The rows of ``chains``; unconditional ones where they were drawn under guidance."""
+    """The rows of ``chains``, of one format; unconditional ones where they were drawn under guidance."""
+    if chains[0].rounds[0].verdict.list_ids:
+        return _rows_of_repairs(layout, chains)
     guided = chains[0].settings.guidance > 1
     leads = [(chain, *_leads(layout, chain)) for chain in chains]
     drawing = [row for chain, *both in leads for row in _drawing(layout, chain, *(lead.drawing for lead in both))]
@@ -51,6 +55,39 @@ def rows_of(layout: Layout, chains: Sequence[Chain]) -> Rows:
         unconditional = [row for chain, both in halves for row in _drawing(layout, chain, *both)]
     first = [index == 0 for chain in chains for r in chain.rounds for index in range(len(r.verdict.ids))]
     return Rows(drawing, unconditional, seeing, torch.tensor(first))
+
+
+def _rows_of_repairs(layout: Layout, chains: Sequence[Chain]) -> Rows:
+    """Format repair: a row for every draft that was drawn, and one for every look."""
+    rows: list[tuple[Row, Row]] = []
+    temperatures: list[float] = []
+    seeing: list[Row] = []
+    first: list[bool] = []
+    for chain in chains:
+        for item in chain.rounds:
+            if item.logprobs:  # a draft that the chain began with was not drawn
+                lead, drawn = _lead_of(layout, chain, item), Drawn(item.ids, learn=True)
+                rows.append(((*lead.drawing, drawn), (*lead.unconditional, drawn)))
+                how = chain.settings.temperature if item.repairs is None else chain.settings.repair_temperature
+                temperatures += [how] * len(item.ids)
+            said = item.verdict
+            ended = () if said.list_ids[-1] == layout.list_end.ids[-1] else (layout.list_end,)
+            shown = (*layout.opening(chain.prompt, chain.source).seeing, Seen(item.pixels, layout.image_tokens))
+            listed = Text(said.list_ids, learn=True)
+            seeing.append((*shown, layout.self_check, listed, *ended, Text(said.ids, learn=True)))
+            first += [False] * len(said.list_ids) + [index == 0 for index in range(len(said.ids))]
+    drawing, unconditional = ([pair[i] for pair in rows] for i in (0, 1))
+    guided = chains[0].settings.guidance > 1
+    other = unconditional if guided else None
+    return Rows(drawing, other, seeing, torch.tensor(first), torch.tensor(temperatures))
+
+
+def _lead_of(layout: Layout, chain: Chain, item: Round) -> Lead:
+    """What stood before the draft: the task, or the draft that it mends and the instruction on it."""
+    if item.repairs is None:
+        return layout.opening(chain.prompt, chain.source)
+    parent = chain.rounds[item.repairs]
+    return layout.opening(parent.verdict.instruction, Source(parent.ids, parent.pixels))
 
 
 def _leads(layout: Layout, chain: Chain) -> tuple[Lead, Lead]:
@@ -91,6 +128,8 @@ class Policy(nn.Module):
         return self._image(rows), self._text(rows)
 
     def _image(self, rows: Rows) -> torch.Tensor:
+        if not rows.drawing:  # every draft was given; the heads stay in the graph, as DDP wants
+            return self.janus.image_logits(self._hidden(rows.seeing[:1])[0, :1])[0, :0].float()
         wanted = targets(rows.drawing)
         unconditional = None if self.name == "conditional" else rows.unconditional
         hidden = self._hidden([*rows.drawing, *(unconditional or [])])
@@ -99,16 +138,20 @@ class Policy(nn.Module):
         inputs = [flat.index_select(0, at)]
         if unconditional is not None:  # the second half of the batch, token for token below the first
             inputs.append(flat.index_select(0, at + flat.shape[0] // 2))
-        return self._in_chunks(self._image_score, *inputs, wanted.image_ids.to(device))
+        ids = wanted.image_ids.to(device)
+        temperatures = rows.temperatures
+        if temperatures is None:
+            temperatures = torch.full(ids.shape, self.settings.temperature)
+        return self._in_chunks(self._image_score, *inputs, temperatures.to(device), ids)
 
     def _image_score(self, conditional: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        *unconditional, ids = rest
+        *unconditional, temperatures, ids = rest
         logits = self.janus.image_logits(conditional).float()
         if unconditional:
             logits = guided(logits, self.janus.image_logits(unconditional[0]).float(), self.settings.guidance)
             if self.name == "tempered":
                 logits = logits / self.settings.guidance
-        return _chosen(logits / self.settings.temperature, ids, self.settings.top_k)
+        return _chosen(logits / temperatures.unsqueeze(1), ids, self.settings.top_k)
 
     def _text(self, rows: Rows) -> torch.Tensor:
         wanted = targets(rows.seeing)

@@ -7,6 +7,7 @@ to a frozen reference (:mod:`policy`) is climbed for one or more steps.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,11 +30,13 @@ from janus_r1.rewards.ensemble import Ensemble
 from janus_r1.rewards.reasons import true_reasons
 from janus_r1.train.credit import (
     CREDITS,
+    Credit,
     Scored,
     Trajectory,
     balanced,
     has_spread,
     image_tokens,
+    listed,
     reasoned,
     text_tokens,
 )
@@ -44,6 +47,7 @@ from janus_r1.train.optim import adamw, muon_and_adamw
 from janus_r1.train.policy import Policy, Rows, rescored, rows_of, token_loss
 from janus_r1.train.prepare import Replica, chain_sheet, prepare
 from janus_r1.train.processes import most, sharded, this_process
+from janus_r1.train.repairing import alike, branch_figures, branch_out, token_marks, varied, wrong_drafts
 from janus_r1.train.rl_recipe import RlRecipe, check
 from janus_r1.train.rollout import (
     Group,
@@ -55,11 +59,12 @@ from janus_r1.train.rollout import (
     write_journal,
 )
 from janus_r1.train.stability import Guard
+from janus_r1.worlds.base import world
 
 KINDS = ("image", "text")
 HEADLINE = (
     *("reward_draw", "reward_judge", "first_right", "final_right", "verdicts_right", "reasons_true"),
-    *("rounds", "fixed", "broken"),
+    *("rounds", "fixed", "broken", "repair_fixed", "repair_gain"),
     *("kl_image", "clipped_image", "gap_image", "gap_text", "no_spread", "abstained", "images_per_second"),
     *("seconds_drawing", "seconds_waiting", "seconds_learning", "eval_first_right", "eval_final_right"),
 )
@@ -92,16 +97,19 @@ def rl(recipe: RlRecipe, resume: bool = False) -> Path:
         guard = Guard(recipe.stability, run.trained, parts.reference, out)
         guard.restore(run.stage_state)
         _forget_journal(out, run.done)
-        alike = 0
+        without_spread = 0
         for step in run.steps():
             if step % recipe.updates == 0:
                 guard.keep_beginning(step)
                 rollout = draw_rollout(parts, step // recipe.updates)
+                branches = draw_branches(parts, rollout, step // recipe.updates)
                 groups = [credited(parts, group) for group in rollout.groups]
-                alike = rollouts_alike(groups, alike)
-                _keep(recipe, out, step, rollout)
-                minibatches = dealt(groups, recipe.minibatches)
-                figures = rollout_figures(rollout, _scored_of(groups), recipe.rounds, recipe.right)
+                repairs = [credited(parts, group) for group in branches.groups]
+                without_spread = rollouts_alike([*groups, *repairs], without_spread)
+                _keep(recipe, out, step, rollout, branches)
+                minibatches = dealt([*groups, *repairs], recipe.minibatches)
+                figures = rollout_figures(rollout, _scored_of(groups), recipe.limit, recipe.right)
+                figures |= branch_figures(branches, recipe.right)
                 reward, kl, learning_since = figures["reward_draw"], 0.0, time.monotonic()
             run.lr_scale = guard.lr_scale
             batches, loss = minibatch(parts, minibatches, step % recipe.minibatches)
@@ -172,7 +180,7 @@ def draw_rollout(parts: Parts, index: int) -> Rollout:
             model,
             asked[rank * share : (rank + 1) * share],
             recipe.group,
-            recipe.settings(seed),
+            replace(recipe.settings(seed), rounds=recipe.limit),
             parts.rewards,
             max_batch=recipe.max_batch,
             first_row=rank * share * recipe.group,
@@ -181,6 +189,25 @@ def draw_rollout(parts: Parts, index: int) -> Rollout:
             return rollout
     cause = rollout.abstained.most_common(1)[0][0]
     raise UserError(f"most rewards were missing in {ATTEMPTS} rollouts in a row; the commonest cause: {cause}")
+
+
+def draw_branches(parts: Parts, rollout: Rollout, index: int) -> Rollout:
+    """Repairs of one wrong draft of each prompt, as many as the recipe says."""
+    recipe = parts.recipe
+    if not recipe.branches:
+        return Rollout([])
+    seed = recipe.run.seed_of(index)
+    begun = wrong_drafts(rollout.groups, recipe.right, random.Random(seed))
+    share = recipe.prompts_per_step // this_process().num_processes
+    return branch_out(
+        parts.replica.model,
+        begun,
+        recipe.branches,
+        recipe.settings(seed * ATTEMPTS + 1),
+        parts.rewards,
+        max_batch=recipe.max_batch,
+        first_row=(recipe.prompts_per_step * recipe.group) + this_process().process_index * share * recipe.branches,
+    )
 
 
 def credited(parts: Parts, group: Group) -> list[Trajectory]:
@@ -196,9 +223,20 @@ def credited(parts: Parts, group: Group) -> list[Trajectory]:
         scored = balanced(scored)
     if recipe.reason_weight:
         scored = [replace(s, reasons=true_reasons(c, recipe.world)) for s, c in zip(scored, chains, strict=True)]
-    credits = CREDITS[recipe.credit](scored, recipe.rounds, recipe.draw_weight, recipe.judge_weight)
+    earned = varied(scored, chains, recipe.variety) if recipe.variety else scored
+    credits = CREDITS[recipe.credit](earned, recipe.limit, recipe.draw_weight, recipe.judge_weight)
     credits = reasoned(credits, scored, recipe.reason_weight)
+    if parts.janus.format == "repair":
+        credits = _of_lists(parts, credits, chains)
     return [Trajectory(*of_one) for of_one in zip(chains, scored, credits, strict=True)]
+
+
+def _of_lists(parts: Parts, credits: Sequence[Credit], chains: Sequence[Chain]) -> list[Credit]:
+    """Marks by their own truth where decisions are credited, else the list as the word."""
+    if parts.recipe.credit != "decisions":
+        return alike(credits, chains)
+    truths = [token_marks(parts.janus.layout, chain, world(parts.recipe.world)) for chain in chains]
+    return listed(credits, chains, truths, parts.recipe.judge_weight)
 
 
 def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -> Scored:
@@ -239,8 +277,8 @@ def minibatch(parts: Parts, minibatches: Sequence[list[Trajectory]], index: int)
     """
     learnt = [t for t in minibatches[index] if not t.credit.idle]
     tokens = {
-        "image": max(1, sum(len(r.ids) for t in learnt for r in t.chain.rounds)),
-        "text": max(1, sum(len(r.verdict.ids) for t in learnt for r in t.chain.rounds)),
+        "image": max(1, sum(len(r.logprobs) for t in learnt for r in t.chain.rounds)),
+        "text": max(1, sum(r.verdict.tokens for t in learnt for r in t.chain.rounds)),
     }
     size = parts.recipe.micro_batch
     count = max(1, most(-(-len(learnt) // size)))
@@ -316,11 +354,11 @@ def keep_best(janus: Janus, out: Path, step: int, score: float) -> None:
         write_json(record, {"step": step, "score": score})
 
 
-def _keep(recipe: RlRecipe, out: Path, step: int, rollout: Rollout) -> None:
+def _keep(recipe: RlRecipe, out: Path, step: int, rollout: Rollout, branches: Rollout) -> None:
     """Some groups of a rollout to read, and all of it as candidates where the recipe wants them."""
     rank, index = this_process().process_index, step // recipe.updates
     if this_process().is_main_process:
-        write_journal(out / "rollouts.jsonl", step, rollout.groups[:READ])
+        write_journal(out / "rollouts.jsonl", step, [*rollout.groups[:READ], *branches.groups[:READ]])
     if recipe.keep_candidates:
         share = recipe.prompts_per_step // this_process().num_processes
         first_id = index * recipe.prompts_per_step + rank * share

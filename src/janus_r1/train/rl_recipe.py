@@ -54,11 +54,20 @@ class RlRecipe(Checked):
     text_temperature: Above0 = 1.0
     text_top_k: Count = 0
     max_reason_tokens: Positive = 40
+    max_list_tokens: Positive = 120
+    """Format repair: of a list."""
     history: Literal["full", "last"] = "full"
-    credit: Literal["chain", "segment", "direct", "calibrated"] = "direct"
+    branches: Count = 0
+    """Format repair: looks and repairs that go on from one wrong draft of every prompt, a group of their own; the
+    prompt's chains are then of one draft. 0 lets chains run on to ``rounds``."""
+    variety: AtLeast0 = 0.0
+    """What a first draft may earn more, as a share of its reward, for looking unlike the others of its group: without
+    it the drawings of a prompt become alike."""
+    credit: Literal["chain", "segment", "direct", "calibrated", "decisions"] = "direct"
     """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
     ``segment`` (official code: each draft and verdict by itself), ``direct`` (ours: each decision by
-    what follows from it), ``calibrated`` (so, and verdicts by their log score, which does not pay for being sure)."""
+    what follows from it), ``calibrated`` (so, and verdicts by their log score, which does not pay for being sure),
+    ``decisions`` (format repair: so, repairs by what they improve, and marks by their log score)."""
     policy: PolicyName = "guided"
     """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
     code), ``conditional`` (no guidance, half the cost)."""
@@ -113,6 +122,11 @@ class RlRecipe(Checked):
         return self.minibatches * self.passes
 
     @property
+    def limit(self) -> int:
+        """Largest number of drafts of a rollout's chains: repairs have groups of their own where there are branches."""
+        return 1 if self.branches else self.rounds
+
+    @property
     def right(self) -> float:
         """A right draft's least reward."""
         return self.judge_threshold or RIGHT
@@ -135,4 +149,5 @@ def check(recipe: RlRecipe) -> None:
     ours = all(source == OF_WORLD for source in asked)
     require(not recipe.reason_weight or ours, "reason_weight needs prompts and edits of the world")
     require(recipe.task == "draw" or not recipe.keep_candidates, "keep_candidates is for the task draw alone")
+    require(recipe.branches != 1, "branches must be 0 or at least 2: a repair is compared with others of its draft")
     recipe.settings(0)

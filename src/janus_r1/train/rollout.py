@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from janus_r1.chain import Chain, Settings, Task, Verdict
+from janus_r1.chain import Chain, Round, Settings, Task, Verdict
 from janus_r1.data.candidate_rows import NO_THRESHOLD, YES_THRESHOLD
 from janus_r1.data.candidates import Candidate, write_part
 from janus_r1.introspect import introspect
@@ -60,8 +60,10 @@ def roll_out(
     max_batch: int = 128,
     first_row: int = 0,
     fewest: int = 2,
+    begun: Sequence[Round] | None = None,
 ) -> Rollout:
-    """``group`` chains of every task. Whole groups go through the model together.
+    """``group`` chains of every task. Whole groups go through the model together. The chains of a task go on from its
+    draft in ``begun``, one a task, where it is given.
 
     A chain with a draft that could not be scored leaves its group; one with less than ``fewest`` chains is lost.
     """
@@ -72,7 +74,9 @@ def roll_out(
         pending = []
         for start in range(0, len(tasks), at_once):
             part = [task for task in tasks[start : start + at_once] for _ in range(group)]
-            chains = introspect(model, part, settings, max_batch=len(part), first_row=first_row + start * group)
+            first = first_row + start * group
+            drafts = None if begun is None else [d for d in begun[start : start + at_once] for _ in range(group)]
+            chains = introspect(model, part, settings, max_batch=len(part), first_row=first, begun=drafts)
             pending.append((chains, scorer.submit(_score, reward, part, chains)))
         rollout.seconds_drawing = time.monotonic() - began
         for chains, scores in pending:

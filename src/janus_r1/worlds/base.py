@@ -233,6 +233,15 @@ class World:
         """The image with the least change that makes it right; None where it is to be drawn anew."""
         raise self._cannot("cannot mend images")
 
+    def marks(self, task: Task, image: np.ndarray, listing: str) -> Sequence[bool | None]:
+        """Format repair: for every mark of a list of ``image``, in order, whether it should be Yes; None for one that
+        nobody can tell, as of a thing that is not there. Empty where the world knows nothing of marks."""
+        return ()
+
+    def mends(self, task: Task, image: np.ndarray, instruction: str) -> bool:
+        """Format repair: whether less would fail of ``image`` if exactly what is instructed were changed."""
+        return False
+
     def observations(self, tasks: Sequence[WorldTask], chains: Sequence[Chain]) -> Observations:
         """What is to be reported of chains beside right and wrong, such as whether their reasons are true."""
         return {}

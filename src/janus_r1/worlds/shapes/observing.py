@@ -19,6 +19,7 @@ from janus_r1.worlds.shapes.edits import CannotEdit, meant
 from janus_r1.worlds.shapes.repairs import (
     NOTHING,
     Entry,
+    Objects,
     as_scene,
     as_seen,
     assign,
@@ -68,7 +69,9 @@ def observations(chains: Sequence[Chain], descriptions: Sequence[Description]) -
         first = looks[0]
         if not first.round.verdict.accepted:
             seen["reasons"]["true"].append((number, reason_is_true(first, description)))
-            seen["reasons"]["instruction"].append((number, instruction_mends(first, description)))
+            seen["reasons"]["instruction"].append(
+                (number, instruction_mends(first.objects, description, first.round.verdict.instruction))
+            )
         seen["claims"]["accuracy"] += [(number, right) for right in marks_right(first, description)]
         for before, after in pairwise(looks):
             if before.round.verdict.accepted:
@@ -85,24 +88,25 @@ def observations(chains: Sequence[Chain], descriptions: Sequence[Description]) -
 
 def reason_is_true(look: Look, description: Description) -> bool:
     """Whether a No names a fact that fails: its reason, its instruction by what it mends, or a mark in its list."""
-    if look.round.verdict.reason in look.found.failed or instruction_mends(look, description):
+    said = look.round.verdict
+    if said.reason in look.found.failed or instruction_mends(look.objects, description, said.instruction):
         return True
-    said = [fact(entry) for entry in listed(look.round.verdict.listing)]
-    return any(fact(entry) in said for entry in entries(look.objects, description) if not entry.true)
+    facts = [fact(entry) for entry in listed(said.listing)]
+    return any(fact(entry) in facts for entry in entries(look.objects, description) if not entry.true)
 
 
-def instruction_mends(look: Look, description: Description) -> bool:
+def instruction_mends(objects: Objects, description: Description, instruction: str) -> bool:
     """Whether the picture would need fewer repairs, or fail fewer facts, if the instruction were followed exactly."""
-    wanted = parse_repair(look.round.verdict.instruction)
+    wanted = parse_repair(instruction)
     if wanted is None:
         return False
-    known = [item if item.shape else Seen("", item.colour, item.size, item.centre) for item in look.objects]
+    known = [item if item.shape else Seen("", item.colour, item.size, item.centre) for item in objects]
     try:
         after = as_seen(mend(as_scene(known, "black"), wanted, random.Random(0)))
     except CannotEdit:
         return False
-    fewer_facts = len(check(after, description).failed) < len(look.found.failed)
-    return fewer_facts or len(repairs(after, description)) < len(repairs(look.objects, description))
+    fewer_facts = len(check(after, description).failed) < len(check(list(objects), description).failed)
+    return fewer_facts or len(repairs(after, description)) < len(repairs(objects, description))
 
 
 def listed(listing: str) -> list[Entry]:
@@ -126,6 +130,19 @@ def marks_right(look: Look, description: Description) -> list[bool]:
         if claim in said:
             said.remove(claim)
     return right
+
+
+def marks_wanted(objects: Objects, description: Description, listing: str) -> list[bool | None]:
+    """For every mark of a list whether it should be Yes; None where what is listed is not there."""
+    truth = [fact(entry) for entry in entries(objects, description)]
+    wanted: list[bool | None] = []
+    for entry in listed(listing):
+        what, _ = fact(entry)
+        true = next((one for one in truth if one[0] == what), None)
+        wanted.append(None if true is None else true[1])
+        if true is not None:
+            truth.remove(true)
+    return wanted
 
 
 def objects_kept(before: Look, after: Look, description: Description) -> list[bool]:

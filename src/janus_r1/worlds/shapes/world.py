@@ -27,13 +27,13 @@ from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, EditCase, e
 from janus_r1.worlds.shapes.edits import CannotEdit, Edit
 from janus_r1.worlds.shapes.language import parse, parse_instruction
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
-from janus_r1.worlds.shapes.observing import observations
+from janus_r1.worlds.shapes.observing import instruction_mends, marks_wanted, observations
 from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, near_miss, split, train_prompts
 from janus_r1.worlds.shapes.questions import ask, checklist, enumerate_objects, statements
 from janus_r1.worlds.shapes.repairs import as_scene, background_of
 from janus_r1.worlds.shapes.repairs import nearest as mending
 from janus_r1.worlds.shapes.scene import IMAGE_SIZE, Description, Scene, Slot, random_description, render, sample_scene
-from janus_r1.worlds.shapes.verifier import look, verify, verify_scene
+from janus_r1.worlds.shapes.verifier import find_objects, look, verify, verify_scene
 from janus_r1.worlds.shapes.verify_edit import make_plan, verify_edit
 
 SPLITS = ("test", "dense", "held_out", "validation")
@@ -157,6 +157,15 @@ class Shapes(World):
             return None
         path = mending(scene, _description(task), rng)
         return None if path is None else render(path[-1][1]) if path else image
+
+    def marks(self, task: Task, image: np.ndarray, listing: str) -> Sequence[bool | None]:
+        """Of prompts; edits have none yet."""
+        description = None if task.source is not None else parse(task.prompt)
+        return () if description is None else marks_wanted(find_objects(image), description, listing)
+
+    def mends(self, task: Task, image: np.ndarray, instruction: str) -> bool:
+        description = None if task.source is not None else parse(task.prompt)
+        return description is not None and instruction_mends(find_objects(image), description, instruction)
 
     def observations(self, tasks: Sequence[WorldTask], chains: Sequence[Chain]) -> Observations:
         """Of prompts; edits have none yet."""

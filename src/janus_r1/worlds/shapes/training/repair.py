@@ -30,7 +30,7 @@ from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import Replica, chain_sheet, prepare
 from janus_r1.worlds.base import world
 from janus_r1.worlds.shapes.prompts import Prompt
-from janus_r1.worlds.shapes.training.repair_rows import Picture, RepairRows, pictures, prompts
+from janus_r1.worlds.shapes.training.repair_rows import Picture, RepairRows, exchanged, pictures, prompts
 
 
 @dataclass
@@ -71,6 +71,8 @@ class RepairRecipe(Checked):
     """Share of looks at the model's own drafts; the rest are renderings."""
     right: Share = 0.35
     """Share of the renderings that are right."""
+    foreign: Share = 0.0
+    """Share of the renderings that are looked at with another picture's prompt, which says nothing of what is seen."""
     drafts: Positive = 64
     """Drawn at every refresh; half as many wrong ones of them are then repaired, too."""
     refresh: Positive = 25
@@ -127,7 +129,8 @@ class RepairStage:
         images += [*mended, *self.make.mend_spoilt(rows.repair - len(mended), rng)]
         images += self.edits.draw(rows.edit, rng, recipe.caption_dropout)
         own = round(recipe.own * rows.look)
-        shown = [*rng.choices(self.own, k=own), *self.make.rendered(rows.look - own, recipe.right, rng)]
+        rendered = self.make.rendered(rows.look - own, recipe.right, rng)
+        shown = [*rng.choices(self.own, k=own), *exchanged(rendered, recipe.foreign)]
         looks = [*self.make.look(shown), *self.make.look_at_edits(rows.judge_edit // 2, 0.5, rng)]
         looks += self.make.compare(rows.compare, recipe.right, rng)
         if rows.judge_edit:

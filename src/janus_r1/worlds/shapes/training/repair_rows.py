@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -69,6 +69,17 @@ def pictures(model: Janus, asked: Sequence[Prompt], ids: Sequence[tuple[int, ...
         view = view_of(pixels)
         found.append(Picture(prompt, tuple(row), pixels, view, look_and_say(view.objects, prompt.description)))
     return found
+
+
+def exchanged(shown: Sequence[Picture], share: float) -> list[Picture]:
+    """``shown``, the first ``share`` of them with each other's prompts: what is said of them cannot be guessed."""
+    count = round(share * len(shown))
+    asked = [picture.prompt for picture in (*shown[1:count], *shown[:1])][:count]
+    changed = [
+        replace(picture, prompt=prompt, finding=look_and_say(picture.view.objects, prompt.description))
+        for picture, prompt in zip(shown, asked, strict=False)
+    ]
+    return [*changed, *shown[count:]]
 
 
 def encoded(model: Janus, scenes: Sequence[Scene]) -> list[tuple[int, ...]]:

@@ -1,0 +1,149 @@
+"""Reinforcement learning of the format repair: log-probs, credit by decision, repairs of one draft, variety."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from janus_r1.chain import Chain, Round, Settings, Task, Verdict
+from janus_r1.introspect import introspect
+from janus_r1.model.loading import load, save
+from janus_r1.train.credit import (
+    EPSILON,
+    Credit,
+    Scored,
+    Trajectory,
+    decisions_credit,
+    image_tokens,
+    listed,
+    text_tokens,
+)
+from janus_r1.train.loop import RunOptions
+from janus_r1.train.policy import Policy, rows_of
+from janus_r1.train.repairing import branch_out, token_marks, varied, wrong_drafts
+from janus_r1.train.rl import rl
+from janus_r1.train.rl_recipe import RlRecipe
+from janus_r1.train.rollout import Group
+from janus_r1.worlds.base import world
+from janus_r1.worlds.shapes.scene import Scene, SceneObject, render
+
+SETTINGS = Settings(
+    rounds=3, guidance=2.0, text_temperature=1.0, text_top_k=0, max_list_tokens=7, max_reason_tokens=6, redraw="repair"
+)
+
+
+@pytest.fixture
+def repairing(tiny):
+    tiny.core.config.introspection = "repair"
+    return tiny
+
+
+@pytest.fixture
+def repairing_folder(repairing, tmp_path) -> Path:
+    save(repairing, tmp_path / "repairing")
+    return tmp_path / "repairing"
+
+
+class Uneven:
+    """A reward with spread that follows from the picture."""
+
+    name = "uneven"
+
+    def score(self, items):
+        return [int(image.astype(int).sum()) % 100 / 99 for _, image in items]
+
+
+def test_policy_recomputes_lists_words_and_repairs_at_their_own_temperature(repairing):
+    chains = introspect(repairing, [Task(p) for p in ("a red circle", "two stars", "a blue ring") * 4], SETTINGS)
+    assert any(r.repairs is not None for c in chains for r in c.rounds), "no repair: the test would show little"
+    image, text = Policy(repairing, SETTINGS, chunk=50)(rows_of(repairing.layout, chains))
+    drawn = [p for c in chains for r in c.rounds for p in r.logprobs]
+    said = [p for c in chains for r in c.rounds for p in (*r.verdict.list_logprobs, *r.verdict.logprobs)]
+    assert torch.allclose(image, torch.tensor(drawn), atol=1e-4)
+    assert torch.allclose(text, torch.tensor(said), atol=1e-4)
+
+
+def test_chains_that_go_on_from_one_draft_share_it_and_do_not_learn_it(repairing):
+    first = introspect(repairing, [Task("a red circle")], Settings(rounds=1, max_list_tokens=4, max_reason_tokens=4))
+    group = Group("a red circle", tuple(first), ((0.0,),))
+    begun = wrong_drafts([group], 0.5, random.Random(0))
+    (branched,) = branch_out(repairing, begun, 6, SETTINGS, Uneven()).groups
+    assert len(branched.chains) == 6 and all(c.rounds[0].ids == first[0].rounds[0].ids for c in branched.chains)
+    assert len({c.rounds[0].verdict.list_ids for c in branched.chains}) > 1  # each looks for itself
+    assert {len(c.rounds) for c in branched.chains} <= {1, 2}
+    image, _ = Policy(repairing, SETTINGS)(rows_of(repairing.layout, branched.chains))
+    assert len(image) == sum(len(c.rounds) - 1 for c in branched.chains) * repairing.image_tokens
+    assert wrong_drafts([Group("a red circle", tuple(first), ((1.0,),))], 0.5, random.Random(0)) == []
+
+
+def scored(*rewards: float, p_yes: float = 0.25, said: float = 0.0) -> Scored:
+    n = len(rewards)
+    return Scored(rewards, (said,) * n, (p_yes,) * n, tuple(float(r >= 0.99) for r in rewards))
+
+
+def test_repairs_are_credited_by_what_they_improve():
+    one, other, none = decisions_credit([scored(0.5, 1.0), scored(0.5, 0.5), scored(0.5)], 2, 1.0, 1.0)
+    up = 0.25 / (0.25 + EPSILON)  # gains 0.5 and 0: mean and standard deviation 0.25
+    assert one.draft == pytest.approx((0.0, up)) and other.draft == pytest.approx((0.0, -up)) and none.draft == (0.0,)
+    assert one.reason == pytest.approx((up, 0.0)) and none.reason == (0.0,)  # the instruction by the repair it led to
+    # No was said with P(No) = 0.75: of a wrong draft (p - 0) / p of the log score's slope, of a right one (p - 1) / p.
+    assert one.word == pytest.approx((0.25 / 0.25, -0.75 / 0.25))
+
+
+def test_marks_are_paid_by_the_log_score_of_their_truth_alone(repairing):
+    yes, no = (next(i for i, is_yes in repairing.layout.marks.items() if is_yes == w) for w in (True, False))
+    pixels = render(Scene("black", (SceneObject("circle", "pink", "small", 4, 8),)))
+    listing = "small pink circle: red circle Yes, small blue star: nothing No"
+    verdict = Verdict(False, "No.", 0.5, (1,), (-1.0,), listing, (5, yes, 6, no, 9), tuple(np.log([1, 0.8, 1, 0.5, 1])))
+    chain = Chain("a red circle", (Round((1,), pixels, verdict, (-1.0,)),), 0, Settings())
+    (marks,) = token_marks(repairing.layout, chain, world("shapes"))
+    assert marks == [None, (True, False), None, None, None]  # of a star that is not there nobody can tell
+    (credit,) = listed([Credit((0.0,), (0.0,), (0.0,))], [chain], [[marks]], 2.0)
+    assert credit.lists == (pytest.approx((0.0, 2.0 * (0 - 0.8) / (1 - 0.8), 0.0, 0.0, 0.0)),)
+    trajectory = [Trajectory(chain, scored(0.0), credit)]
+    text = text_tokens(trajectory, "decisions")
+    assert text.weights.tolist()[:5] == [0.0, 1.0, 0.0, 0.0, 0.0] and len(text.old) == 6
+    assert len(image_tokens(trajectory, "decisions").old) == 1
+
+
+def test_drafts_that_differ_from_their_group_earn_more_of_what_they_earned():
+    def chain(level: int) -> Chain:
+        return Chain(
+            "a ring", (Round((1,), np.full((4, 4, 3), level, np.uint8), Verdict(True, "Yes.", 1.0)),), 0, Settings()
+        )
+
+    chains = [chain(0), chain(0), chain(25), chain(200)]
+    rewards = [one.rewards[0] for one in varied([scored(1.0)] * 3 + [scored(0.0)], chains, 0.3)]
+    # Apart from the others: 0, 25/50 and 1, of three; 25/50 twice and 1; a wrong draft stays wrong.
+    assert rewards == pytest.approx([1 + 0.3 * 0.5, 1 + 0.3 * 0.5, 1 + 0.3 * 2 / 3, 0.0])
+
+
+def test_a_run_learns_from_drafts_lists_and_repairs(repairing_folder, tmp_path):
+    recipe = RlRecipe(
+        run=RunOptions(out=str(tmp_path / "run"), steps=2, warmup=1, log_every=1, trackers=[], precision="no"),
+        model=str(repairing_folder),
+        prompts_per_step=2,
+        group=3,
+        branches=3,
+        variety=0.2,
+        credit="decisions",
+        judge_threshold=0.99,
+        reason_weight=0.5,
+        max_list_tokens=6,
+        max_reason_tokens=6,
+        lr=1e-3,
+        eval_every=0,
+        kl=0.01,
+    )
+    before = load(str(repairing_folder)).core.state_dict()
+    rl(recipe)
+    after = load(str(tmp_path / "run" / "model"))
+    assert after.format == "repair"
+    assert any(not torch.equal(before[name], value) for name, value in after.core.state_dict().items())
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"branch_rejected", "kl_text", "kl_image"} <= logged[-1].keys()

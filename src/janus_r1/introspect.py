@@ -252,7 +252,8 @@ def repair_chains(
     batch = [_Growing(*parts) for parts in zip(prompts, sources, openings, rows, strict=True)]
     going = batch
     if begun is not None:
-        verdicts = look(decoder, [o.seeing for o in openings], [draft.pixels for draft in begun], settings, rows)
+        places = [Place(settings.seed, row) for row in rows]
+        verdicts = look(decoder, [o.seeing for o in openings], [draft.pixels for draft in begun], settings, places)
         for chain, draft, verdict in zip(batch, begun, verdicts, strict=True):
             chain.rounds.append(Round(draft.ids, draft.pixels, verdict))
         going = [chain for chain in batch if not (settings.early_stop and chain.rounds[-1].verdict.accepted)]

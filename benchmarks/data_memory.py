@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from janus_r1.data import importing
-from janus_r1.data.codes import fingerprint
 from janus_r1.data.rows import Wanted
 from janus_r1.data.store import SHARD_ROWS, Record, Store, shard_path, write_shard
 from janus_r1.data.store_rows import StoreRows
@@ -64,7 +63,7 @@ def measure_sft(folder: Path, rows: int, side: int) -> dict[str, object]:
     model = load("tiny-base")
     began = time.monotonic()
     write_store(folder / "store", rows, side)
-    written, own = time.monotonic(), fingerprint(model)
+    written, own = time.monotonic(), model.image_tokenizer_hash()
     for shard in Store(folder / "store").shards:
         path = folder / "store" / "codes" / own / shard.path.with_suffix(".npy").name
         path.parent.mkdir(parents=True, exist_ok=True)

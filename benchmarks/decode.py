@@ -49,13 +49,13 @@ from transformers.cache_utils import DynamicCache
 
 import machine
 from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.memory import step_bytes
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.environment import environment
 from janus_r1.layout import Text
-from janus_r1.model.int8 import quantize
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, KV, cache_dtype, load
-from janus_r1.model.memory import step_bytes
+from janus_r1.model.matrices import quantize
 from janus_r1.model.presets import PRESETS, preset_config, random_model
 from janus_r1.worlds.shapes.prompts import split
 from janus_r1.worlds.shapes.training.model import tiny_config
@@ -66,7 +66,10 @@ RESULTS = Path(__file__).parent / "results" / "decode.jsonl"
 @lru_cache(1)
 def decoder_of(model: Janus, int8: bool) -> Decoder:
     """One for all turns, as a service would have it: what it prepares once belongs to the warm-up."""
-    return Decoder(quantize(copy.deepcopy(model)) if int8 else model)
+    if int8:
+        model = copy.deepcopy(model)
+        quantize(model.language)
+    return Decoder(model)
 
 
 def ours(model: Janus, prompts: list[Text], guidance: float, int8: bool = False, width: int | None = 1) -> torch.Tensor:

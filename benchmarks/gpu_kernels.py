@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from janus_r1.engine import kernels
 from janus_r1.engine.cache import without
 from janus_r1.engine.sampling import Sampling
-from janus_r1.model.int8 import coded
+from janus_r1.model.matrices import coded
 
 CALLS = 20
 FLUSHED = 2**28  # bytes written before every call

@@ -77,6 +77,19 @@ def test_the_world_knows_no_model():
         assert "torch" not in path.read_text(encoding="utf-8"), path.name
 
 
+def test_only_the_model_room_reaches_into_transformers_modules():
+    """Everywhere else a model is a :class:`Janus`; ``.core`` is what that class wraps."""
+    room = SOURCE / "model"
+    reaching = [
+        f"{path.relative_to(SOURCE)}, line {node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        if room not in path.parents and SOURCE / "worlds" / "shapes" / "training" not in path.parents
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute) and node.attr == "core"
+    ]
+    assert not reaching
+
+
 def test_there_is_no_heap_called_utils():
     assert not [path for path in SOURCE.rglob("*") if "util" in path.name]
 

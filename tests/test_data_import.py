@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_formats import EDITS, FORMATS, ROWS, files, lines, picture
 from janus_r1.data.checking import SPECIAL
-from janus_r1.data.codes import Codes, fingerprint, fitted
+from janus_r1.data.codes import Codes, fitted
 from janus_r1.data.importing import import_data
 from janus_r1.data.look import look, show
 from janus_r1.data.store import Store, exclusive, is_store, write_shard
@@ -383,7 +383,7 @@ def test_codes_are_computed_once_and_belong_to_a_tokenizer(tiny, tmp_path, monke
     assert Codes(Store(tmp_path / "out"), tiny).image(5) == codes.image(5)
     with torch.no_grad():
         next(tiny.core.model.vqmodel.parameters()).add_(1)
-    assert not (tmp_path / "out" / "codes" / fingerprint(tiny)).exists()
+    assert not (tmp_path / "out" / "codes" / tiny.image_tokenizer_hash()).exists()
 
 
 def test_a_picture_to_draw_is_cropped_and_one_to_edit_is_padded():

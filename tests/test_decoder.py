@@ -15,7 +15,7 @@ from janus_r1.engine.network import laid_out, layer_weights, linear
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
 from janus_r1.introspect import introspect, judge
 from janus_r1.layout import Drawn, Seen, Text, row_length
-from janus_r1.model.janus import adjoin
+from janus_r1.model.matrices import adjoin
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
 TASKS = [Task(prompt) for prompt in PROMPTS]
@@ -202,19 +202,22 @@ def test_keep_and_fork_leave_rows_intact(tiny):
 
 def test_joined_matrices_stay_transformers_own_memory(tiny):
     """What training changes in place, the next decoder reads; and joining again moves nothing."""
-    language = adjoin(tiny).language
+    language = adjoin(tiny.language)
     joined = layer_weights(language)[0].qkv
     with torch.no_grad():
         language.layers[0].self_attn.k_proj.weight.fill_(7.0)
     start = language.layers[0].self_attn.q_proj.weight.shape[0]
     assert (joined[start : start + 4] == 7.0).all()
-    assert layer_weights(adjoin(tiny).language)[0].qkv.data_ptr() == joined.data_ptr()
+    assert layer_weights(adjoin(tiny.language))[0].qkv.data_ptr() == joined.data_ptr()
     assert (Decoder(tiny).network.layers[0].qkv[start : start + 4] == 7.0).all()
 
 
 def test_a_decoder_changes_nothing_of_its_model(tiny):
     """Neither where its parameters lie, joined or not, nor what they are."""
-    for model in (tiny, adjoin(tiny)):
+    for joining in (False, True):
+        model = tiny
+        if joining:
+            adjoin(model.language)
         before = {name: (p.data_ptr(), p.detach().clone()) for name, p in model.named_parameters()}
         joined = layer_weights(model.language)[0].qkv
         assert torch.equal(
@@ -231,7 +234,7 @@ def test_matrices_laid_out_anew_multiply_as_before(tiny, monkeypatch, dtype, blo
     """All four of a layer, for one row and for many, with oneDNN's blocked matrices and without them."""
     if not blocked:
         monkeypatch.setattr(network, "has_blocked", lambda: False)
-    plain = layer_weights(adjoin(tiny).language.to(dtype))
+    plain = layer_weights(adjoin(tiny.language).to(dtype))
     copies = laid_out(plain)
     assert copies[0].qkv.is_mkldnn == (dtype == torch.bfloat16 and network.has_blocked())
     for layer, copy in zip(plain, copies, strict=True):
@@ -245,7 +248,7 @@ def test_matrices_laid_out_anew_multiply_as_before(tiny, monkeypatch, dtype, blo
 
 def test_only_a_small_models_matrices_are_copied(tiny, monkeypatch):
     monkeypatch.setattr(network, "COPIED", {torch.float32: 1000})
-    plain = layer_weights(adjoin(tiny).language)
+    plain = layer_weights(adjoin(tiny.language))
     assert laid_out(plain)[0].qkv.data_ptr() == plain[0].qkv.data_ptr()
 
 

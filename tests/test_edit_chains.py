@@ -18,7 +18,6 @@ from janus_r1.introspect import introspect, judge
 from janus_r1.layout import MAX_INSTRUCTION_TOKENS, Drawn, Seen, Text, row_length
 from janus_r1.train.objective import NextToken, targets
 from janus_r1.train.policy import Policy, rows_of
-from janus_r1.train.prepare import freeze
 from janus_r1.worlds.shapes.edit_cases import train_edits
 from janus_r1.worlds.shapes.scene import render
 
@@ -178,7 +177,7 @@ def test_only_the_result_of_an_edit_is_learnt(tiny):
 
 
 def test_gradients_of_an_edit_reach_what_it_trains(tiny):
-    freeze(tiny, vision=True)
+    tiny.freeze(vision=True)
     (source,) = tiny.sources([render(CASES[0].source)])
     ids = tuple(range(tiny.image_tokens))
     drawn = reached(tiny, tiny.layout.draw("remove the ring", ids, source=source))

@@ -16,7 +16,7 @@ import gpu_kernels as benchmark
 from janus_r1.engine import kernels
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, SAY, Sampling, uniforms
-from janus_r1.model.int8 import coded
+from janus_r1.model.matrices import coded
 
 EPS = 1e-6
 

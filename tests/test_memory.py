@@ -14,10 +14,10 @@ from PIL import Image
 from janus_r1.chain import Settings, Task
 from janus_r1.cli import main
 from janus_r1.commands.model import memory_errors
+from janus_r1.engine import memory
 from janus_r1.engine.decoder import Decoder
-from janus_r1.model import memory
+from janus_r1.engine.memory import estimate, kv_bytes, weight_bytes
 from janus_r1.model.loading import describe, load
-from janus_r1.model.memory import estimate, kv_bytes, weight_bytes
 from janus_r1.model.presets import preset_config, random_model
 from janus_r1.worlds.shapes.training.model import tiny_config
 
@@ -156,7 +156,7 @@ from janus_r1.chain import Settings, Task
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
-from janus_r1.model.memory import estimate
+from janus_r1.engine.memory import estimate
 
 def status(name):
     return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1]) * 1024

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from janus_r1.chain import Settings
-from janus_r1.model.memory import estimate
+from janus_r1.engine.memory import estimate
 from janus_r1.model.presets import preset_config
 from janus_r1.worlds.shapes.training.model import tiny_config
 

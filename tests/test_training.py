@@ -23,7 +23,7 @@ from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions, lr_share
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import Ema, Muon, orthogonalise
-from janus_r1.train.prepare import freeze, prepare
+from janus_r1.train.prepare import prepare
 from janus_r1.train.sft import Parts, SftRecipe, micro_batches, rows_loss, step_rows
 from janus_r1.worlds.shapes.scene import render
 from janus_r1.worlds.shapes.training.pretrain import PretrainRecipe, pretrain
@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
 
 
 def test_gradients_reach_what_each_task_trains(tiny):
-    freeze(tiny, vision=False)
+    tiny.freeze(vision=False)
     module, core, picture = NextToken(tiny), tiny.core, np.zeros((64, 64, 3), np.uint8)
     ids = tuple(range(tiny.image_tokens))
 

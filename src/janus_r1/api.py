@@ -120,7 +120,6 @@ class JanusR1:
         if dtype is not None:
             _dtype_name(dtype)
             self.model.to(dtype)
-            self.model.core.model.vqmodel.float()
         return self
 
     # ------------------------------------------------------------------------------------- drawing

@@ -122,9 +122,9 @@ def plan_batch(
     Raises:
         UserError: if not even one chain fits beside the weights.
     """
+    from janus_r1.engine.memory import estimate, free_bytes
     from janus_r1.layout import MAX_CAPTION_TOKENS
     from janus_r1.model.loading import cache_dtype, describe
-    from janus_r1.model.memory import estimate, free_bytes
 
     device = options.device
     check_device(device)

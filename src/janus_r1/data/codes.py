@@ -6,7 +6,6 @@ mapped, not read: 576 ids of an image are 1.2 kB on disk and nothing in memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,14 +24,6 @@ from janus_r1.progress import reporter
 ENCODED = 32  # images at once
 DECODERS = 4  # threads that decode files beside the model; Pillow and numpy let them run side by side
 OPEN_FILES = 16
-
-
-def fingerprint(model: Janus) -> str:
-    """Of all that VQ ids depend on: the tokenizer's weights and the image size."""
-    digest = hashlib.sha256(f"{model.image_size} {model.image_tokens}".encode())
-    for name, tensor in sorted(model.core.model.vqmodel.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def fitted(data: bytes, size: int, edit: bool) -> np.ndarray:
@@ -65,7 +56,7 @@ class Codes:
     """
 
     def __init__(self, store: Store, model: Janus) -> None:
-        self.store, own = store, fingerprint(model)
+        self.store, own = store, model.image_tokenizer_hash()
         self.paths = [_path(shard.path, own) for shard in store.shards]
         missing = [number for number, path in enumerate(self.paths) if not path.exists()]
         self._open: dict[int, np.ndarray] = {}
@@ -111,7 +102,7 @@ def _mapped(path: Path, rows: int) -> np.ndarray:
 def _write(path: Path, store: Store, number: int, model: Janus) -> None:
     """The codes of one shard; the file appears whole or not at all."""
     first, last = store.firsts[number : number + 2]
-    codes = np.zeros((last - first, 2, model.image_tokens), np.uint16 if _small(model) else np.uint32)
+    codes = np.zeros((last - first, 2, model.image_tokens), np.uint16 if model.codes <= 1 << 16 else np.uint32)
     for rows, pixels in _batches(store, first, last, model.image_size):
         images = from_uint8(pixels).to(model.device)
         with torch.no_grad():
@@ -124,10 +115,6 @@ def _write(path: Path, store: Store, number: int, model: Janus) -> None:
             np.save(stream, codes)
 
     write_atomically(path, write, "file")
-
-
-def _small(model: Janus) -> bool:
-    return int(model.core.config.vq_config.num_embeddings) <= 1 << 16
 
 
 def _batches(store: Store, first: int, last: int, size: int) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from janus_r1.model.memory import READ
-
+READ = 64  # a cache holds a multiple of so many tokens
 FEWEST = (
-    4  # rows of a product, and queries of an attention, from which on each comes out the same whatever their number
+    4  # rows of a product, and queries of an attention: from so many on, each comes out alike however many there are
 )
 
 

@@ -2,7 +2,7 @@
 
 :class:`Network` reads the model that it is given and changes nothing of it. Matrices that are multiplied together (q, k
 and v; gate and up) are one matrix here. Where they stand side by side in memory, as in a loaded model
-(:func:`janus_r1.model.janus.adjoin`), that is a view of them; else it is a copy.
+(:func:`janus_r1.model.matrices.adjoin`), that is a view of them; else it is a copy.
 
 Shapes: R cached rows, T new tokens, D hidden width, H heads, E head width, K image codes.
 """
@@ -18,10 +18,12 @@ from torch import nn
 from transformers import LlamaModel
 
 from janus_r1.engine.cache import Cache, Placement
-from janus_r1.model.int8 import Coded, Int8Linear, product
-from janus_r1.model.janus import Janus, side_by_side
-from janus_r1.model.memory import COPIED
+from janus_r1.model.janus import Janus
+from janus_r1.model.matrices import Coded, Int8Linear, product, side_by_side
 
+# Bytes: a model whose matrices take more is not worth a second copy of them on a CPU. Blocked for bfloat16 they also
+# serve one of 170 MB (a token in 0.6 of the time); by columns in float32 they make that one slower.
+COPIED = {torch.bfloat16: 512 * 2**20, torch.float32: 64 * 2**20}
 MATRICES = ("qkv", "out", "gate_up", "down")
 Matrix = torch.Tensor | tuple[Int8Linear, ...] | Coded  # in 8 bits: on a CPU those below each other
 
@@ -53,7 +55,7 @@ class Network:
         self.heads = language.config.num_attention_heads
         self.kv_heads = language.config.num_key_value_heads
         self.width = language.layers[0].self_attn.head_dim
-        self.limit = language.config.max_position_embeddings
+        self.limit = model.positions
         with torch.inference_mode():
             self.drawn_table = model.embed_drawn(torch.arange(model.codes, device=model.device))  # [K, D]
             self.cos, self.sin = self._rotation(language.rotary_emb)

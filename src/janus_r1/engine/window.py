@@ -26,8 +26,8 @@ import torch
 from janus_r1.engine.cache import FEWEST, Cache, Placement, Stream
 from janus_r1.engine.network import Network
 from janus_r1.engine.sampling import Sampling
-from janus_r1.model.memory import WIDEST
 
+WIDEST = 16  # places that a forward may draw at once; a cache has room for so many behind an image
 USUAL, NARROWEST = 8, 3  # a row alone gets so many, and with fewer nothing is gained
 POSITIONS = 16  # in all rows together: more cost a CPU more than they save; twice as many where there is a guess
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from janus_r1.errors import UserError, first_line
+from janus_r1.model.janus import Janus
+from janus_r1.model.matrices import adjoin
 from janus_r1.reading import read_json_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -54,3 +56,20 @@ def merge(core: Any, folder: Path) -> Any:
         return wrapped.merge_and_unload(safe_merge=True)
     except (ValueError, KeyError, RuntimeError, TypeError, OSError) as error:
         raise UserError(f"the adapter {folder} does not fit its base: {first_line(error)}") from None
+
+
+def merge_into(janus: Janus, folder: Path) -> None:
+    """:func:`merge` for a model that is wrapped already; its matrices then stand side by side again.
+
+    Raises:
+        UserError: as :func:`merge`.
+    """
+    janus.core = merge(janus.core, folder).eval()
+    adjoin(janus.language)
+
+
+def insert(janus: Janus, config: Any) -> Any:
+    """Fresh adapters as peft's ``config`` says, put into the modules of ``janus``; peft's model around them."""
+    import peft
+
+    return peft.get_peft_model(janus.core, config)

@@ -1,18 +1,21 @@
-"""One thin wrapper around transformers' Janus modules: the nine things the rest of the code needs.
+"""One thin wrapper around transformers' Janus modules: all that the rest of the code needs of them.
+
+Nothing outside this room knows what a module of transformers' is called (``tests/test_architecture.py`` holds it).
 
 Shapes: B rows, L positions, D hidden width, S ids an image, V text vocabulary, K image codes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import JanusForConditionalGeneration, LlamaModel, PreTrainedTokenizerBase
+from transformers import JanusConfig, JanusForConditionalGeneration, LlamaModel, PreTrainedTokenizerBase
 
 from janus_r1.chain import Source
 from janus_r1.layout import Drawn, Layout, Row, Seen, Text, row_length
@@ -47,14 +50,66 @@ class Janus(nn.Module):
         return self.core.model.language_model
 
     @property
+    def vision(self) -> nn.Module:
+        """The understanding encoder, SigLIP."""
+        return self.core.model.vision_model
+
+    @property
+    def aligner(self) -> nn.Module:
+        """What makes the understanding encoder's features as wide as the language model."""
+        return self.core.model.aligner
+
+    @property
+    def config(self) -> JanusConfig:
+        return self.core.config
+
+    @property
     def codes(self) -> int:
         """Different ids that an image may have (K)."""
         return self.core.config.vq_config.num_embeddings
 
     @property
+    def positions(self) -> int:
+        """Tokens that a row may have."""
+        return self.language.config.max_position_embeddings
+
+    @property
     def format(self) -> str:
-        """How its chains are laid out: ``paper`` or ``repair`` (design section 4), as its config says."""
+        """How its chains are laid out: ``paper`` or ``repair`` (docs/architecture.md), as its config says."""
         return getattr(self.core.config, "introspection", "paper")
+
+    @format.setter
+    def format(self, name: str) -> None:
+        self.core.config.introspection = name
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights under the names of their checkpoint; the model's own memory, not a copy."""
+        return self.core.state_dict()
+
+    def to(self, *args: Any, **kwargs: Any) -> Janus:
+        """As any module, but the image tokenizer stays in float32: else several per cent of its ids come out wrong."""
+        super().to(*args, **kwargs)
+        self.core.model.vqmodel.float()
+        return self
+
+    # ----------------------------------------------------------------------------------- training
+
+    def freeze(self, vision: bool) -> None:
+        """The image tokenizer never trains with the language model; with ``vision``, nor does SigLIP."""
+        self.core.model.vqmodel.requires_grad_(False)
+        self.core.model.vqmodel.eval()
+        self.vision.requires_grad_(not vision)
+
+    def attend_plainly(self) -> None:
+        """Without fused attention; on a CPU that is twice as fast backwards at our lengths."""
+        self.core.set_attn_implementation("eager")
+
+    def image_tokenizer_hash(self) -> str:
+        """Of all that VQ ids depend on: the image tokenizer's weights and the image size; 16 hexadecimal digits."""
+        digest = hashlib.sha256(f"{self.image_size} {self.image_tokens}".encode())
+        for name, tensor in sorted(self.core.model.vqmodel.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a prompt that the model's language lacks, where its config lists its words (``prompt_words``).
@@ -141,40 +196,6 @@ class Janus(nn.Module):
         parts.append(torch.zeros_like(parts[0][:1]))  # what padding points at
         order = _gather_order(rows, len(text), len(drawn), sum(len(p) for p in parts) - 1)
         return torch.nn.functional.embedding(order.to(self.device), torch.cat(parts))
-
-
-def adjoin(janus: Janus) -> Janus:
-    """The same model, with the matrices that are multiplied together side by side in memory: q, k, v; gate, up.
-
-    Whatever changes them in place later leaves them there, so a decoder reads them as one, and copies nothing.
-    """
-    for group in adjoined_groups(janus.language):
-        weights = [linear.weight.detach() for linear in group if hasattr(linear, "weight")]
-        if not weights or side_by_side(weights) is not None:  # int8 on a CPU has packed ones, and no weight
-            continue
-        for linear, part in zip(group, torch.cat(weights).split([len(w) for w in weights]), strict=True):
-            linear.weight.data = part
-    return janus
-
-
-def adjoined_groups(language: Any) -> Iterator[tuple[Any, ...]]:
-    """The linear maps of every layer that read the same input: q, k, v; gate, up."""
-    for layer in language.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        yield attention.q_proj, attention.k_proj, attention.v_proj
-        yield mlp.gate_proj, mlp.up_proj
-
-
-def side_by_side(weights: list[torch.Tensor]) -> torch.Tensor | None:
-    """The matrix that these [N, K] are below each other, as a view of their memory; None where they do not lie so."""
-    first, end = weights[0], weights[0].data_ptr()
-    for weight in weights:
-        if weight.data_ptr() != end or not weight.is_contiguous():
-            return None
-        end += weight.nbytes
-    if len({weight.untyped_storage().data_ptr() for weight in weights}) > 1:
-        return None
-    return first.as_strided((sum(map(len, weights)), first.shape[1]), (first.shape[1], 1))
 
 
 def _gather_order(rows: list[Row], num_text: int, num_drawn: int, padding: int) -> torch.Tensor:

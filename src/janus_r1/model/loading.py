@@ -14,8 +14,8 @@ from janus_r1.files import write_atomically
 from janus_r1.model.adapters import base_of, is_adapter, merge
 from janus_r1.model.card import card
 from janus_r1.model.hub import snapshot
-from janus_r1.model.int8 import quantize, refuse
-from janus_r1.model.janus import Janus, adjoin
+from janus_r1.model.janus import Janus
+from janus_r1.model.matrices import adjoin, quantize, refuse
 from janus_r1.model.original_config import MODEL_TYPE, from_original
 from janus_r1.model.processor import save_processor
 from janus_r1.model.streaming import assemble, stored_dtype, weight_files
@@ -105,7 +105,10 @@ def load(
     except ValueError as error:
         raise UserError(f"cannot use the model {name}: {error}") from None
     janus.cache_dtype = cache_dtype(kv)
-    return adjoin(quantize(janus) if dtype == INT8 else janus)
+    if dtype == INT8:
+        quantize(janus.language)
+    adjoin(janus.language)
+    return janus
 
 
 def describe(name: str, dtype: str = "float32", weights: str | Path | None = None) -> tuple[JanusConfig, torch.dtype]:

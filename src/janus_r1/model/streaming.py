@@ -20,7 +20,7 @@ from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from janus_r1.errors import UserError, first_line
-from janus_r1.model.janus import adjoined_groups
+from janus_r1.model.matrices import adjoined_groups
 from janus_r1.model.original import DROPPED, split, targets
 from janus_r1.reading import read_json_object
 
@@ -165,7 +165,7 @@ def assemble(
 
 
 def _adjoined(core: Any, dtype: torch.dtype, device: str) -> dict[str, torch.Tensor]:
-    """Where matrices that are multiplied together go, side by side, by parameter name (``model.janus.adjoin``).
+    """Where matrices that are multiplied together go, side by side, by parameter name (``model.matrices.adjoin``).
 
     Moving them there after loading would leave holes in the heap that nothing else fits into.
     """

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from janus_r1.api import JanusR1
 from janus_r1.errors import UserError, require
-from janus_r1.model.adapters import CONFIG, WEIGHTS, merge
-from janus_r1.model.int8 import refuse
-from janus_r1.model.janus import adjoin
+from janus_r1.model.adapters import CONFIG, WEIGHTS, merge_into
+from janus_r1.model.matrices import refuse
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -61,6 +60,5 @@ def load_all(model: str, dtype: str, device: str, kv: str, adapters: Sequence[st
 
 def _merged(model: JanusR1, folder: Path) -> JanusR1:
     refuse(model.model)  # rounded weights cannot be added to
-    model.model.core = merge(model.model.core, folder).eval()
-    adjoin(model.model)  # merging has moved the matrices that it added to
+    merge_into(model.model, folder)
     return model

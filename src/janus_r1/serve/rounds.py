@@ -149,7 +149,7 @@ def fits(model: Janus, chain: Drawing) -> bool:
     if chain.format == "repair":
         said += settings.max_list_tokens + len(layout.list_end)
     longest = max(row_length(lead.drawing) + model.image_tokens, row_length(lead.seeing) + model.image_tokens + said)
-    return longest <= model.core.config.text_config.max_position_embeddings
+    return longest <= model.positions
 
 
 # ------------------------------------------------------------------------------------------------- a round

@@ -165,7 +165,7 @@ def replace_weights(janus: Janus, path: Path) -> int:
         Fault: 400 for a file that is none, a name that the model does not have, another shape, or numbers that are
             none (NaN).
     """
-    own = janus.core.state_dict()
+    own = janus.weights()
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
@@ -188,9 +188,9 @@ def replace_weights(janus: Janus, path: Path) -> int:
 def checksum(janus: Janus) -> str:
     """SHA-256 over names, shapes, types and numbers of all weights, in the order of their names."""
     found = hashlib.sha256()
-    for name, tensor in sorted(janus.core.state_dict().items()):
+    for name, tensor in sorted(janus.weights().items()):
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        found.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+        found.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

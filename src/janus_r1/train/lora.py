@@ -17,6 +17,7 @@ import torch
 from janus_r1.errors import UserError
 from janus_r1.fields import Checked, Count, Positive, Range
 from janus_r1.files import write_atomically
+from janus_r1.model.adapters import insert
 from janus_r1.model.janus import Janus
 from janus_r1.train.processes import this_process
 from janus_r1.train.state import weights, whole
@@ -65,7 +66,7 @@ class Adapters:
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # the same in every process
-            self.model = peft.get_peft_model(janus.core, config)
+            self.model = insert(janus, config)
         self.model.peft_config[NAME].base_model_name_or_path = source
         for parameter in janus.parameters():
             if parameter.requires_grad:
@@ -106,7 +107,7 @@ def _merged(layer: Any) -> torch.Tensor:
 
 
 def _check_targets(janus: Janus, targets: list[str]) -> None:
-    layer = janus.core.model.language_model.layers[0]
+    layer = janus.language.layers[0]
     matrices = [name for name, module in layer.named_modules() if isinstance(module, torch.nn.Linear)]
     known = sorted(name.rpartition(".")[2] for name in matrices)
     for target in targets:

@@ -12,8 +12,9 @@ import torch
 
 from janus_r1.chain import Settings, Task
 from janus_r1.introspect import introspect
-from janus_r1.model.janus import Janus, adjoin
+from janus_r1.model.janus import Janus
 from janus_r1.model.loading import DTYPES, load, save
+from janus_r1.model.matrices import adjoin
 from janus_r1.sheet import sheet
 from janus_r1.train.lora import Adapters
 from janus_r1.train.processes import sharded, this_process
@@ -21,23 +22,15 @@ from janus_r1.train.state import copy_trained
 from janus_r1.worlds.base import DEFAULT, world
 
 
-def freeze(janus: Janus, vision: bool) -> None:
-    """The VQ tokenizer never trains with the language model; SigLIP only in pretraining."""
-    janus.core.model.vqmodel.requires_grad_(False)
-    janus.core.model.vqmodel.eval()
-    janus.core.model.vision_model.requires_grad_(not vision)
-
-
 def prepare(janus: Janus, train_vision: bool, compile_model: bool, recompute: bool = False) -> None:
     """Freeze, choose the attention kernel, join the projections; compile, recompute activations if asked to.
 
-    On a CPU the plain attention is twice as fast backwards as the fused kernel at these lengths.
     Joining means that a preview, which decodes, finds the weights as it wants them and copies nothing.
     """
-    freeze(janus, vision=not train_vision)
+    janus.freeze(vision=not train_vision)
     if janus.device.type == "cpu":
-        janus.core.set_attn_implementation("eager")
-    language = adjoin(janus).language
+        janus.attend_plainly()
+    language = adjoin(janus.language)
     if recompute:
         language.gradient_checkpointing_enable({"use_reentrant": False})
         language.train()  # which transformers wants for it; there is no dropout

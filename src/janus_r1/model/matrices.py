@@ -1,23 +1,64 @@
-"""The language model's matrices in 8 bits, to generate: half the bytes of bfloat16 to read a token.
+"""The language model's matrices as they lie in memory: those that read the same input side by side, or all in 8 bits.
 
-Weights are scaled row by row, once. On a CPU activations are, too, before every product, so that a chain does not
-depend on the batch it is drawn in, and oneDNN multiplies the 8-bit numbers. On a GPU they stay in bfloat16
-(:mod:`janus_r1.engine.kernels`). Heads, embeddings and encoders stay as they are.
+8 bits are for generating: half the bytes of bfloat16 to read a token. Weights are scaled row by row, once. On a CPU
+activations are, too, before every product, so that a chain does not depend on the batch it is drawn in, and oneDNN
+multiplies the 8-bit numbers. On a GPU they stay in bfloat16 (:mod:`janus_r1.engine.kernels`). Heads, embeddings and
+encoders stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import LlamaModel
 
 from janus_r1.errors import UserError, require
-from janus_r1.model.janus import Janus
 
 LARGEST = 127
 TINY = 1e-12  # instead of dividing a row of zeros by zero
+
+
+# ------------------------------------------------------------------------------------ side by side
+
+
+def adjoin(language: LlamaModel) -> LlamaModel:
+    """The same model, with the matrices that are multiplied together side by side in memory: q, k, v; gate, up.
+
+    Whatever changes them in place later leaves them there, so a decoder reads them as one, and copies nothing.
+    """
+    for group in adjoined_groups(language):
+        weights = [linear.weight.detach() for linear in group if hasattr(linear, "weight")]
+        if not weights or side_by_side(weights) is not None:  # int8 on a CPU has packed ones, and no weight
+            continue
+        for linear, part in zip(group, torch.cat(weights).split([len(w) for w in weights]), strict=True):
+            linear.weight.data = part
+    return language
+
+
+def adjoined_groups(language: LlamaModel) -> Iterator[tuple[Any, ...]]:
+    """The linear maps of every layer that read the same input: q, k, v; gate, up."""
+    for layer in language.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        yield attention.q_proj, attention.k_proj, attention.v_proj
+        yield mlp.gate_proj, mlp.up_proj
+
+
+def side_by_side(weights: list[torch.Tensor]) -> torch.Tensor | None:
+    """The matrix that these [N, K] are below each other, as a view of their memory; None where they do not lie so."""
+    first, end = weights[0], weights[0].data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != end or not weight.is_contiguous():
+            return None
+        end += weight.nbytes
+    if len({weight.untyped_storage().data_ptr() for weight in weights}) > 1:
+        return None
+    return first.as_strided((sum(map(len, weights)), first.shape[1]), (first.shape[1], 1))
+
+
+# -------------------------------------------------------------------------------------- in 8 bits
 
 
 class Coded(NamedTuple):
@@ -65,25 +106,25 @@ def product(x: torch.Tensor, stacked: Sequence[Int8Linear] | Coded) -> torch.Ten
     return whole.mul_(scales[:, None]).to(x.dtype).view(*x.shape[:-1], -1)
 
 
-def quantize(janus: Janus) -> Janus:
-    """The same model with its language model's matrices in 8 bits; each frees its original.
+def quantize(language: LlamaModel) -> LlamaModel:
+    """The same model with its matrices in 8 bits; each frees its original.
 
     Raises:
         UserError: on another device than a CPU or an NVIDIA GPU, or where this torch has no oneDNN.
     """
-    kind = janus.device.type
+    kind = language.device.type
     require(kind in ("cpu", "cuda"), f"int8 is for a CPU or an NVIDIA GPU: on {kind} pass --dtype bfloat16")
     known = kind == "cuda" or hasattr(torch.ops.onednn, "qlinear_pointwise")
     require(known, "this torch multiplies no int8: pass --dtype bfloat16")
-    for layer in janus.core.model.language_model.layers:
+    for layer in language.layers:
         for block in (layer.self_attn, layer.mlp):
             for name, linear in list(block.named_children()):
                 if isinstance(linear, nn.Linear):
                     setattr(block, name, Int8Linear(linear.weight))
-    return janus
+    return language
 
 
-def refuse(janus: Janus) -> None:
+def refuse(model: nn.Module) -> None:
     """Raises UserError for a model whose weights are rounded: neither saved nor trained."""
-    if any(isinstance(module, Int8Linear) for module in janus.modules()):
+    if any(isinstance(module, Int8Linear) for module in model.modules()):
         raise UserError("a model in int8 only generates: load it with dtype bfloat16 or float32 to save it")

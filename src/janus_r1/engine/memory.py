@@ -15,15 +15,13 @@ import torch
 from transformers import JanusConfig
 
 from janus_r1.chain import Settings
+from janus_r1.engine.cache import READ
+from janus_r1.engine.network import COPIED
+from janus_r1.engine.window import WIDEST
 from janus_r1.layout import MAX_CAPTION_TOKENS
 from janus_r1.model.presets import random_model
 from janus_r1.model.vq import DECODE_CHUNK
 
-# Bytes: a model whose matrices take more is not worth a second copy of them on a CPU. Blocked for bfloat16 they also
-# serve one of 170 MB (a token in 0.6 of the time); by columns in float32 they make that one slower.
-COPIED = {torch.bfloat16: 512 * 2**20, torch.float32: 64 * 2**20}
-READ = 64  # a cache holds a multiple of so many tokens
-WIDEST = 16  # places that a forward may draw at once; a cache has room for so many behind an image
 ROLES = 8  # tokens of a prompt beside its caption
 EDIT_FRAME = 30  # tokens around the source image and behind the instruction of an edit
 LEAD_INS = 40  # tokens of the self-check and the regeneration string together, in any tokenizer
@@ -112,7 +110,7 @@ def step_bytes(
 ) -> int:
     """What one image token of ``rows`` rows must read: layers, image head, and ``context`` cached tokens a row.
 
-    With ``int8`` the layers' matrices are in 8 bits (:mod:`janus_r1.model.int8`); ``kv`` as in :func:`estimate`.
+    With ``int8`` the layers' matrices are in 8 bits (:mod:`janus_r1.model.matrices`); ``kv`` as in :func:`estimate`.
     """
     head = config.vq_config.projection_dim * (config.text_config.hidden_size + config.vq_config.num_embeddings)
     return (

@@ -35,7 +35,7 @@ from janus_r1.images import square
 from janus_r1.layout import Drawn, Seen, Text
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
-from janus_r1.model.original_config import to_original_config
+from janus_r1.model.original import to_original_config
 from janus_r1.model.presets import janus_config, llama_config, pro_config
 from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, USER, train_tokenizer
 from janus_r1.model.vq import decode

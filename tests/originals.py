@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from janus_r1.model.original import to_original
-from janus_r1.model.original_config import to_original_config
+from janus_r1.model.original import to_original, to_original_config
 from janus_r1.model.tokenizer import PAD
 
 UNUSED = {

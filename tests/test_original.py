@@ -12,7 +12,7 @@ import torch
 from conftest import build
 from janus_r1.cli import main
 from janus_r1.errors import UserError
-from janus_r1.model import hub, streaming
+from janus_r1.model import loading, streaming
 from janus_r1.model.loading import load
 from janus_r1.model.original import to_original
 from originals import UNUSED, logits, write_original
@@ -100,7 +100,7 @@ def test_a_hub_id_is_resolved_to_a_folder(tiny, original, monkeypatch):
         asked.append((name, allow_patterns))
         return str(original)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(loading, "snapshot_download", download)
     assert torch.equal(load("owner/model").core.lm_head.weight, tiny.core.lm_head.weight)
     assert [name for name, _ in asked] == ["owner/model"] * 2  # no safetensors there: .bin was asked for then
     assert not any("py" in pattern for _, patterns in asked for pattern in patterns)
@@ -110,7 +110,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch):
     def download(name, allow_patterns):
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(loading, "snapshot_download", download)
     with pytest.raises(UserError, match=r"from the Hub: no route$"):
         load("owner/model")
 

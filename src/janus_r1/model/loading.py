@@ -1,4 +1,9 @@
-"""Loading from transformers' layout or DeepSeek's, saving in transformers'; no remote code."""
+"""Model folders: loaded from transformers' layout or DeepSeek's, saved in transformers'; no remote code.
+
+Of the Hub only json, tokenizers and weights are fetched. What is saved holds all that transformers' ``JanusProcessor``
+and ``generate`` read; DeepSeek's processor pads an image to a square with grey (127), resizes it and maps it to
+[-1, 1], and its prompt template spells the roles as special tokens.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,45 @@ import re
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, GenerationConfig, JanusConfig, JanusForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    JanusConfig,
+    JanusForConditionalGeneration,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+from transformers.models.janus.processing_janus import JanusProcessor
 
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import write_atomically
 from janus_r1.model.adapters import base_of, is_adapter, merge
-from janus_r1.model.card import card
-from janus_r1.model.hub import snapshot
 from janus_r1.model.janus import Janus
 from janus_r1.model.matrices import adjoin, quantize, refuse
-from janus_r1.model.original_config import MODEL_TYPE, from_original
-from janus_r1.model.processor import save_processor
+from janus_r1.model.original import MODEL_TYPE, from_original
 from janus_r1.model.streaming import assemble, stored_dtype, weight_files
-from janus_r1.model.tokenizer import IMAGE_PLACEHOLDER, SpecialTokens, original_tokenizer
+from janus_r1.model.tokenizer import (
+    ASSISTANT,
+    BEGIN_OF_IMAGE,
+    BOS,
+    END_OF_IMAGE,
+    EOS,
+    IMAGE_PLACEHOLDER,
+    PAD,
+    USER,
+    SpecialTokens,
+    original_tokenizer,
+)
 from janus_r1.reading import read_json_object
 
 EMBEDDED = Path(__file__).parent / "embedded"  # tiny models inside the package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 INT8 = "int8"  # loaded in bfloat16, then the language model's matrices rounded
 KV = {"auto": None, "fp8": torch.float8_e4m3fn}
+PLAIN = ["*.json", "tokenizer*.model", "tokenizer.model"]  # what is fetched from the Hub beside weights
 LAYOUTS = ("janus", MODEL_TYPE)  # transformers' and DeepSeek's, as config.json names them
 
 
@@ -63,7 +87,22 @@ def _folder(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/")):
         known = "".join(f"{known}, " for known in sorted(embedded))
         raise UserError(f"no model {name!r}: use {known}a folder, or a Hub id like owner/name")
-    return snapshot(name)
+    return _snapshot(name)
+
+
+def _snapshot(name: str) -> Path:
+    """Download ``owner/name`` (or find it in the cache); pickled weights only where there are no others.
+
+    Raises:
+        UserError: if it does not exist, is gated, or cannot be reached.
+    """
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*PLAIN, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*PLAIN, "*.bin"]))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot get the model {name} from the Hub: {first_line(error)}") from None
+    return folder
 
 
 def _kind(folder: Path) -> str | None:
@@ -166,6 +205,51 @@ def _from_transformers(folder: Path, dtype: torch.dtype, device: str, name: str)
     return core
 
 
+# ------------------------------------------------------------------------------------------ saving
+
+NAMED_TOKENS = {"image_token": IMAGE_PLACEHOLDER, "boi_token": BEGIN_OF_IMAGE, "eoi_token": END_OF_IMAGE}
+
+# Roles as in janus_r1.layout; an image stands where the message has it. No begin-of-sentence: the
+# saved tokenizer puts it in front of every text, as DeepSeek's does, so that it never stands there twice.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% set role = '" + USER + "' if message['role'] == 'user' else '" + ASSISTANT + "' %}"
+    "{{ role + ': ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{{ '" + IMAGE_PLACEHOLDER + "\\n' if part['type'] == 'image' else part['text'] }}"
+    "{% endfor %}{% endif %}"
+    "{{ '\\n\\n' if message['role'] == 'user' else '" + EOS + "' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '" + ASSISTANT + ":' }}{% endif %}"
+)
+
+CARD = """\
+---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: any-to-any
+tags: [janus, text-to-image, introspection, janus-r1]
+---
+
+# A Janus model saved by janus-r1
+
+Architecture: transformers' `JanusForConditionalGeneration` with {parameters:.1f} M parameters; images of
+{size}x{size} pixels are {tokens} ids of {codes} codes.
+
+```python
+from janus_r1 import JanusR1
+
+model = JanusR1.from_pretrained("path/to/this/folder")
+chain = model.generate("a red circle left of a blue square")[0]
+print(chain.rounds[0].verdict.text)
+```
+
+It draws, says Yes or No to its own drawing and why, and redraws until it is satisfied. What it was
+trained on and what it scores is in the run folder beside it (`recipe.json`, `metrics.jsonl`).
+"""
+
+
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
     """A copy of what is part of a larger storage (matrices that stand side by side), which safetensors refuses."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
@@ -188,14 +272,14 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
         generation_kwargs={"boi_token_id": special.begin_of_image},
     )
     codes = core.config.vq_config.num_embeddings
-    text = card(sum(p.numel() for p in core.parameters()), janus.image_size, janus.image_tokens, codes)
+    text = _card(sum(p.numel() for p in core.parameters()), janus.image_size, janus.image_tokens, codes)
 
     def write(temporary: Path) -> None:
         state = {k: _alone(v.to(dtype or v.dtype)) for k, v in core.state_dict().items()}
         core.save_pretrained(temporary, state_dict=state, safe_serialization=True)
         if dtype:  # the config names the dtype in memory
             _rename_dtype(temporary / "config.json", str(dtype).removeprefix("torch."))
-        save_processor(janus.tokenizer, janus.image_size, janus.image_tokens, temporary)
+        _save_processor(janus.tokenizer, janus.image_size, janus.image_tokens, temporary)
         (temporary / "README.md").write_text(text, encoding="utf-8")
 
     write_atomically(Path(folder), write)
@@ -204,3 +288,30 @@ def save(janus: Janus, folder: str | Path, dtype: torch.dtype | None = None) -> 
 def _rename_dtype(config: Path, name: str) -> None:
     text = config.read_text(encoding="utf-8")
     config.write_text(re.sub(r'"dtype": "\w+"', f'"dtype": "{name}"', text), encoding="utf-8")
+
+
+def _save_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, image_tokens: int, folder: Path) -> None:
+    """Write tokenizer, image processor and chat template for ``JanusProcessor.from_pretrained``."""
+    # A new object around the same vocabulary: the caller's own must not change.
+    named = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        padding_side="left",
+        model_max_length=tokenizer.model_max_length,
+        clean_up_tokenization_spaces=False,
+        extra_special_tokens=NAMED_TOKENS,
+        add_bos_token=True,
+    )
+    images = JanusImageProcessorPil(
+        size={"height": image_size, "width": image_size},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    JanusProcessor(images, named, chat_template=CHAT_TEMPLATE, num_image_tokens=image_tokens).save_pretrained(folder)
+
+
+def _card(parameters: int, size: int, tokens: int, codes: int) -> str:
+    """README.md of a model folder."""
+    return CARD.format(parameters=parameters / 1e6, size=size, tokens=tokens, codes=codes)

@@ -19,6 +19,12 @@ from pathlib import Path
 PACKAGE = __package__ or "janus_r1"
 Function = ast.FunctionDef
 Given = dict[str, str]  # what a dataclass's fields are where somebody else sets their defaults
+EVERYWHERE = {  # what arguments of these names are, where a command's docstring does not say otherwise
+    "json": "Print one JSON object on stdout, all else on stderr",
+    "max_batch": "Chains drawn at once at most: a number, or auto for as many as fit into memory",
+    "resume": "Continue the run in the recipe's folder",
+    "world": "Its name, a Python file, or module:name",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def command(module: str, function: str, fixed: tuple[str, ...] = ()) -> Command:
         raise LookupError(f"{module} has no function {function}")
     sections = _sections(ast.get_docstring(node) or "")
     summary, _, about = sections[""].partition("\n\n")
-    docs, found = _argument_docs(sections.get("Args", "")), []
+    docs, found = EVERYWHERE | _argument_docs(sections.get("Args", "")), []
     recipe = None
     names = {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
     for argument, default, keyword_only in _arguments(node):

@@ -17,7 +17,6 @@ from janus_r1.options import Command, Option
 KEYS = """\
 recipe keys (in the YAML file, or on the command line, which wins):
 {keys}"""
-RESUME = "Continue the run in the recipe's folder"
 HELP = ("-h", "--help")
 Groups = Mapping[str, tuple[str, str]]  # of the commands that begin with these words: what they are for, and examples
 
@@ -193,7 +192,7 @@ def make_parser(name: str, declared: Command) -> Parser:
     )
     if declared.recipe:
         reader.add_argument("--config", metavar="NAME_OR_FILE", help="A recipe of the package, or your own YAML file")
-        reader.add_argument("--json", action="store_true", help="Print one JSON object on stdout, all else on stderr")
+        reader.add_argument("--json", action="store_true", help=options.EVERYWHERE["json"])
         reader.add_argument(
             "--print_config", "--print-config", action="store_true", help="Print the whole recipe as YAML, and end"
         )
@@ -203,8 +202,7 @@ def make_parser(name: str, declared: Command) -> Parser:
 
 
 def _add(reader: Parser, option: Option) -> None:
-    doc = option.doc or (RESUME if option.name == "resume" else "")
-    doc = doc.removesuffix(".") if not doc.endswith("...") else doc
+    doc = option.doc.removesuffix(".") if not option.doc.endswith("...") else option.doc
     if option.is_flag:
         off = option.default == "True"
         flag = _flag(f"no_{option.name}" if off else option.name)

@@ -2,9 +2,9 @@
 
 ``draw``      generate, edit, judge
 ``train``     what every stage does around its training
-``evaluate``  the benchmarks
+``evaluate``  the evaluations of a world's tasks and of judges; ``measure`` is what they have in common
 ``convert``   convert, average
-``data``      the world's prompts and edits
+``data``      people's own data, and the tasks of a world
 
-``model``, ``output`` and ``terminal`` are what they have in common.
+``model``, ``output`` and ``terminal`` are what all have in common.
 """

@@ -29,7 +29,6 @@ def convert(
         weights: State dict to take instead of SOURCE's own weights
         dtype: Of the weights; auto: as stored
         overwrite: Replace OUT if it is a model folder
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
@@ -63,7 +62,6 @@ def average(
         models: Embedded models, folders or owner/name on the Hub
         dtype: Of what is written
         overwrite: Replace OUT if it is a model folder
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 average models/mean runs/rl/model runs/sft/model

@@ -1,29 +1,163 @@
-"""``janus-r1 data``: the prompts and the edits of a world, by split and family."""
+"""``janus-r1 data``: one's own images and prompts, and the tasks of a world."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from collections import Counter
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-from janus_r1.commands.terminal import print_json
-from janus_r1.fields import Count
+from janus_r1.commands.terminal import answers_only, print_json, say
+from janus_r1.data import look as looking
+from janus_r1.data import making
+from janus_r1.data.importing import import_data
+from janus_r1.data.make_recipe import MakeRecipe
+from janus_r1.data.report import show as show_report
+from janus_r1.data.store import SHARD_ROWS
+from janus_r1.errors import UserError
+from janus_r1.fields import Above0, Count, Positive, Range
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Kind, World
+
+Processes = Annotated[int, Range(ge=1, le=256)]
+
+
+def import_(
+    source: Path,
+    out: Path,
+    *,
+    columns: tuple[str, ...] = (),
+    images: Path | None = None,
+    origin: str = "",
+    licence: str = "",
+    score_scale: Above0 = 1.0,
+    max_side: Count = 0,
+    limit: Count = 0,
+    processes: Processes = 1,
+    shard_rows: Positive = SHARD_ROWS,
+    prompts: tuple[str, ...] = (),
+    resume: bool = False,
+    json: bool = False,
+) -> None:
+    """Read images with prompts, scores, reasons or edits into a store to train on.
+
+    Understood are image folders with metadata or with a text beside every image, webdataset tars, parquet with image
+    columns, JSON lines, lists, CSV, folders of pairs, the released Janus-Pro-R1 data, UltraEdit, OmniEdit, AnyEdit,
+    InstructPix2Pix and their like. Every image is decoded and checked; what is left out is counted by its cause.
+
+    Args:
+        source: A file or a folder
+        out: Folder of the store
+        columns: A name that is not known by itself, ours to yours: prompt=my_caption; may be repeated. Ours are prompt,
+            image, source_image, score, reason, claims, source, licence, id, wrong and right
+        images: Folder that image paths are relative to; by default that of the file that names them, or its parent
+        origin: Where images come from, for rows that do not say
+        licence: For rows that do not say
+        score_scale: Scores are divided by it: 10 for ratings of up to 10
+        max_side: Shrink larger images to this longest side in pixels; 0 keeps all files as they are
+        limit: Source rows at most; 0 takes all
+        processes: How many check images beside the one that reads; 1 does both in one
+        shard_rows: Images a shard at most: what a killed import loses
+        prompts: A file of test prompts, whose overlap with the data is reported; may be repeated
+        resume: Go on with an import that was interrupted
+
+    Examples:
+        janus-r1 data import pictures data/pictures --licence cc0-1.0
+        janus-r1 data import rows.jsonl data/rows --columns prompt=caption --columns score=rating --score-scale 10
+    """
+    with answers_only(json):
+        report = import_data(
+            source,
+            out,
+            columns=dict(renamed(name) for name in columns),
+            images=images,
+            origin=origin,
+            licence=licence,
+            score_scale=score_scale,
+            max_side=max_side,
+            limit=limit,
+            processes=processes,
+            shard_rows=shard_rows,
+            prompts=[Path(name) for name in prompts],
+            resume=resume,
+        )
+    if json:
+        print_json(report.as_dict())
+    else:
+        show_report(report)
+
+
+def renamed(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not (equals and ours and theirs):
+        raise UserError(f"--columns {text!r} renames nothing: write OURS=YOURS, such as prompt=my_caption")
+    return ours, theirs
+
+
+def look(data: Path, *, rows: Positive = 20, seed: int = 0, sheet: Path | None = None, json: bool = False) -> None:
+    """Show some rows of a store, and on request a sheet of their images.
+
+    Args:
+        data: Folder of the store
+        rows: How many rows
+        seed: Which ones
+        sheet: PNG file for the images with what is said of them
+
+    Examples:
+        janus-r1 data look data/pictures --sheet pictures.png
+    """
+    found = looking.look(data, rows, seed, sheet)
+    if json:
+        print_json({"data": str(data), "rows": found})
+    else:
+        looking.show(found)
+        if sheet:
+            say(f"wrote {sheet}")
+
+
+def make(recipe: MakeRecipe, resume: bool = False, dry_run: bool = False) -> Path | None:
+    """Make training data of prompts: images of one or several drawers, scores and reasons of a judge.
+
+    Args:
+        resume: Go on with a build that was interrupted
+        dry_run: Say what it would take, and do nothing
+
+    Examples:
+        janus-r1 data make --config make.yaml --dry-run
+        janus-r1 data make --config make.yaml
+    """
+    made = making.make_data(recipe, resume, dry_run)
+    if made.report:
+        show_report(made.report)
+    _show_cost(made, dry_run)
+    return None if dry_run else Path(recipe.out)
+
+
+def _show_cost(made: making.Made, dry_run: bool) -> None:
+    cost = asdict(made.cost)
+    missing = cost.pop("missing")
+    table = Table("", "at most" if dry_run else "taken", box=None, padding=(0, 2, 0, 0))
+    table.add_row("prompts", str(made.prompts))
+    for name, value in cost.items():
+        table.add_row(name.replace("_", " "), f"{value:g}")
+    table.add_row("price", f"{made.price:.2f}")
+    for cause, count in missing.items():
+        table.add_row(cause, str(count))
+    Console(highlight=False).print(table)
 
 
 def splits(*, world: str = DEFAULT, examples: Count = 5, json: bool = False) -> None:
     """Show a world's prompts and edits, by split and family.
 
     Args:
-        world: Its name, a Python file, or module:name
         examples: Prompts or edits shown a split
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 data splits
@@ -34,8 +168,8 @@ def splits(*, world: str = DEFAULT, examples: Count = 5, json: bool = False) -> 
     if json:
         print_json({"world": chosen.name, "splits": found, "edits": edits})
     else:
-        _show(found, "prompts")
-        _show({f"edits, {name}": item for name, item in edits.items()}, "edits")
+        _show_splits(found, "prompts")
+        _show_splits({f"edits, {name}": item for name, item in edits.items()}, "edits")
 
 
 def _splits(chosen: World, kind: Kind, examples: int) -> dict[str, Any]:
@@ -55,7 +189,7 @@ def _frozen(chosen: World, name: str, kind: Kind, examples: int) -> dict[str, An
     return {"count": len(tasks), "families": families, "examples": [task.prompt for task in picked]}
 
 
-def _show(splits: dict[str, Any], noun: str) -> None:
+def _show_splits(splits: dict[str, Any], noun: str) -> None:
     console = Console(highlight=False)
     for name, item in splits.items():
         count = "endless" if item["count"] is None else f"{item['count']} {noun}"

@@ -24,7 +24,7 @@ from janus_r1.commands.model import (
     warn_of_cut,
     warn_of_words,
 )
-from janus_r1.commands.output import INDEX, check_texts, index, new_folder, save, show, slug
+from janus_r1.commands.output import INDEX, ChainFolder, check_texts, index, new_folder, save, show, slug
 from janus_r1.commands.terminal import answers_only, print_json, progress, warn
 from janus_r1.data.containers import IMAGE_SUFFIXES
 from janus_r1.data.task_files import read_prompts
@@ -40,6 +40,8 @@ DRAWING = Settings()
 EDITING = Settings(rounds=1, temperature=EDIT_TEMPERATURE)  # the embedded editor has not learnt to redraw
 ANY_MODEL = ModelOptions()
 A_JUDGE = ModelOptions(model=JUDGE)
+A_FOLDER = ChainFolder()
+Update = Callable[[int, int], None]  # of a progress bar: chains that are done, and all
 
 # What the paper and the released checkpoint sample with, where the defaults differ. The temperature of drafts
 # is not stated; the official code's is 1, which is the default.
@@ -64,9 +66,7 @@ def generate(
     settings: Settings = DRAWING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    to: ChainFolder = A_FOLDER,
 ) -> None:
     """Draw, judge, redraw.
 
@@ -80,10 +80,6 @@ def generate(
         samples: Chains a prompt (default: 4 for one prompt, else 1)
         preset: paper: guidance 5, top-k 4096, text sampled at 1 with top-k 50, 3 rounds, history last; options
             given beside it win
-        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
-        out: Folder to write (default: outputs/PROMPT-SEED)
-        overwrite: Replace --out if an earlier run wrote it
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 generate "a red circle left of a blue square"
@@ -95,28 +91,23 @@ def generate(
     require(bool(asked), "no prompt: say what to draw, or pass --file prompts.txt")
     check_texts(asked)
     samples = samples or (4 if len(asked) == 1 else 1)
-    out = out or Path(f"outputs/{slug(asked)}-{settings.seed}")
-    with answers_only(json), new_folder(out, overwrite, INDEX):
-        batch = plan_batch(using, max_batch, asked, samples * len(asked), settings)
-        loaded = load_model(using)
-        warn_of_cut(loaded, asked)
-        warn_of_words(loaded, asked)
-        began = time.monotonic()
-        with progress("drawing") as update, memory_errors(batch, using.device):
-            chains = loaded.generate(
-                asked,
-                samples=samples,
-                max_batch=batch,
-                on_progress=lambda done: update(done, samples * len(asked)),
-                **asdict(settings),
-            )
-        seconds = round(time.monotonic() - began, 2)
+    total = samples * len(asked)
+
+    def draw(model: JanusR1, batch: int, update: Update) -> list[Chain]:
+        return model.generate(
+            asked,
+            samples=samples,
+            max_batch=batch,
+            on_progress=lambda done: update(done, total),
+            **asdict(settings),
+        )
+
+    out = to.out or Path(f"outputs/{slug(asked)}-{settings.seed}")
+    with answers_only(to.json), new_folder(out, to.overwrite, INDEX):
+        chains, seconds = _drawn(draw, asked, total, settings, using, max_batch)
         record = {"model": using.model, "samples": samples, **index(chains, out, settings), "seconds": seconds}
         save(chains, out, record)
-    if json:
-        print_json(record)
-    else:
-        show(chains, out, seconds)
+    _answer(chains, record, out, to.json)
 
 
 def edit(
@@ -127,9 +118,7 @@ def edit(
     settings: Settings = EDITING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    to: ChainFolder = A_FOLDER,
 ) -> None:
     """Edit an image, judge the result, redraw.
 
@@ -140,10 +129,6 @@ def edit(
         image: The image to edit, a file of any common format
         instructions: What to change, in turn
         samples: Chains an instruction
-        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
-        out: Folder to write (default: outputs/INSTRUCTION-SEED)
-        overwrite: Replace --out if an earlier run wrote it
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 edit scene.png "make the red circle blue"
@@ -152,25 +137,48 @@ def edit(
     """
     check_texts(instructions, "instruction", "change")
     check_image(image)
-    out = out or Path(f"outputs/{slug(instructions)}-{settings.seed}")
-    with answers_only(json), new_folder(out, overwrite, INDEX):
+
+    def draw(model: JanusR1, batch: int, update: Update) -> list[Chain]:
+        return in_turn(model, pixels, instructions, settings, samples, batch, update)
+
+    out = to.out or Path(f"outputs/{slug(instructions)}-{settings.seed}")
+    with answers_only(to.json), new_folder(out, to.overwrite, INDEX):
         pixels = read_image(image, warn=warn)
-        batch = plan_batch(using, max_batch, instructions, samples, settings, edit=True)
-        loaded = load_model(using)
-        warn_of_cut(loaded, instructions, "instruction")
-        began = time.monotonic()
-        with progress("editing") as update, memory_errors(batch, using.device):
-            chains = in_turn(loaded, pixels, instructions, settings, samples, batch, update)
-        seconds = round(time.monotonic() - began, 2)
+        chains, seconds = _drawn(draw, instructions, samples, settings, using, max_batch, edit=True)
         head = {"model": using.model, "image": image, "instructions": instructions, "samples": samples}
         record = {**head, **index(chains, out, settings), "seconds": seconds}
         for place, item in enumerate(record["chains"]):
             item["sample"], item["turn"] = place // len(instructions) + 1, place % len(instructions) + 1
         save(chains, out, record)
+    _answer(chains, record, out, to.json)
+
+
+def _drawn(
+    draw: Callable[[JanusR1, int, Update], list[Chain]],
+    texts: Sequence[str],
+    count: int,
+    settings: Settings,
+    using: ModelOptions,
+    max_batch: int | str,
+    edit: bool = False,
+) -> tuple[list[Chain], float]:
+    """What ``draw`` makes with the model and a batch that fits, at most ``count`` chains at once; and the seconds."""
+    batch = plan_batch(using, max_batch, texts, count, settings, edit=edit)
+    loaded = load_model(using)
+    warn_of_cut(loaded, texts, "instruction" if edit else "prompt")
+    if not edit:
+        warn_of_words(loaded, texts)
+    began = time.monotonic()
+    with progress("editing" if edit else "drawing") as update, memory_errors(batch, using.device):
+        chains = draw(loaded, batch, update)
+    return chains, round(time.monotonic() - began, 2)
+
+
+def _answer(chains: list[Chain], record: dict[str, Any], out: Path, json: bool) -> None:
     if json:
         print_json(record)
     else:
-        show(chains, out, seconds)
+        show(chains, out, record["seconds"])
 
 
 def in_turn(
@@ -180,7 +188,7 @@ def in_turn(
     settings: Settings,
     samples: int = 1,
     max_batch: int = 64,
-    update: Callable[[int, int], None] = lambda done, total: None,
+    update: Update = lambda done, total: None,
 ) -> list[Chain]:
     """Every sample's chains, one an instruction, sample after sample; each edits the final image before it."""
     results = [image] * samples
@@ -214,7 +222,6 @@ def judge(
         text_temperature: Of the reason; 0 takes the likeliest
         seed: For --text-temperature above 0
         max_batch: Images judged at once at most: a number, or auto for as many as fit into memory
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 judge drawing.png --text "three green stars"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +17,7 @@ from janus_r1.commands.model import (
     memory_errors,
     plan_batch,
 )
+from janus_r1.commands.output import ResultFile
 from janus_r1.commands.terminal import answers_only, print_json, progress
 from janus_r1.eval.world import EvalOptions
 from janus_r1.fields import Count, Positive
@@ -28,6 +28,7 @@ DRAWING = Settings()
 EDITING = Settings(temperature=EDIT_TEMPERATURE)
 ANY_MODEL = ModelOptions()
 A_JUDGE = ModelOptions(model=JUDGE)
+A_FILE = ResultFile()
 
 
 def world(
@@ -42,24 +43,17 @@ def world(
     settings: Settings = DRAWING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    to: ResultFile = A_FILE,
 ) -> None:
     """Measure a model on prompts of a world.
 
     Args:
-        world: Its name, a Python file, or module:name
         split: Prompts to draw: a split of the world (see data splits)
         rounds: Round limits to report
         samples: Chains a prompt
         limit: Prompts at most, balanced over families
         controls: Best-of-N and the like
         variety: First drafts of each of 20 prompts that are compared with each other; 0: none
-        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 eval world --limit 50 --no-controls
@@ -70,7 +64,7 @@ def world(
     chosen = EvalOptions(
         world, "draw", split, rounds, samples, limit, settings, controls, baselines=False, variety=variety
     )
-    measure(lambda: _evaluate(chosen, using, max_batch), out, overwrite, json)
+    measure(lambda: _evaluate(chosen, using, max_batch), to)
 
 
 def edit(
@@ -84,23 +78,16 @@ def edit(
     settings: Settings = EDITING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    to: ResultFile = A_FILE,
 ) -> None:
     """Measure how a model edits pictures of a world.
 
     Args:
-        world: Its name, a Python file, or module:name
         split: Edits to make: a split of the world (see data splits)
         rounds: Round limits to report
         samples: Chains an edit
         limit: Edits at most, balanced over their types
         baselines: Copying, drawing anew, the tokenizer
-        max_batch: Chains drawn at once at most: a number, or auto for as many as fit into memory
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 eval edit --model runs/sft/model --limit 60
@@ -109,7 +96,7 @@ def edit(
     """
 
     chosen = EvalOptions(world, "edit", split, rounds, samples, limit, settings, controls=False, baselines=baselines)
-    measure(lambda: _evaluate(chosen, using, max_batch), out, overwrite, json)
+    measure(lambda: _evaluate(chosen, using, max_batch), to)
 
 
 def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str) -> Result:
@@ -138,9 +125,7 @@ def understanding(
     seed: Count = 0,
     max_batch: Positive = 64,
     using: ModelOptions = ANY_MODEL,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    to: ResultFile = A_FILE,
 ) -> None:
     """Measure what a model sees: before and after training, does learning to draw hurt seeing?
 
@@ -148,7 +133,6 @@ def understanding(
     package of its own (pip install lmms-eval) and fetches its tasks' data from the Hub.
 
     Args:
-        world: Its name, a Python file, or module:name
         questions: With one answer each
         descriptions: Pictures to describe
         checklists: Lists of words that are there or not
@@ -156,9 +140,6 @@ def understanding(
         limit: Documents of each task at most
         seed: Of pictures and questions
         max_batch: Pictures at once
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 eval understanding --model tiny-base
@@ -182,7 +163,7 @@ def understanding(
         found = evaluate_understanding(load_model(using).model, options)
         return {"run": {**run, **asdict(options)}, **found}
 
-    measure(evaluate, out, overwrite, json, _show_understanding)
+    measure(evaluate, to, _show_understanding)
 
 
 def _show_understanding(result: Result, console: Console) -> None:
@@ -211,10 +192,8 @@ def tokenizer(
     """Measure what a model's image tokenizer keeps of fresh scenes.
 
     Args:
-        world: Its name, a Python file, or module:name
         scenes: Scenes to encode and decode
         seed: Of the scenes
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 eval tokenizer --model tiny-base

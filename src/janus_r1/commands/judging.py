@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_r1.chain import Verdict
+from janus_r1.commands.data import renamed
 from janus_r1.commands.measure import Result, measure
 from janus_r1.commands.model import JUDGE, ModelOptions, load_model
-from janus_r1.commands.own_data import renamed
+from janus_r1.commands.output import ResultFile
 from janus_r1.commands.terminal import progress
 from janus_r1.errors import UserError, require
 from janus_r1.fields import Count, Positive
 from janus_r1.worlds import DEFAULT
 
 A_JUDGE = ModelOptions(model=JUDGE)
+A_FILE = ResultFile()
 
 
 def judge(
@@ -37,9 +39,7 @@ def judge(
     seed: int = 0,
     max_batch: Positive = 64,
     using: ModelOptions = A_JUDGE,
-    out: Path | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    to: ResultFile = A_FILE,
 ) -> None:
     """Measure verdicts: on labelled images of your own, or on one fixed set of a world's drafts, half of them right.
 
@@ -52,16 +52,12 @@ def judge(
         columns: With --data: a name that is not known by itself, ours to yours: label=correct; may be repeated
         worst: With --data: errors of every judge that are told
         sheets: With --data: folder for a picture of every judge's worst errors
-        world: Its name, a Python file, or module:name
         drafts_of: Model that drew what is judged
         split: Prompts of the drafts
         samples: Drafts a prompt
         limit: Rows at most, or prompts, balanced over families
         seed: Of the drafts
         max_batch: Images judged at once
-        out: JSON file to write as well
-        overwrite: Replace --out if it exists
-        json: Print one JSON object on stdout, all else on stderr
 
     Examples:
         janus-r1 eval judge --data rows.jsonl --model runs/rl/model --sheets errors
@@ -75,7 +71,7 @@ def judge(
         def on_rows() -> Result:
             return _on_rows(rows, rewards, names, limit, worst, sheets, using, max_batch)
 
-        measure(on_rows, out, overwrite, json, _show_judges)
+        measure(on_rows, to, _show_judges)
         return
     given = {"--rewards": rewards, "--columns": columns, "--sheets": sheets}
     extra = ", ".join(name for name, value in given.items() if value)
@@ -84,7 +80,7 @@ def judge(
     def on_drafts() -> Result:
         return _on_drafts(world, drafts_of, split, samples, limit, seed, using, max_batch)
 
-    measure(on_drafts, out, overwrite, json, _show_judge)
+    measure(on_drafts, to, _show_judge)
 
 
 def _on_rows(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from janus_r1.chain import Chain, Settings, Task
 from janus_r1.commands.model import ModelOptions
-from janus_r1.commands.output import check_result_file
+from janus_r1.commands.output import ResultFile, check_result_file
 from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.files import write_json
 
@@ -22,36 +21,27 @@ Result = dict[str, Any]
 
 
 def measure(
-    evaluate: Callable[[], Result],
-    out: Path | None,
-    overwrite: bool,
-    json: bool,
-    show: Callable[[Result, Console], None] | None = None,
+    evaluate: Callable[[], Result], to: ResultFile, show: Callable[[Result, Console], None] | None = None
 ) -> None:
-    """Write the result to ``out``; print it as JSON, else as ``show`` does (a benchmark's tables by default).
+    """Write the result as ``to`` says; print it as JSON, else as ``show`` does (a benchmark's tables by default).
 
     Raises:
-        UserError: if ``out`` exists and may not be replaced, before anything is measured.
+        UserError: if the file exists and may not be replaced, before anything is measured.
     """
-    if out:
-        check_result_file(out, overwrite)
-    with answers_only(json):
+    if to.out:
+        check_result_file(to.out, to.overwrite)
+    with answers_only(to.json):
         result = evaluate()
-    if out:
-        write_json(out, result)
-    answer(result, out, json, show)
-
-
-def answer(result: Result, out: Path | None, json: bool, show: Callable[[Result, Console], None] | None = None) -> None:
-    """Print a result that may have been written to ``out``."""
-    if json:
+    if to.out:
+        write_json(to.out, result)
+    if to.json:
         print_json(result)
         return
     from janus_r1.eval.report import print_report
 
     (show or print_report)(result, Console())
-    if out:
-        say(f"wrote {out}")
+    if to.out:
+        say(f"wrote {to.out}")
 
 
 def about(using: ModelOptions) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,35 @@ from rich.table import Table
 from janus_r1.chain import SOURCE, Chain, Settings
 from janus_r1.commands.terminal import say
 from janus_r1.errors import UserError, one_line, require
+from janus_r1.fields import Checked
 from janus_r1.files import check_replaceable, locked, write_atomically, write_json
 from janus_r1.sheet import sheet
 
 INDEX = "chains.json"
+
+
+@dataclass(frozen=True)
+class ChainFolder(Checked):
+    """Where chains are written, and how the command answers."""
+
+    out: Path | None = None
+    """Folder to write (default: outputs/WORDS-SEED)."""
+    overwrite: bool = False
+    """Replace --out if an earlier run wrote it."""
+    json: bool = False
+    """Print one JSON object on stdout, all else on stderr."""
+
+
+@dataclass(frozen=True)
+class ResultFile(Checked):
+    """Where a measurement is written, and how the command answers."""
+
+    out: Path | None = None
+    """JSON file to write as well."""
+    overwrite: bool = False
+    """Replace --out if it exists."""
+    json: bool = False
+    """Print one JSON object on stdout, all else on stderr."""
 
 
 def check_texts(texts: Sequence[str], kind: str = "prompt", task: str = "draw") -> None:

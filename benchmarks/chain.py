@@ -36,10 +36,10 @@ from janus_r1 import introspect as algorithm
 from janus_r1.chain import Settings, Task
 from janus_r1.engine.decoder import Decoder
 from janus_r1.environment import environment
-from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import DTYPES, load
 from janus_r1.model.presets import PRESETS
+from janus_r1.segments import Drawn, Row, Seen, Text, row_length
 from janus_r1.worlds.shapes.prompts import split
 
 RESULTS = Path(__file__).parent / "results" / "chain.jsonl"

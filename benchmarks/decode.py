@@ -52,11 +52,11 @@ from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.memory import step_bytes
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.environment import environment
-from janus_r1.layout import Text
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import DTYPES, EMBEDDED, INT8, KV, cache_dtype, load
 from janus_r1.model.matrices import quantize
 from janus_r1.model.presets import PRESETS, preset_config, random_model
+from janus_r1.segments import Text
 from janus_r1.worlds.shapes.prompts import split
 from janus_r1.worlds.shapes.training.model import tiny_config
 

@@ -14,8 +14,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from janus_r1.chain import Task
-from janus_r1.layout import Drawn, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus, from_uint8
+from janus_r1.segments import Drawn, Row, Seen, Text, row_length
 from janus_r1.train.credit import normalised
 from janus_r1.train.policy import k3
 from janus_r1.train.rl import Parts

@@ -12,7 +12,8 @@ import json
 
 import numpy as np
 
-from janus_r1.chain import Settings, Source, Task
+from janus_r1.chain import Settings, Task
+from janus_r1.segments import Source
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, Place, uniforms
 from janus_r1.eval.protocol import choose_tasks

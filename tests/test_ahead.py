@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from janus_r1.data.edit_plan import EditCounts, plan
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Seen, Text
+from janus_r1.segments import Drawn, Seen, Text
 from janus_r1.train.ahead import Ahead
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions

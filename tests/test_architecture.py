@@ -13,7 +13,7 @@ TRAINING = "worlds.shapes.training"  # the tiny world's own stages are a room ab
 
 # Design section 3; a package may import its own level and those before it.
 LEVELS = [
-    {"environment", "errors", "fields", "files", "options", "progress", "reading"},
+    {"environment", "errors", "fields", "files", "options", "progress", "reading", "segments"},
     {"chain", "layout", "model", "notebook", "worlds", "images", "sheet"},
     {"engine"},
     {"introspect", "ask"},
@@ -162,7 +162,9 @@ def test_no_file_is_longer_than_one_reads_in_one_go():
 
 
 def test_the_longest_chain_of_imports_grows_no_further():
-    """Design section 3 asks for 8; the model and the engine alone are 11 deep. Lower this with every step."""
+    """docs/architecture.md says why it is no shorter: to draw takes 7 files, and the server stands on all of them."""
     depth, _ = longest_paths(graph(inside_functions=False))
+    assert depth["janus_r1.introspect"] <= 7
+    assert depth["janus_r1.train.sft"] <= 9 and depth["janus_r1.train.rl"] <= 10
     deepest = max(depth, key=lambda name: depth[name])
-    assert depth[deepest] <= 19, deepest
+    assert depth[deepest] <= 14, deepest

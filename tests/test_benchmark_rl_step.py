@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import rl_official
 import rl_step as bench
-from janus_r1.layout import Drawn
+from janus_r1.segments import Drawn
 from janus_r1.train.policy import Policy, rows_of
 from test_rl import chains_of, small
 

@@ -14,8 +14,8 @@ from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.network import laid_out, layer_weights, linear
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
 from janus_r1.introspect import introspect, judge
-from janus_r1.layout import Drawn, Seen, Text, row_length
 from janus_r1.model.matrices import adjoin
+from janus_r1.segments import Drawn, Seen, Text, row_length
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
 TASKS = [Task(prompt) for prompt in PROMPTS]

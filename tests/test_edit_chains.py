@@ -15,7 +15,8 @@ from janus_r1.chain import Settings, Task, load_chain
 from janus_r1.engine.sampling import guided, restrict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect, judge
-from janus_r1.layout import MAX_INSTRUCTION_TOKENS, Drawn, Seen, Text, row_length
+from janus_r1.layout import MAX_INSTRUCTION_TOKENS
+from janus_r1.segments import Drawn, Seen, Text, row_length
 from janus_r1.train.objective import NextToken, targets
 from janus_r1.train.policy import Policy, rows_of
 from janus_r1.worlds.shapes.edit_cases import train_edits

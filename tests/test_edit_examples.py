@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_r1.chain import Settings, Source, Task
+from janus_r1.chain import Settings, Task
 from janus_r1.data.edit_plan import EditCounts, plan
 from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
 from janus_r1.data.rows import Wanted
 from janus_r1.data.task_files import EditReader, read_edits
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
-from janus_r1.layout import Drawn, Row, Seen, Text
+from janus_r1.segments import Drawn, Row, Seen, Source, Text
 from janus_r1.train.objective import targets
 from janus_r1.worlds.shapes.edit_cases import train_edits
 from janus_r1.worlds.shapes.language import parse_instruction

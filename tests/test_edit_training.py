@@ -18,7 +18,7 @@ from janus_r1.data.edit_rows import OwnEditsRecipe
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.data.tasks import tasks
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Seen, Text
+from janus_r1.segments import Drawn, Seen, Text
 from janus_r1.train import sft
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets

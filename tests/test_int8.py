@@ -11,9 +11,9 @@ from janus_r1.chain import Settings, Task
 from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
-from janus_r1.layout import Drawn, row_length
 from janus_r1.model.loading import load, save
 from janus_r1.model.matrices import Int8Linear, coded, product, quantize
+from janus_r1.segments import Drawn, row_length
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart", "two rings"]
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from janus_r1.errors import UserError
-from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_REASON_TOKENS, Drawn, Seen, Text, row_length
+from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_REASON_TOKENS
 from janus_r1.model.tokenizer import SPECIAL_TOKENS, SpecialTokens
+from janus_r1.segments import Drawn, Seen, Text, row_length
 from janus_r1.train.objective import targets
 
 

@@ -15,8 +15,8 @@ from janus_r1.chain import AGAIN, Settings, Task, load_chain
 from janus_r1.engine.decoder import Decoder, Said
 from janus_r1.errors import UnknownWords
 from janus_r1.introspect import introspect, judge
-from janus_r1.layout import Drawn, Row, Seen, Text
 from janus_r1.model.loading import load, save
+from janus_r1.segments import Drawn, Row, Seen, Text
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.objective import targets
 from janus_r1.worlds.shapes.training.model import known_words

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tiny_vlm
-from janus_r1.chain import Chain, Round, Settings, Source, Task, Verdict
+from janus_r1.chain import Chain, Round, Settings, Task, Verdict
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.introspect import judge
@@ -20,6 +20,7 @@ from janus_r1.rewards.reasons import true_reasons
 from janus_r1.rewards.score import Abstained
 from janus_r1.rewards.world import WorldReward
 from janus_r1.rewards.yes_no import spelling
+from janus_r1.segments import Source
 from janus_r1.worlds.shapes.edit_cases import edit_split
 from janus_r1.worlds.shapes.mistakes import side_effects
 from janus_r1.worlds.shapes.prompts import split

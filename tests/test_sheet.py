@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from janus_r1.chain import Chain, Round, Settings, Source, Verdict
+from janus_r1.chain import Chain, Round, Settings, Verdict
+from janus_r1.segments import Source
 from janus_r1.sheet import MAX_CHAINS, NO, SIDE, YES, difference, sheet
 
 

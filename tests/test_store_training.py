@@ -19,9 +19,9 @@ from janus_r1.data.store_rows import Index, StoreRows, read
 from janus_r1.data.store_tasks import store_edits, store_tasks
 from janus_r1.data.tasks import tasks
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Seen
 from janus_r1.model.loading import load
 from janus_r1.rewards.build import RewardRecipe
+from janus_r1.segments import Drawn, Seen
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.rl import rl

@@ -18,7 +18,7 @@ from janus_r1.data.build import BuildRecipe, build
 from janus_r1.data.candidate_rows import CandidateRows
 from janus_r1.data.candidates import Candidate, CandidateSet, write_part
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Seen, row_length
+from janus_r1.segments import Drawn, Seen, row_length
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.loop import RunOptions, lr_share
 from janus_r1.train.objective import NextToken

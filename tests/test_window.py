@@ -11,8 +11,8 @@ from janus_r1.engine import window
 from janus_r1.engine.cache import FEWEST, READ, Placement
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, Sampling, uniforms
-from janus_r1.layout import Drawn
 from janus_r1.model.loading import load
+from janus_r1.segments import Drawn
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
 

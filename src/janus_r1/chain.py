@@ -24,6 +24,7 @@ from janus_r1.files import write_atomically, write_json
 from janus_r1.images import read_image
 from janus_r1.notebook import chain_html
 from janus_r1.reading import field, read_json_object
+from janus_r1.segments import Source
 
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
@@ -166,16 +167,6 @@ class Round:
     def image(self) -> Image.Image:
         """The draft as a PIL image."""
         return Image.fromarray(self.pixels)
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A task's source image as the model takes it, at its own size."""
-
-    ids: tuple[int, ...]
-    """Its VQ ids, as the drawing stream holds it."""
-    pixels: np.ndarray
-    """uint8 [H, W, 3], as the seeing stream sees it."""
 
 
 def final_round(rounds: Sequence[Round], settings: Settings) -> int:

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from janus_r1.chain import AGAIN, Chain, Round, Settings, Source, Task, Verdict, final_round
+from janus_r1.chain import AGAIN, Chain, Round, Settings, Task, Verdict, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, LIST, SAY, Place, numbers, uniforms
 from janus_r1.errors import require
 from janus_r1.images import square
-from janus_r1.layout import Drawn, Layout, Lead, Row, Seen, Text, row_length
+from janus_r1.layout import Layout
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Drawn, Lead, Row, Seen, Source, Text, row_length
 
 
 def introspect(

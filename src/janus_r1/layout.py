@@ -24,15 +24,14 @@ its middle, and truncation shortens a caption or a reason, never the structure a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from janus_r1.chain import Source
 from janus_r1.errors import UserError
 from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, BOS, END_OF_IMAGE, SPECIAL_TOKENS, USER, SpecialTokens
+from janus_r1.segments import Drawn, Lead, Row, Seen, Segment, Source, Text
 
 SELF_CHECK = f"{END_OF_IMAGE}\nLet me think Does this image match the prompt..."
 REGENERATE = f"\nNext, I will draw a new image{BEGIN_OF_IMAGE}"
@@ -43,59 +42,6 @@ MAX_REASON_TOKENS = 184
 MAX_LIST_TOKENS = 160
 LIST_END = "\n"
 MARK_WEIGHT = 4.0  # of a mark's Yes or No beside the other words of a list
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text tokens; with ``learn`` they are predicted, each counting ``weights`` (default 1)."""
-
-    ids: tuple[int, ...]
-    learn: bool = False
-    weights: tuple[float, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """VQ ids of an image, embedded as the model embeds what it draws."""
-
-    ids: tuple[int, ...]
-    learn: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Pixels of an image, uint8 [H, W, 3], embedded by the understanding encoder as ``length`` tokens."""
-
-    pixels: np.ndarray
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-
-Segment = Text | Drawn | Seen
-Row = tuple[Segment, ...]
-
-
-def row_length(row: Row) -> int:
-    """Tokens of all segments."""
-    return sum(len(segment) for segment in row)
-
-
-@dataclass(frozen=True)
-class Lead:
-    """What stands before a draft, in each of a chain's three streams."""
-
-    drawing: Row
-    unconditional: Row
-    """As long as ``drawing``, token for token."""
-    seeing: Row
 
 
 class Layout:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from janus_r1.data.candidates import Candidate, CandidateSet
 from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Layout, Row, Seen
+from janus_r1.layout import Layout
+from janus_r1.segments import Drawn, Row, Seen
 
 DRAW_THRESHOLD = 0.8  # Tasks I and III: images worth drawing
 YES_THRESHOLD = 0.7  # Task II: images to say Yes to

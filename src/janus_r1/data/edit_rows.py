@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 
-from janus_r1.chain import Source, Task
+from janus_r1.chain import Task
 from janus_r1.data.edit_plan import EditCounts, EditPlan, Exercise, plan
 from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.data.task_files import EditReader, read_edits
@@ -29,8 +29,8 @@ from janus_r1.errors import require
 from janus_r1.fields import AtLeast0, Checked, Count, Range
 from janus_r1.images import square
 from janus_r1.introspect import encoded_sources, first_drafts
-from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Drawn, Row, Seen, Source
 from janus_r1.worlds.base import DEFAULT, world
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from janus_r1.layout import Row
+from janus_r1.segments import Row
 
 SHARES = {
     "draw": "a prompt and an image of it, of the candidates",

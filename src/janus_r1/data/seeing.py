@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 
 from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.fields import Checked, Share
-from janus_r1.layout import Layout, Row, Seen
+from janus_r1.layout import Layout
+from janus_r1.segments import Row, Seen
 from janus_r1.worlds.base import DEFAULT, Checklist, Question, Sight, world
 
 WORD_WEIGHT = 0.6  # share of a verdict's loss on its Yes/No

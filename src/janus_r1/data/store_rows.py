@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from janus_r1.chain import Source
 from janus_r1.data.codes import Codes, fitted
 from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
-from janus_r1.layout import Drawn, Row, Seen
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Drawn, Row, Seen, Source
 
 DRAW_THRESHOLD = 0.8  # images worth drawing (the paper's); one without a score is an example and counts as right
 YES_THRESHOLD = 0.7  # images to say Yes to

@@ -15,8 +15,8 @@ from janus_r1.engine.cache import Stream
 from janus_r1.engine.graph import Graphs
 from janus_r1.engine.network import Network, has_kernels
 from janus_r1.engine.sampling import Sampling
-from janus_r1.layout import Row, Seen, Segment, Text, row_length
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Row, Seen, Segment, Text, row_length
 
 
 @dataclass

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration, LlamaModel, PreTrainedTokenizerBase
 
-from janus_r1.chain import Source
-from janus_r1.layout import Drawn, Layout, Row, Seen, Text, row_length
+from janus_r1.layout import Layout
 from janus_r1.model import vq
+from janus_r1.segments import Drawn, Row, Seen, Source, Text, row_length
 
 ENCODED_AT_ONCE = 16  # full-size activations of a few images at a time
 

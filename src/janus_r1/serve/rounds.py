@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from janus_r1 import introspect
-from janus_r1.chain import Chain, Round, Settings, Source, Verdict, final_round
+from janus_r1.chain import Chain, Round, Settings, Verdict, final_round
 from janus_r1.engine.cache import Stream
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, Place, numbers
+from janus_r1.engine.window import WIDEST
 from janus_r1.images import square
-from janus_r1.layout import Drawn, Lead, Row, Seen, Text, row_length
 from janus_r1.model.janus import Janus
-from janus_r1.model.memory import WIDEST
+from janus_r1.segments import Drawn, Lead, Row, Seen, Source, Text, row_length
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from janus_r1.layout import Drawn, Row, Text, row_length
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Drawn, Row, Text, row_length
 
 
 @dataclass

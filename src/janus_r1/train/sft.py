@@ -29,9 +29,9 @@ from janus_r1.data.store_tasks import store_tasks
 from janus_r1.data.tasks import OF_WORLD, check_families
 from janus_r1.errors import UserError, require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
-from janus_r1.layout import Row, row_length
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
+from janus_r1.segments import Row, row_length
 from janus_r1.train.ahead import Ahead
 from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.lora import Adapters, LoraRecipe

@@ -17,9 +17,9 @@ import torch
 from janus_r1.data.edit_rows import WorldEditRows
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
-from janus_r1.layout import Row
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load, save
+from janus_r1.segments import Row
 from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw

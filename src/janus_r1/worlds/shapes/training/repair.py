@@ -15,15 +15,14 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 
-from janus_r1.chain import Source
 from janus_r1.data.edit_rows import WorldEditRows
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.introspect import first_drafts
-from janus_r1.layout import Lead, Row, row_length
 from janus_r1.model.loading import load, save
+from janus_r1.segments import Lead, Row, Source, row_length
 from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw

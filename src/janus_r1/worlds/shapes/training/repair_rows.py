@@ -14,9 +14,9 @@ from itertools import islice
 import numpy as np
 import torch
 
-from janus_r1.chain import Source
-from janus_r1.layout import Layout, Row, Seen
+from janus_r1.layout import Layout
 from janus_r1.model.janus import Janus, from_uint8
+from janus_r1.segments import Row, Seen, Source
 from janus_r1.worlds.base import WorldTask, world
 from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.prompts import Prompt, train_prompts

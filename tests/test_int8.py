@@ -11,6 +11,7 @@ from janus_r1.chain import Settings, Task
 from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
+from janus_r1.model import matrices as module
 from janus_r1.model.loading import load, save
 from janus_r1.model.matrices import Int8Linear, coded, product, quantize
 from janus_r1.segments import Drawn, row_length
@@ -44,6 +45,15 @@ def test_a_row_is_the_same_in_any_batch(matrices):
     x[0] *= 1000
     together = weight(x)
     assert all(torch.equal(together[i : i + 1], weight(x[i : i + 1])) for i in range(40))
+
+
+@pytest.mark.skipif(not module.UNSIGNED, reason="this processor needs no unsigned numbers")
+def test_unsigned_numbers_give_the_same_bits(matrices, monkeypatch):
+    weight, x = Int8Linear(matrices[0]), torch.randn(7, 64)
+    x[1], x[2] = 3.0, -3.0  # the largest codes of both signs throughout
+    unsigned = weight(x)
+    monkeypatch.setattr(module, "UNSIGNED", False)
+    assert torch.equal(weight(x), unsigned)
 
 
 def test_decoder_agrees_with_the_whole_sequence_at_once(tiny):

@@ -135,10 +135,6 @@ def build(cls: type[R], values: dict[str, Any], base: R | None = None, prefix: s
     return cls(**changes) if base is None else replace(base, **changes)  # type: ignore[type-var]
 
 
-def _required(cls: type) -> list[str]:
-    return [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
-
-
 def _nested(cls: type[R], value: Any, key: str, base: Any) -> R:
     """The dataclass that a recipe holds under ``key``; ``base`` is what it starts from."""
     if isinstance(value, dict):

@@ -52,7 +52,8 @@ def find_recipe(path: str | Path) -> Path:
         return Path(path)
     if str(path) in known:
         return known[str(path)]
-    close = difflib.get_close_matches(str(path), known, n=1)
+    named = [name for name in known if Path(name).name == Path(path).stem]
+    close = named or difflib.get_close_matches(str(path), known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the package has {', '.join(known)}"
     raise UserError(f"no such recipe: {path}; {hint}")
 

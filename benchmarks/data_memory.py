@@ -50,7 +50,7 @@ def measure_import(folder: Path, args: argparse.Namespace) -> dict[str, object]:
     write_source(folder / "source", args.rows, args.side)
     marks = watch_shards()
     began = time.monotonic()
-    importing.import_data(folder / "source", folder / "store", processes=args.processes)
+    importing.import_data(folder / "source", folder / "store", importing.ImportOptions(processes=args.processes))
     seconds = time.monotonic() - began
     figures: dict[str, object] = {"import_rows_a_second": round(args.rows / seconds)}
     figures["import_mb"] = {f"{share:.0%}": marks[int((len(marks) - 1) * share)] for share in (0.1, 0.5, 1.0)}

@@ -96,7 +96,9 @@ def test_edits_are_drawn_cooler_by_default():
 def test_values_reach_the_function_with_their_types():
     call = parse(["generate", "a", "--samples", "2", "b", "--top-p=0.5", "--no-early-stop", "--file", "7", "--json"])
     given = call.keywords
-    assert given["prompts"] == ("a", "b") and given["samples"] == 2 and given["file"] == "7" and given["to"].json is True
+    assert (
+        given["prompts"] == ("a", "b") and given["samples"] == 2 and given["file"] == "7" and given["to"].json is True
+    )
     assert given["settings"] == Settings(top_p=0.5, early_stop=False)
     call = parse(["judge", "a.png", "b.png", "--text", "one, two", "--text", "null", "--max-batch", "auto"])
     assert call.keywords["text"] == ["one, two", "null"] and call.keywords["max_batch"] == "auto"

@@ -20,7 +20,7 @@ from PIL import Image
 from data_formats import EDITS, FORMATS, ROWS, files, lines, picture
 from janus_r1.data.checking import SPECIAL
 from janus_r1.data.codes import Codes, fitted
-from janus_r1.data.importing import import_data
+from janus_r1.data.importing import ImportOptions, import_data
 from janus_r1.data.look import look, show
 from janus_r1.data.store import Store, exclusive, is_store, write_shard
 from janus_r1.errors import UserError
@@ -53,7 +53,7 @@ def test_a_format_comes_in_whole(name, tmp_path):
 
 def test_what_rows_say_is_kept(tmp_path):
     source, _ = made("json_lines", tmp_path)
-    import_data(source, tmp_path / "out", licence="cc0")
+    import_data(source, tmp_path / "out", ImportOptions(licence="cc0"))
     record = Store(tmp_path / "out")[3]
     assert (record.prompt, record.score, record.source, record.licence) == ("3", 0.9, "FLUX", "cc0")
     assert record.reason == "Yes, the ears are right"
@@ -94,8 +94,8 @@ def test_own_column_names(tmp_path):
     import_data(
         tmp_path / "s",
         tmp_path / "out",
+        ImportOptions(score_scale=10),
         columns={"prompt": "words", "image": "photo", "score": "stars"},
-        score_scale=10,
     )
     assert [record.score for record in Store(tmp_path / "out")] == [0.7] * ROWS
     with pytest.raises(UserError, match="columns names promt"):
@@ -105,7 +105,7 @@ def test_own_column_names(tmp_path):
 def test_datasets_reads_the_store(tmp_path):
     datasets = pytest.importorskip("datasets")
     source, _ = made("ultraedit", tmp_path)
-    import_data(source, tmp_path / "out", shard_rows=4)
+    import_data(source, tmp_path / "out", ImportOptions(shard_rows=4))
     loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(loaded) == ROWS
     assert np.array_equal(np.asarray(loaded[5]["image"]), decode_image(picture(105), ""))
@@ -247,7 +247,7 @@ def test_what_stands_in_the_way_is_left_alone(tmp_path):
 def test_processes_and_shards_change_nothing(tmp_path):
     source, _ = made("janus_pro_r1", tmp_path)
     import_data(source, tmp_path / "one")
-    import_data(source, tmp_path / "many", shard_rows=10, processes=2)
+    import_data(source, tmp_path / "many", ImportOptions(shard_rows=10, processes=2))
     assert list(Store(tmp_path / "one")) == list(Store(tmp_path / "many"))
     assert len(Store(tmp_path / "many").shards) == 6  # cut between prompts: 16 images each
 
@@ -258,7 +258,7 @@ def test_a_second_import_needs_resume_and_the_same_options(tmp_path):
     with pytest.raises(UserError, match="already holds data"):
         import_data(source, tmp_path / "out")
     with pytest.raises(UserError, match="another licence"):
-        import_data(source, tmp_path / "out", licence="mit", resume=True)
+        import_data(source, tmp_path / "out", ImportOptions(licence="mit"), resume=True)
     assert import_data(source, tmp_path / "out", resume=True).images == 96
 
 
@@ -268,7 +268,8 @@ from pathlib import Path
 from janus_r1.data import importing
 slow = importing._check_row
 importing._check_row = lambda *a: (time.sleep(0.05), slow(*a))[1]
-importing.import_data(Path(sys.argv[1]), Path(sys.argv[2]), shard_rows=7, resume=len(sys.argv) > 3)
+sevens = importing.ImportOptions(shard_rows=7)
+importing.import_data(Path(sys.argv[1]), Path(sys.argv[2]), sevens, resume=len(sys.argv) > 3)
 """
 
 
@@ -285,9 +286,9 @@ def test_a_killed_import_goes_on(tmp_path):
     process.wait()
     assert is_store(tmp_path / "out") and len(Store(tmp_path / "out")) < 53
     with pytest.raises(UserError, match="--resume"):
-        import_data(source, tmp_path / "out", shard_rows=7)
-    resumed = import_data(source, tmp_path / "out", shard_rows=7, resume=True)
-    straight = import_data(source, tmp_path / "straight", shard_rows=7)
+        import_data(source, tmp_path / "out", ImportOptions(shard_rows=7))
+    resumed = import_data(source, tmp_path / "out", ImportOptions(shard_rows=7), resume=True)
+    straight = import_data(source, tmp_path / "straight", ImportOptions(shard_rows=7))
     assert list(Store(tmp_path / "out")) == list(Store(tmp_path / "straight"))
     assert resumed.as_dict() == straight.as_dict() and resumed.dropped == 7
     assert not list((tmp_path / "out" / "data").glob(".*")), "what the killed process left is cleared away"
@@ -304,10 +305,10 @@ def test_resuming_skips_rows_in_every_container(tmp_path):
         (tmp_path / name).mkdir()
         source, _ = made(name, tmp_path / name)
         import_data(source, tmp_path / name / "whole")
-        import_data(source, tmp_path / name / "parts", shard_rows=2)
+        import_data(source, tmp_path / name / "parts", ImportOptions(shard_rows=2))
         for shard in sorted((tmp_path / name / "parts" / "data").glob("*.parquet"))[1:]:
             shard.unlink()
-        import_data(source, tmp_path / name / "parts", shard_rows=2, resume=True)
+        import_data(source, tmp_path / name / "parts", ImportOptions(shard_rows=2), resume=True)
         assert list(Store(tmp_path / name / "parts")) == list(Store(tmp_path / name / "whole")), name
 
 
@@ -373,7 +374,7 @@ def test_a_look_shows_rows_and_a_sheet(tmp_path, capsys):
 
 def test_codes_are_computed_once_and_belong_to_a_tokenizer(tiny, tmp_path, monkeypatch):
     source, _ = made("folder_of_pairs", tmp_path)
-    import_data(source, tmp_path / "out", shard_rows=4)
+    import_data(source, tmp_path / "out", ImportOptions(shard_rows=4))
     store = Store(tmp_path / "out")
     codes = Codes(store, tiny)
     pixels = np.stack([fitted(data, tiny.image_size, True) for data in (store[5].image, store[5].source_image)])

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,17 +16,14 @@ from rich.table import Table
 from janus_r1.commands.terminal import answers_only, print_json, say
 from janus_r1.data import look as looking
 from janus_r1.data import making
-from janus_r1.data.importing import import_data
+from janus_r1.data.importing import AS_IT_COMES, ImportOptions, import_data
 from janus_r1.data.make_recipe import MakeRecipe
 from janus_r1.data.report import show as show_report
-from janus_r1.data.store import SHARD_ROWS
 from janus_r1.errors import UserError
-from janus_r1.fields import Above0, Count, Positive, Range
+from janus_r1.fields import Count, Positive
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Kind, World
-
-Processes = Annotated[int, Range(ge=1, le=256)]
 
 
 def import_(
@@ -34,14 +31,7 @@ def import_(
     out: Path,
     *,
     columns: tuple[str, ...] = (),
-    images: Path | None = None,
-    origin: str = "",
-    licence: str = "",
-    score_scale: Above0 = 1.0,
-    max_side: Count = 0,
-    limit: Count = 0,
-    processes: Processes = 1,
-    shard_rows: Positive = SHARD_ROWS,
+    options: ImportOptions = AS_IT_COMES,
     prompts: tuple[str, ...] = (),
     resume: bool = False,
     json: bool = False,
@@ -57,14 +47,6 @@ def import_(
         out: Folder of the store
         columns: A name that is not known by itself, ours to yours: prompt=my_caption; may be repeated. Ours are prompt,
             image, source_image, score, reason, claims, source, licence, id, wrong and right
-        images: Folder that image paths are relative to; by default that of the file that names them, or its parent
-        origin: Where images come from, for rows that do not say
-        licence: For rows that do not say
-        score_scale: Scores are divided by it: 10 for ratings of up to 10
-        max_side: Shrink larger images to this longest side in pixels; 0 keeps all files as they are
-        limit: Source rows at most; 0 takes all
-        processes: How many check images beside the one that reads; 1 does both in one
-        shard_rows: Images a shard at most: what a killed import loses
         prompts: A file of test prompts, whose overlap with the data is reported; may be repeated
         resume: Go on with an import that was interrupted
 
@@ -73,21 +55,8 @@ def import_(
         janus-r1 data import rows.jsonl data/rows --columns prompt=caption --columns score=rating --score-scale 10
     """
     with answers_only(json):
-        report = import_data(
-            source,
-            out,
-            columns=dict(renamed(name) for name in columns),
-            images=images,
-            origin=origin,
-            licence=licence,
-            score_scale=score_scale,
-            max_side=max_side,
-            limit=limit,
-            processes=processes,
-            shard_rows=shard_rows,
-            prompts=[Path(name) for name in prompts],
-            resume=resume,
-        )
+        named, tests = dict(renamed(name) for name in columns), [Path(name) for name in prompts]
+        report = import_data(source, out, options, columns=named, prompts=tests, resume=resume)
     if json:
         print_json(report.as_dict())
     else:

@@ -13,9 +13,9 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from janus_r1.data.checking import Dropped, Rules, check
 from janus_r1.data.containers import Container, Raw, recognise
@@ -32,7 +32,9 @@ from janus_r1.data.store import (
     write_shard,
 )
 from janus_r1.errors import UserError, require
+from janus_r1.fields import Above0, Checked, Count, Positive, Range
 from janus_r1.files import write_json
+from janus_r1.images import MIN_SIDE
 from janus_r1.progress import reporter
 from janus_r1.reading import read_json
 
@@ -41,7 +43,7 @@ ROWS_A_TASK = 8  # small, since a row of the released data holds 16 images
 TASKS_A_PROCESS = 3  # read ahead
 EXAMPLES = 3  # of dropped rows, told for every cause
 
-Checked = tuple[str, list[Record | Dropped]]
+CheckedRow = tuple[str, list[Record | Dropped]]
 
 
 @dataclass
@@ -79,77 +81,78 @@ class Tally:
         }
 
 
+@dataclass(frozen=True)
+class ImportOptions(Checked):
+    """How people's data is read, and how the store is cut."""
+
+    images: Path | None = None
+    """Folder that image paths are relative to; by default that of the file that names them, or its parent."""
+    origin: str = ""
+    """Where images come from, for rows that do not say."""
+    licence: str = ""
+    """Under which licence, for rows that do not say."""
+    score_scale: Above0 = 1.0
+    """Scores are divided by it: 10 for ratings of up to 10."""
+    max_side: Count = 0
+    """Shrink larger images to this longest side in pixels; 0 keeps all files as they are."""
+    limit: Count = 0
+    """Source rows at most; 0 takes all."""
+    processes: Annotated[int, Range(ge=1, le=256)] = 1
+    """How many check images beside the one that reads; 1 does both in one."""
+    shard_rows: Positive = SHARD_ROWS
+    """Images a shard at most: what a killed import loses."""
+
+
+AS_IT_COMES = ImportOptions()
+
+
 def import_data(
     source: Path,
     out: Path,
-    columns: dict[str, str] | None = None,
-    images: Path | None = None,
-    origin: str = "",
-    licence: str = "",
-    score_scale: float = 1.0,
-    max_side: int = 0,
-    limit: int = 0,
-    processes: int = 1,
-    shard_rows: int = SHARD_ROWS,
+    options: ImportOptions = AS_IT_COMES,
+    *,
+    columns: Mapping[str, str] | None = None,
     prompts: Sequence[Path] = (),
     resume: bool = False,
 ) -> Report:
-    """Read images with their prompts, scores, reasons or edits into a store.
+    """Read images with their prompts, scores, reasons or edits into the store in the folder ``out``.
 
-    Understood are image folders with metadata or with a text beside every image, webdataset tars, parquet with image
-    columns, JSON lines, lists, CSV, folders of pairs, the released Janus-Pro-R1 data, UltraEdit, OmniEdit, AnyEdit,
-    InstructPix2Pix and their like. Every image is decoded and checked; what is left out is counted by its cause.
+    Every image is decoded and checked; what is left out is counted by its cause.
 
     Args:
-        source: A file or a folder.
-        out: Folder of the store.
+        source: A file or a folder in one of the formats that docs/your-data.md lists.
         columns: Names that are not known by themselves, ours to yours, such as {prompt: my_caption, image: photo}.
             Ours are prompt, image, source_image, score, reason, claims, source, licence, id, wrong and right.
-        images: Folder that image paths are relative to; by default that of the file that names them, or its parent.
-        origin: Where images come from, for rows that do not say.
-        licence: For rows that do not say.
-        score_scale: Scores are divided by it: 10 for ratings of up to 10.
-        max_side: Shrink larger images to this longest side in pixels; 0 keeps all files as they are.
-        limit: Source rows at most; 0 takes all.
-        processes: How many check images beside the one that reads; 1 does both in one.
-        shard_rows: Images a shard at most; what a killed import loses.
         prompts: Files of test prompts: their overlap with the data is reported.
         resume: Go on with an import that was interrupted.
 
     Raises:
         UserError: if there is nothing that can be read, or the store exists already.
     """
-    _check_arguments(columns or {}, score_scale, max_side, limit, processes, shard_rows)
+    columns = dict(columns or {})
+    unknown = sorted(set(columns) - set(FIELDS))
+    require(not unknown, f"columns names {', '.join(unknown)}: ours are {', '.join(FIELDS)}")
+    side = options.max_side
+    require(side == 0 or side >= MIN_SIDE, f"max_side must be 0 or at least {MIN_SIDE} pixels, not {side}")
     container = recognise(source)
-    options: dict[str, Any] = {
-        "source": str(Path(source).resolve()),
-        "columns": columns or {},
-        "images": str(images or ""),
-    }
-    options |= {"score_scale": score_scale, "max_side": max_side, "shard_rows": shard_rows}
-    options |= {"origin": origin, "licence": licence, "limit": limit}
-    rules = Rules((Path(images),) if images else (), score_scale, max_side, origin, licence)
-    _prepare(Path(out), options, resume)
+    asked = {"source": str(Path(source).resolve()), "columns": columns, **asdict(options)}
+    asked["images"] = str(options.images or "")
+    del asked["processes"]  # which may differ when the import goes on
+    _prepare(Path(out), asked, resume)
     with exclusive(Path(out)):
-        total = _write(container, Path(out), rules, columns or {}, limit, processes, shard_rows)
+        total = _write(container, Path(out), columns, options)
         return _finish(Path(out), container, total, prompts)
 
 
-def _write(
-    container: Container,
-    out: Path,
-    rules: Rules,
-    columns: Mapping[str, str],
-    limit: int,
-    processes: int,
-    shard_rows: int,
-) -> Tally:
+def _write(container: Container, out: Path, columns: Mapping[str, str], options: ImportOptions) -> Tally:
     """All shards that are not there yet; what became of all rows."""
     number, total = _done(out)
+    limit, folders = options.limit, (options.images,) if options.images else ()
+    rules = Rules(folders, options.score_scale, options.max_side, options.origin, options.licence)
     left = itertools.islice(container.rows(total.rows), limit - total.rows if limit else None)
     progress = reporter(out.name, total.rows, container.total or limit or 0, "row")
-    with _checker(processes) as checked:
-        stream = _Stream(checked(left, total.rows, columns, rules), shard_rows)
+    with _checker(options.processes) as checked:
+        stream = _Stream(checked(left, total.rows, columns, rules), options.shard_rows)
         while not stream.ended:
             tally = stream.write(shard_path(out, number))
             total.add(tally.note())
@@ -157,18 +160,6 @@ def _write(
             progress.update(total.rows, {"kept": total.kept, "dropped": sum(total.dropped.values())})
     progress.stop()
     return total
-
-
-def _check_arguments(
-    columns: Mapping[str, str], score_scale: float, max_side: int, limit: int, processes: int, shard_rows: int
-) -> None:
-    unknown = sorted(set(columns) - set(FIELDS))
-    require(not unknown, f"columns names {', '.join(unknown)}: ours are {', '.join(FIELDS)}")
-    require(0 < score_scale < float("inf"), f"score_scale must be a positive number, not {score_scale}")
-    require(max_side == 0 or max_side >= 8, f"max_side must be 0 or at least 8 pixels, not {max_side}")
-    require(limit >= 0, f"limit must not be negative, but is {limit}")
-    require(1 <= processes <= 256, f"processes must be 1 to 256, not {processes}")
-    require(shard_rows >= 1, f"shard_rows must be at least 1, not {shard_rows}")
 
 
 def _prepare(out: Path, options: dict[str, Any], resume: bool) -> None:
@@ -216,7 +207,7 @@ def _finish(out: Path, container: Container, total: Tally, prompts: Sequence[Pat
 class _Stream:
     """Checked rows, cut into shards at the borders of source rows."""
 
-    def __init__(self, checked: Iterator[Checked], shard_rows: int) -> None:
+    def __init__(self, checked: Iterator[CheckedRow], shard_rows: int) -> None:
         self.rows, self.shard_rows = checked, shard_rows
         self.next = next(self.rows, None)
 
@@ -267,12 +258,12 @@ def read_records(
                 yield result
 
 
-def check_rows(rows: Sequence[tuple[int, Raw]], columns: Mapping[str, str], rules: Rules) -> list[Checked]:
+def check_rows(rows: Sequence[tuple[int, Raw]], columns: Mapping[str, str], rules: Rules) -> list[CheckedRow]:
     """What a worker does: the records and the drops of a few numbered rows."""
     return [_check_row(number, raw, columns, rules) for number, raw in rows]
 
 
-def _check_row(number: int, raw: Raw, columns: Mapping[str, str], rules: Rules) -> Checked:
+def _check_row(number: int, raw: Raw, columns: Mapping[str, str], rules: Rules) -> CheckedRow:
     if raw.problem:
         return "", [Dropped(raw.problem.partition(":")[0], f"{raw.where}: {raw.problem}")]
     try:
@@ -296,15 +287,15 @@ def _checker(processes: int) -> Iterator[Any]:
     """A function that maps rows to checked rows, in order, with a bounded number of rows in flight."""
     if processes == 1:
 
-        def here(rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules) -> Iterator[Checked]:
+        def here(rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules) -> Iterator[CheckedRow]:
             return (_check_row(number, raw, columns, rules) for number, raw in enumerate(rows, first))
 
         yield here
         return
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
 
-        def spread(rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules) -> Iterator[Checked]:
-            numbered, waiting = enumerate(rows, first), deque[Future[list[Checked]]]()
+        def spread(rows: Iterator[Raw], first: int, columns: Mapping[str, str], rules: Rules) -> Iterator[CheckedRow]:
+            numbered, waiting = enumerate(rows, first), deque[Future[list[CheckedRow]]]()
             while True:
                 while len(waiting) < processes * TASKS_A_PROCESS:
                     task = list(itertools.islice(numbered, ROWS_A_TASK))

@@ -335,6 +335,10 @@ def test_candidates_without_wrong_images_are_refused(tmp_path, tiny):
     write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(UserError, match="nothing to redraw"):
         CandidateRows(CandidateSet(tmp_path), tiny.layout, None)
+    with pytest.raises(UserError, match="nothing to say No to"):
+        CandidateRows(CandidateSet(tmp_path), tiny.layout, None, wanted=["draw", "judge"])
+    row = CandidateRows(CandidateSet(tmp_path), tiny.layout, None, wanted=["draw"]).draw(random.Random(0), 0.0)
+    assert row[-1] == Drawn((0,) * 64, learn=True), "right images alone are enough to draw"
 
 
 def test_candidates_of_chosen_families(parts, tmp_path):

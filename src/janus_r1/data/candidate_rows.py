@@ -1,4 +1,4 @@
-"""Rows of candidates: draw, judge and redraw (paper section 3.1, design section 6)."""
+"""Rows of candidates: draw, judge and redraw (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class CandidateRows:
 
     A task picks a prompt, then an image of it. With ``own_drafts`` the judge sees those sets' drafts alone, every set
     as often, and of a set any draft as likely as another: what is hard to draw is then as often wrong as when the model
-    judges itself.
+    judges itself. ``wanted`` are the shares that must be possible.
+
+    Raises:
+        UserError: for candidates of which a wanted share cannot be made.
     """
 
     def __init__(
@@ -57,18 +60,25 @@ class CandidateRows:
         layout: Layout,
         word_weight: float | None,
         own_drafts: Sequence[CandidateSet] = (),
+        wanted: Sequence[str] = ("draw", "judge", "redraw"),
     ) -> None:
         self.layout, self.word_weight = layout, word_weight
         self.drawn = Pools(candidates)
         self.judged = [Pools(own) for own in own_drafts]
         self.drafts = [{True: pools.drafts(True), False: pools.drafts(False)} for pools in self.judged]
         self.redrawable = sorted(set(self.drawn.good) & set(self.drawn.no))
-        if not self.redrawable:
+        if "draw" in wanted and not self.drawn.good:
+            raise UserError("the candidates hold no right image: nothing to draw")
+        if "redraw" in wanted and not self.redrawable:
             raise UserError("the candidates hold no prompt with both a right and a wrong image: nothing to redraw")
+        if "judge" not in wanted:
+            return
         if not all(all(drafts.values()) for drafts in self.drafts):
             raise UserError("own_drafts holds no right or no wrong draft: build more, or leave own_drafts empty")
         if not all(pools.yes for pools in self.judged or [self.drawn]):
             raise UserError("no right image of the candidates has a reason why it is right: nothing to say Yes to")
+        if not all(pools.no for pools in self.judged or [self.drawn]):
+            raise UserError("no wrong image of the candidates has a reason why it is wrong: nothing to say No to")
 
     def begin(self, wanted: Wanted) -> Begun:
         rng, dropout = wanted.rng, wanted.dropout

@@ -1,4 +1,4 @@
-"""Stage 3: reinforcement learning on whole chains (paper section 3.2, design section 7).
+"""Stage 3: reinforcement learning on whole chains (paper section 3.2; docs/rl.md).
 
 :func:`rl` is the loop. A rollout draws, judges and redraws exactly as inference does; its rewards become advantages
 (:mod:`credit`), its tokens are scored again under the current weights, and the clipped objective with an optional KL

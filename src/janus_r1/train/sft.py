@@ -1,4 +1,4 @@
-"""Stage 2: supervised finetuning on rows of named shares (paper section 3.1, design section 6).
+"""Stage 2: supervised finetuning on rows of named shares (paper section 3.1).
 
 :func:`sft` is the loop; who makes the rows of which share is said in :func:`row_makers`. Departures from the paper, all
 recipe keys: the tiny model is trained with Muon and a larger rate; the verdict word carries a fixed share of its row's
@@ -185,7 +185,8 @@ def row_makers(recipe: SftRecipe, janus: Janus, replica: Replica) -> list[RowMak
     elif recipe.count(*OF_CANDIDATES):
         own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
         candidates = CandidateSet(*recipe.candidates)
-        makers.append(CandidateRows(candidates, janus.layout, recipe.word_weight, own_drafts))
+        wanted = [name for name in OF_CANDIDATES if recipe.count(name)]
+        makers.append(CandidateRows(candidates, janus.layout, recipe.word_weight, own_drafts, wanted))
     if recipe.count("see"):
         makers.append(SeeingRows(janus.layout, recipe.seeing, recipe.world))
     if recipe.data:

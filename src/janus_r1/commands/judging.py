@@ -41,7 +41,7 @@ def judge(
     using: ModelOptions = A_JUDGE,
     to: ResultFile = A_FILE,
 ) -> None:
-    """Measure verdicts: on labelled images of your own, or on one fixed set of a world's drafts, half of them right.
+    """Measure verdicts on labelled images of your own, or on one fixed set of a world's drafts, half right.
 
     Accuracy, balanced accuracy, AUROC and calibration with intervals. With --data the judges of --rewards stand in the
     same table as the model.

@@ -127,7 +127,7 @@ def understanding(
     using: ModelOptions = ANY_MODEL,
     to: ResultFile = A_FILE,
 ) -> None:
-    """Measure what a model sees: before and after training, does learning to draw hurt seeing?
+    """Measure what a model sees, such as before and after it learnt to draw.
 
     By default it asks questions about fresh pictures of a world. With --tasks it is lmms-eval that asks, which is a
     package of its own (pip install lmms-eval) and fetches its tasks' data from the Hub.

@@ -17,7 +17,7 @@ from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.eval import understanding
 from janus_r1.eval.understanding import UnderstandingOptions, evaluate_understanding
-from janus_r1.layout import Text
+from janus_r1.segments import Text
 
 FEW = UnderstandingOptions(questions=30, descriptions=6, checklists=5, max_batch=7)
 

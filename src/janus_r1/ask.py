@@ -9,8 +9,8 @@ import torch
 
 from janus_r1.engine.decoder import Decoder
 from janus_r1.images import square
-from janus_r1.layout import Row, Text
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Row, Text
 
 
 def ask(

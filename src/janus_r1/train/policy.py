@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from janus_r1.chain import Chain, Round, Settings
 from janus_r1.engine.sampling import guided
 from janus_r1.layout import Layout
-from janus_r1.segments import Drawn, Lead, Row, Seen, Source, Text
 from janus_r1.model.janus import Janus
+from janus_r1.segments import Drawn, Lead, Row, Seen, Source, Text
 from janus_r1.train.credit import Flat
 from janus_r1.train.objective import targets
 

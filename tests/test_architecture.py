@@ -161,6 +161,18 @@ def test_no_file_is_longer_than_one_reads_in_one_go():
     assert not [f"{path.name}: {n}" for path in files() if (n := len(path.read_text().splitlines())) > 400]
 
 
+def test_no_function_is_longer_than_a_screen():
+    """Its statements, that is: arguments and what a docstring says of them may need more room."""
+    long = []
+    for path in files():
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1:2] if ast.get_docstring(node) else node.body
+                if first and (lines := node.end_lineno - first[0].lineno + 1) > 60:
+                    long.append(f"{path.name}: {node.name}, {lines}")
+    assert not long
+
+
 def test_the_longest_chain_of_imports_grows_no_further():
     """docs/architecture.md says why it is no shorter: to draw takes 7 files, and the server stands on all of them."""
     depth, _ = longest_paths(graph(inside_functions=False))

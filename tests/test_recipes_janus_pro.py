@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from janus_r1.data.candidates import Candidate, write_part
+from janus_r1.data.importing import import_data
+from janus_r1.model.loading import load, save
 from janus_r1.recipe import load_recipe
 from janus_r1.train.loop import lr_share
 from janus_r1.train.rl import rl
@@ -24,7 +27,10 @@ def metrics(out: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("rl-*.yaml")), ids=lambda path: path.stem)
-def test_reinforcement_learning(path, tiny_folder, tmp_path):
+def test_reinforcement_learning(path, tiny, tiny_folder, tmp_path):
+    if "repair" in path.stem:
+        tiny.format, tiny_folder = "repair", tmp_path / "repairing"
+        save(tiny, tiny_folder)
     smaller = ["--prompts_per_step", "2", "--group", "2", "--max_reason_tokens", "5", "--eval_every", "0"]
     ours = ["--model", str(tiny_folder), "--prompts", "world", "--rewards", "[{kind: world}]"]
     recipe = load_recipe(RlRecipe, path, [*SHORT, *smaller, *ours, "--run.out", str(tmp_path)])
@@ -37,15 +43,37 @@ def test_reinforcement_learning(path, tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("sft-*.yaml")), ids=lambda path: path.stem)
 def test_supervised_finetuning(path, tiny_folder, tmp_path):
+    if path.stem.endswith("repair"):
+        ours = ["--data", str(reflections(tmp_path))]
+    else:
+        ours = ["--candidates", str(candidates(tmp_path / "made"))]
+    ours += ["--model", str(tiny_folder), "--rows", "12", "--micro_batch", "4"]
+    sft(load_recipe(SftRecipe, path, [*SHORT, *ours, "--run.out", str(tmp_path / "run")]))
+    assert [row["image_loss"] > 0 for row in metrics(tmp_path / "run")] == [True, True]
+    assert load(str(tmp_path / "run" / "model")).format == ("repair" if path.stem.endswith("repair") else "paper")
+
+
+def candidates(folder: Path) -> Path:
     scored = [
         Candidate(prompt, f"prompt {prompt}", tuple(range(64)), p, "Yes, it is." if p > 0.5 else "No, it is not.", "")
         for prompt in range(3)
         for p in (1.0, 0.3, 0.1)
     ]
-    write_part(tmp_path / "made" / "part_00000", scored, np.zeros((len(scored), 64, 64, 3), np.uint8))
-    ours = ["--model", str(tiny_folder), "--candidates", str(tmp_path / "made"), "--rows", "12", "--micro_batch", "4"]
-    sft(load_recipe(SftRecipe, path, [*SHORT, *ours, "--run.out", str(tmp_path / "run")]))
-    assert [row["image_loss"] > 0 for row in metrics(tmp_path / "run")] == [True, True]
+    write_part(folder / "part_00000", scored, np.zeros((len(scored), 64, 64, 3), np.uint8))
+    return folder
+
+
+def reflections(folder: Path) -> Path:
+    """A wrong and a right picture of a prompt, and an edit, as a store."""
+    source = folder / "source"
+    source.mkdir()
+    for name in ("wrong", "right"):
+        Image.fromarray(np.full((64, 64, 3), len(name), np.uint8)).save(source / f"{name}.png")
+    pair = {"prompt": "a cat", "wrong": "wrong.png", "right": "right.png", "reason": "No, make it a cat."}
+    edit = {"instruction": "make it a cat", "source": "wrong.png", "target": "right.png"}
+    (source / "rows.jsonl").write_text(json.dumps(pair) + "\n" + json.dumps(edit) + "\n")
+    import_data(source, folder / "store")
+    return folder / "store"
 
 
 def test_the_learning_rate_is_the_papers():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from janus_r1.chain import Chain, Round, Settings, Task, Verdict
+from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.model.loading import load, save
 from janus_r1.train.credit import (
@@ -26,7 +27,7 @@ from janus_r1.train.credit import (
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.policy import Policy, rows_of
 from janus_r1.train.repairing import branch_out, token_marks, varied, wrong_drafts
-from janus_r1.train.rl import rl
+from janus_r1.train.rl import Parts, rl
 from janus_r1.train.rl_recipe import RlRecipe
 from janus_r1.train.rollout import Group
 from janus_r1.worlds.base import world
@@ -147,3 +148,9 @@ def test_a_run_learns_from_drafts_lists_and_repairs(repairing_folder, tmp_path):
     assert any(not torch.equal(before[name], value) for name, value in after.core.state_dict().items())
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"branch_rejected", "kl_text", "kl_image"} <= logged[-1].keys()
+
+
+def test_what_is_for_the_format_repair_is_refused_for_another(tiny_folder, tmp_path):
+    for wrong in ({"branches": 3}, {"credit": "decisions"}):
+        with pytest.raises(UserError, match="format repair"):
+            Parts(RlRecipe(run=RunOptions(out=str(tmp_path)), model=str(tiny_folder), **wrong))

@@ -21,12 +21,15 @@ from janus_r1.data.tasks import tasks
 from janus_r1.errors import UserError
 from janus_r1.model.loading import load
 from janus_r1.rewards.build import RewardRecipe
-from janus_r1.segments import Drawn, Seen
+from janus_r1.segments import Drawn, Seen, Source
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
+from janus_r1.train.objective import targets
 from janus_r1.train.rl import rl
 from janus_r1.train.rl_recipe import RlRecipe
 from janus_r1.train.sft import SftRecipe, sft
+
+SEEN = np.zeros((1, 1, 3), np.uint8)  # of a source that is drawn from alone
 
 
 def store(name: str, folder: Path) -> str:
@@ -94,6 +97,36 @@ def test_a_repair_follows_the_image_that_it_mends(tiny, tmp_path):
         *_, rejected, target = (maker.store[row] for row in pick.rows)
         assert target.repair_of == rejected.id and rejected.reason == "No, the cat is blue"
         assert len(pick.rows) <= 3 and len(set(pick.rows)) == len(pick.rows)
+
+
+def test_in_the_format_repair_a_look_lists_claims_and_a_redraw_is_an_edit(tiny, tmp_path):
+    tiny.format = "repair"
+    source = tmp_path / "s"
+    wrong, right, *_ = files(source)
+    claims = [{"text": "a red ring", "mark": False}, {"text": "one ring", "mark": True}]
+    rows = [
+        {
+            "id": "w",
+            "prompt": "a red ring",
+            "image": wrong,
+            "score": 0,
+            "reason": "No, make the ring red.",
+            "claims": claims,
+        },
+        {"id": "r", "prompt": "a red ring", "image": right, "score": 1, "reason": "Yes.", "repair_of": "w"},
+    ]
+    lines(source / "r.jsonl", rows)
+    import_data(source, tmp_path / "store")
+    maker = StoreRows([str(tmp_path / "store")], tiny, ["judge", "redraw"])
+    picks, made = rows_of(maker, judge=2, redraw=1)
+    said = [tiny.tokenizer.decode(targets([row]).text_ids.tolist()) for row in made.verdicts]
+    assert said[1] == " a red ring No, one ring Yes\nNo, make the ring red.<｜end▁of▁sentence｜>"
+    assert said[0] == "\nYes.<｜end▁of▁sentence｜>"  # nothing is claimed of it
+    (redraw,) = made.images
+    assert [part.ids for part in redraw if isinstance(part, Drawn)] == [maker.codes.image(row) for row in picks[2].rows]
+    assert redraw == tiny.layout.draw(
+        "make the ring red", maker.codes.image(1), False, Source(maker.codes.image(0), SEEN)
+    )
 
 
 def test_every_prompt_is_as_likely_whatever_it_has(tiny, tmp_path):

@@ -181,7 +181,8 @@ class Layout:
 
     def listing(self, text: str, learn: bool = False) -> Text:
         """What is seen, as it stands before the word, its end included; marks weigh ``MARK_WEIGHT``."""
-        ids = (*self._shortened(f" {text}", "", MAX_LIST_TOKENS), *self.list_end.ids)
+        said = self._shortened(f" {text}", "", MAX_LIST_TOKENS) if text else ()
+        ids = (*said, *self.list_end.ids)
         return Text(ids, learn, tuple(MARK_WEIGHT if i in self.marks else 1.0 for i in ids) if learn else None)
 
     def look(

@@ -1,7 +1,9 @@
 """SFT rows of a store: whatever its images carry, read when a step wants it.
 
-Right images teach drawing, scored ones judging, wrong and right ones of one prompt redrawing, edits editing. In memory
-is an index of some 50 bytes an image; texts and pictures are read by a worker process, VQ ids are mapped from disk.
+Right images teach drawing, scored ones judging, wrong and right ones of one prompt redrawing, edits editing. In the
+format repair judging is a look, whose list are the image's claims with their marks, and redrawing an edit of the wrong
+image by the reason of its No, which should be an instruction. In memory is an index of some 50 bytes an image; texts
+and pictures are read by a worker process, VQ ids are mapped from disk.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from janus_r1.chain import Verdict
 from janus_r1.data.codes import Codes, fitted
 from janus_r1.data.rows import Begun, Rows, Wanted
 from janus_r1.data.store import Store
@@ -25,6 +28,7 @@ from janus_r1.segments import Drawn, Row, Seen, Source
 DRAW_THRESHOLD = 0.8  # images worth drawing (the paper's); one without a score is an example and counts as right
 YES_THRESHOLD = 0.7  # images to say Yes to
 NO_THRESHOLD = 0.5  # below: images that are wrong
+WORD_TOKENS = 6.0  # format repair: tokens of a list that the verdict's word counts for
 SHARES = ("draw", "judge", "redraw", "edit")
 NEEDS = {
     "draw": "right images (without a score, or with one of at least 0.8)",
@@ -152,6 +156,8 @@ class Read:
     reason: str
     pixels: np.ndarray | None = None
     """As the model sees it; of an edit, its source."""
+    listing: str = ""
+    """Its claims and whether they hold: "a red ring Yes, two stars No"."""
 
 
 class StoreRows:
@@ -176,6 +182,7 @@ class StoreRows:
                     f"{', '.join(folders)} cannot teach {share}, which takes {NEEDS[share]}; it can teach {possible}: "
                     "set shares"
                 )
+        self.repairs = model.format == "repair"
         self.codes = Codes(self.store, model) if set(wanted) - {"judge"} else None
 
     def begin(self, wanted: Wanted) -> Begun:
@@ -197,14 +204,16 @@ class StoreRows:
         ]
         for number in range(wanted.count("judge")):
             target = (index.no if number % 2 else index.yes).pick(rng)
-            picks.append(Pick("judge", (*self._wrong(target, wanted.judge_rounds, rng), target)))
+            earlier = 0 if self.repairs else wanted.judge_rounds
+            picks.append(Pick("judge", (*self._wrong(target, earlier, rng), target)))
         for _ in range(wanted.count("redraw")):
             own = index.good.of(index.redrawable[rng.randrange(len(index.redrawable))])
             target = int(own[rng.randrange(len(own))])
-            rejected = self._wrong(target, wanted.redraw_rounds, rng)
+            rounds = 1 if self.repairs else wanted.redraw_rounds
+            rejected = self._wrong(target, rounds, rng)
             if target in index.mends:  # the image that it mends stands directly before it
                 others = [row for row in rejected if row != index.mends[target]]
-                rejected = (*others[: wanted.redraw_rounds - 1], index.mends[target])
+                rejected = (*others[: rounds - 1], index.mends[target])
             picks.append(Pick("redraw", (*rejected, target), rng.random() < wanted.dropout))
         picks += [
             Pick("edit", (index.edits.pick(rng),), rng.random() < wanted.dropout) for _ in range(wanted.count("edit"))
@@ -218,16 +227,27 @@ class StoreRows:
 
     def _row(self, pick: Pick, parts: list[Read]) -> Row:
         layout, last, codes = self.model.layout, parts[-1], self.codes
+        if pick.share == "judge" and self.repairs:
+            shown = Seen(_pixels(last), layout.image_tokens)
+            return layout.look(last.prompt, shown, last.listing, last.reason, WORD_TOKENS)
         if pick.share == "judge":
             seen = [(Seen(_pixels(part), layout.image_tokens), part.reason) for part in parts]
             return layout.judge(last.prompt, seen[:-1], *seen[-1], self.word_weight)
         assert codes is not None  # made for every share but judge
         ids = codes.image(pick.rows[-1])
+        if pick.share == "redraw" and self.repairs:
+            rejected = Source(codes.image(pick.rows[0]), np.zeros((1, 1, 3), np.uint8))  # drawing does not see it
+            return layout.draw(instruction_of(parts[0].reason) or last.prompt, ids, pick.dropped, rejected)
         if pick.share == "redraw":
             earlier = [(Drawn(codes.image(row)), part.reason) for row, part in zip(pick.rows, parts[:-1], strict=False)]
             return layout.redraw(last.prompt, earlier, ids, pick.dropped)
         source = Source(codes.source(pick.rows[-1]), _pixels(last)) if pick.share == "edit" else None
         return layout.draw(last.prompt, ids, pick.dropped, source)
+
+
+def instruction_of(reason: str) -> str:
+    """What a No asks for: "No, make the ring red." -> "make the ring red"."""
+    return Verdict(False, reason, 0.0).instruction
 
 
 def _pixels(part: Read) -> np.ndarray:
@@ -253,4 +273,5 @@ def _read(store: Store, row: int, share: str, size: int) -> Read:
     reason = record.reason or ("No" if record.score is not None and record.score < NO_THRESHOLD else "Yes")
     picture = record.source_image if share == "edit" else record.image
     pixels = fitted(picture or b"", size, edit=share == "edit") if looked_at else None
-    return Read(record.prompt, reason, pixels)
+    claims = ", ".join(f"{c.text} {'Yes' if c.mark else 'No'}" for c in record.claims if c.mark is not None)
+    return Read(record.prompt, reason, pixels, claims)

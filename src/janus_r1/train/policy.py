@@ -212,7 +212,9 @@ def _chosen(logits: torch.Tensor, ids: torch.Tensor, top_k: int) -> torch.Tensor
 def token_loss(
     now: torch.Tensor, flat: Flat, fixed: torch.Tensor | None, clip: float, kl: float
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Weighted sum over tokens of -objective + kl k3, and what to watch (means over tokens)."""
+    """Weighted sum over tokens of -objective + kl k3, and what to watch (means over tokens; 0 where there are none)."""
+    if not len(now):
+        return now.sum(), dict.fromkeys(("clipped", "gap", *(["kl"] if fixed is not None else [])), 0.0)
     objective, acted = clipped_objective(now, flat.old, flat.advantages, clip)
     loss = -(flat.weights * objective).sum()
     gap = (now.detach() - flat.old).abs()

@@ -20,7 +20,7 @@ import torch
 
 from janus_r1.chain import Chain
 from janus_r1.data.tasks import Stream, tasks
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.files import write_json
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
@@ -145,6 +145,9 @@ class Parts:
             recipe.world,
         )
         self.janus = self._load(recipe.lora.base_dtype if recipe.lora.rank else "float32", recipe.recompute)
+        mends = self.janus.format == "repair"
+        require(mends or not recipe.branches, "branches are for models of the format repair: leave them at 0")
+        require(mends or recipe.credit != "decisions", "credit decisions is for models of the format repair")
         self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
         self.policy = Policy(self.janus, recipe.settings(0), recipe.policy)
         self.replica = Replica(self.janus, recipe.model, recipe.rollout_dtype, self.adapters)

@@ -59,6 +59,9 @@ class SftRecipe(Checked):
     data: str | list[str] = ""
     """Folder of ``janus-r1 data import`` or ``data build``, or several taken together: draw, judge, redraw and edit are
     then made of it, and ``candidates`` and ``edits`` are not looked at."""
+    format: Literal["own", "paper", "repair"] = "own"
+    """How the model's chains are laid out from now on: as they are, as the paper has it, or look, list, decide, repair;
+    the rows of ``data`` are laid out so. Its config remembers."""
     lora: LoraRecipe = field(default_factory=LoraRecipe)
     """Train small matrices beside the model's; <out>/adapter then holds them, <out>/model both together."""
     rows: Positive = 64
@@ -125,6 +128,8 @@ def check(recipe: SftRecipe) -> None:
             hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(SHARES)}"
             raise UserError(f"shares.{name}: there is no such share; {hint}")
     require(recipe.count(*SHARES) > 0, "all shares are 0: there is nothing to learn")
+    if recipe.format == "repair" and not recipe.data and recipe.count("judge", "redraw"):
+        raise UserError("candidates are laid out as the paper has it: for the format repair let data name a store")
     if recipe.data and recipe.count(*OF_EDITS[1:]):
         raise UserError(f"data teaches {', '.join(OF_STORE)}: leave the other shares of edits out, or leave data empty")
     if recipe.edits != OF_WORLD and recipe.count(*OF_EDITS[1:]):
@@ -168,6 +173,8 @@ class Parts:
         self.adapters = Adapters(self.janus, recipe.lora, recipe.model, recipe.run.seed) if recipe.lora.rank else None
         half = sharded() and recipe.run.precision == "bf16"
         self.replica = Replica(self.janus, recipe.model, "bfloat16" if half else "float32", self.adapters)
+        if recipe.format != "own":
+            self.janus.format = self.replica.model.format = recipe.format
         self.makers = row_makers(recipe, self.janus, self.replica)
         workers = recipe.run.workers if recipe.count(*OF_EDITS) or recipe.data else 0
         self.ahead = Ahead(workers, recipe.run.steps, partial(begin, recipe, self.makers))

@@ -99,11 +99,11 @@ class RepairStage:
     def __init__(self, recipe: RepairRecipe) -> None:
         self.recipe = recipe
         self.janus = load(recipe.model)
-        self.janus.core.config.introspection = "repair"
+        self.janus.format = "repair"
         prepare(self.janus, train_vision=False, compile_model=recipe.compile)
         self.janus.core.model.aligner.requires_grad_(False)  # else its features outgrow the words (docs/log.md)
         self.replica = Replica(self.janus, recipe.model, "bfloat16")
-        self.replica.model.core.config.introspection = "repair"
+        self.replica.model.format = "repair"
         self.make = RepairRows(self.janus, recipe.dense, recipe.caption_dropout)
         self.edits = WorldEditRows(self.janus)
         self.seeing = SeeingRows(self.janus.layout, recipe.seeing)

@@ -4,9 +4,10 @@ CI runs a few hundred (``test_fuzz.py``); a longer run, with another seed:
 
     python tests/fuzz.py --cases 3000 --seed 1
 
-A case is a command line in a folder of its own that holds what a user might have there, and perhaps one damaged input.
-It is met badly if anything but 0 or 2 comes back, an exception escapes, the error is not one line, a foreign file
-changes, code that a file brought runs, it takes over :data:`SECONDS`, or if what cannot be meant is accepted.
+A case is a command line, or a call from Python, in a folder of its own that holds what a user might have there, and
+perhaps one damaged input. It is met badly if anything but 0 or 2 comes back, an exception escapes, the error is not one
+line, a foreign file changes, code that a file brought runs, something temporary is left, JSON that is none is printed,
+it takes over :data:`SECONDS` or :data:`GIGABYTES`, or if what cannot be meant is accepted.
 """
 
 from __future__ import annotations
@@ -17,204 +18,53 @@ import io
 import json
 import os
 import random
-import shutil
+import resource
 import signal
-import struct
 import sys
 import tempfile
+import time
 import traceback
-import zlib
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
+import fuzz_data
+import fuzz_inputs
+import pie_bench
+from data_formats import json_lines
+from endpoint_server import Call, Endpoint
+from fuzz_inputs import Case, Ground, Kind
 
-SECONDS = 20
+SECONDS = 60  # of a case, on a machine that others use, too
+GIGABYTES = 4.0  # of this process, all cases together
 PRECIOUS = "thesis.txt"
-
-
-@dataclass(frozen=True)
-class Case:
-    argv: list[str]
-    wrong: bool = True
-    """Whether it cannot be meant, so that exit code 0 is wrong, too."""
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What the cases stand on: an untrained tiny model, and a run of two steps to be resumed."""
-
-    model: Path
-    run: Path
-    recipe: list[str]
-
-
-Kind = Callable[[random.Random, Path, Ground], Case]
-ODD_NUMBERS = ["nan", "inf", "-inf", "-1", "0.5.1", "", "x", "1e999", "9" * 400, "0x10", "1,2", "[1]", "null"]
-
-
-def odd_images(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """``judge`` and ``edit`` with files that are no pictures, or broken ones."""
-    path = here / rng.choice(["a.png", "a.jpg", "a\x1b[31m.png", "a\nb.png", "ä.png"])
-    picture(here / "whole.png", rng)
-    whole = (here / "whole.png").read_bytes()
-    kind = rng.randrange(8)
-    if kind == 0:
-        path.write_bytes(whole[: rng.randrange(len(whole) - 12)])
-    elif kind == 1:
-        path.write_bytes(bytes(rng.randrange(256) for _ in range(rng.randrange(200))))
-    elif kind == 2:
-        path.write_bytes(png_header(rng.choice([1, 3, 30_000, 2**31 - 1]), rng.choice([1, 2, 30_000, 2**31 - 1])))
-    elif kind == 3:
-        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n%%EOF\n")
-    elif kind == 4:
-        os.mkfifo(path)
-    elif kind == 5:
-        path.symlink_to(rng.choice([path, here, Path("/dev/zero"), here / "missing"]))
-    elif kind == 6:
-        path.mkdir()
-    else:
-        path = here / "missing.png"
-    if rng.random() < 0.5:
-        return Case(["judge", str(path), "--text", "a red circle", "--model", str(ground.model)])
-    return Case(["edit", str(path), "make it red", "--model", str(ground.model), "--rounds", "1"])
-
-
-def odd_prompts(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """Prompt files and prompts that hold nothing to draw."""
-    path = here / rng.choice(["p.txt", "p.jsonl", "p.json", "p.csv", "p.tsv"])
-    texts = [b"", b"\n\n# comment\n", b"\xff\xfe\x00a"]
-    if path.suffix != ".txt":  # where most of these are prompts, if odd ones
-        texts += [b'{"prompt": ', b'{"prompt": 3}', b'{"text": ""}', b"[" * 100_000, b'{"prompt": "\\ud800"}', b"null"]
-        texts += [b"[[]]", b'["a", 3]', b'a,b\n"1', b"prompt,prompt\na,b", b"a\tb\n1\t2\t3", b"[NaN]"]
-    path.write_bytes(rng.choice(texts))
-    if rng.random() < 0.3:
-        return Case(["generate", rng.choice(["", "  ", "\n", "a <begin_of_image>"]), "--model", str(ground.model)])
-    return Case(["generate", "--file", str(path), "--model", str(ground.model), "--samples", "1", "--rounds", "1"])
-
-
-def odd_options(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """Numbers that are none, and words that are no option."""
-    numbers = ["--guidance", "--temperature", "--top-p", "--top-k", "--rounds", "--samples", "--seed", "--max-batch"]
-    words = ["--dtype", "--device", "--final", "--history", "--guidnace", "--kv", "--model"]
-    if rng.random() < 0.7:
-        option = [rng.choice(numbers), rng.choice(ODD_NUMBERS)]
-    else:
-        option = [rng.choice(words), rng.choice(["float99", "cudaa", "x\0y", "-", "é", "\x1b[0m"])]
-    return Case(["generate", "a red circle", "--model", str(ground.model), "--out", str(here / "o"), *option])
-
-
-def odd_outputs(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """``--out`` that belongs to somebody else, or is no place to write."""
-    (here / "file").write_text("x")
-    (here / "link").symlink_to(here / "theirs")
-    os.mkfifo(here / "pipe")
-    places = [here / "theirs", here / "file", here / "link", here / "pipe", here / "file" / "x", Path("/dev/null")]
-    out = str(rng.choice([*places, Path("/proc/nothing/x"), ".", "..", "", "a\0b"]))
-    over = rng.choice([[], ["--overwrite"]])
-    model = ["--model", str(ground.model)]
-    if rng.random() < 0.5:
-        return Case(["generate", "a red circle", "--samples", "1", "--rounds", "1", "--out", out, *model, *over])
-    if out == str(here / "file") and over:
-        out = str(here / "theirs")  # a plain file may be replaced when the user says so
-    return Case(["convert", str(ground.model), out, *over])
-
-
-def odd_recipes(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """YAML that is none, unknown keys, values that cannot be meant."""
-    path = here / "r.yaml"
-    stage = rng.choice(["vq", "pretrain", "sft", "rl"])
-    texts = ["a: [", "- 1", "run: fast", "run: {steps: -1}", "run: {steps: x}", "run: {stepz: 1}", "lr: [1]", "3"]
-    texts += ["run: 2001-13-40", "lr: .nan", "lr: -1", "lr: .inf", "run: {precision: fp8x}", "run: {log_every: 0}"]
-    texts += ["x: &a [*a]", "[" * 5000, "!!python/object/apply:os.system [touch ran]", "run: {steps: 1e400}", "\x00"]
-    path.write_text(rng.choice(texts) + "\n")
-    if rng.random() < 0.4:
-        path.write_text("")
-        options = ["--lr", "--run.steps", "--run.warmup", "--run.grad_clip", "--run.log_every", "--weight_decay"]
-        extra = [rng.choice(options), rng.choice([n for n in ODD_NUMBERS if n != "0x10"])]
-        return Case(["train", stage, "--config", str(path), "--run.out", str(here / "run"), *extra])
-    return Case(["train", stage, "--config", str(path), "--run.out", str(here / "run")])
-
-
-def odd_models(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """A model folder with one damaged, missing or hostile file."""
-    folder = shutil.copytree(ground.model, here / "model")
-    path = rng.choice([p for p in sorted(folder.iterdir()) if p.name in ("config.json", "model.safetensors")])
-    kind = rng.randrange(5)
-    if kind == 0:
-        path.unlink()
-    elif kind == 1:
-        path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size // 2)])
-    elif kind == 2:
-        (folder / "config.json").write_text(rng.choice(["[]", "null", "{}", "[" * 100_000, '{"model_type": 3}', "x"]))
-    elif kind == 3:
-        (folder / "evil.py").write_text(f"open({str(here / 'ran')!r}, 'w')\nclass Evil: pass\n")
-        config = json.loads((folder / "tokenizer_config.json").read_text())
-        hostile = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config | hostile))
-    else:
-        (folder / "tokenizer.json").write_text(rng.choice(["", "{}", "[]", "{" * 1000]))
-    argv = ["generate", "a red circle", "--samples", "1", "--rounds", "1", "--out", str(here / "o")]
-    return Case([*argv, "--model", str(folder)], wrong=kind not in (3, 4))
-
-
-def odd_resumes(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """A run whose checkpoint or record is damaged."""
-    run = shutil.copytree(ground.run, here / "run")
-    files = [p for p in sorted(run.glob("checkpoints/*/*")) if p.suffix in (".json", ".safetensors", ".pt")]
-    path = rng.choice([*files, run / "recipe.json"])
-    if path.suffix == ".json":
-        path.write_text(rng.choice(["", "[]", "null", "{}", "{", '{"step": "x"}', '{"step": NaN}', "[" * 100_000]))
-    else:
-        data = bytearray(path.read_bytes())
-        if rng.random() < 0.5:
-            data = data[: rng.randrange(len(data))]
-        else:
-            data[rng.randrange(len(data))] ^= 255
-        path.write_bytes(bytes(data))
-    return Case([*ground.recipe, "--run.out", str(run), "--run.steps", "3", "--resume"])
-
-
-def odd_pairs(rng: random.Random, here: Path, ground: Ground) -> Case:
-    """Edit pairs for SFT that are broken before the first step."""
-    path = here / rng.choice(["pairs.jsonl", "pairs.json"])
-    row = {"instruction": "make it red", "source": "theirs/thesis.txt", "target": "missing.png"}
-    changed: dict[str, object] = dict(row)
-    changed[rng.choice([*row])] = rng.choice(["", None, 3, [], {}, "\ud800", "<begin_of_image>", "../../etc/passwd"])
-    path.write_bytes(rng.choice([b"", b"{", b"[]", b"[" * 50_000, json.dumps(changed).encode(), b"\xff", b"null"]))
-    argv = ["train", "sft", "--model", str(ground.model), "--edits", str(path), "--run.out", str(here / "run")]
-    return Case([*argv, "--run.steps", "1", "--shares", "{edit: 1.0}"])
-
-
 KINDS: dict[str, Kind] = {
-    "images": odd_images,
-    "prompts": odd_prompts,
-    "options": odd_options,
-    "outputs": odd_outputs,
-    "recipes": odd_recipes,
-    "models": odd_models,
-    "resumes": odd_resumes,
-    "pairs": odd_pairs,
+    "images": fuzz_inputs.odd_images,
+    "prompts": fuzz_inputs.odd_prompts,
+    "options": fuzz_inputs.odd_options,
+    "outputs": fuzz_inputs.odd_outputs,
+    "recipes": fuzz_inputs.odd_recipes,
+    "models": fuzz_inputs.odd_models,
+    "resumes": fuzz_inputs.odd_resumes,
+    "pairs": fuzz_inputs.odd_pairs,
+    "candidates": fuzz_data.odd_candidates,
+    "stores": fuzz_data.odd_stores,
+    "imports": fuzz_data.odd_imports,
+    "rows": fuzz_data.odd_rows,
+    "pie": fuzz_data.odd_pie,
+    "results": fuzz_data.odd_results,
+    "benchmarks": fuzz_data.odd_benchmarks,
+    "chains": fuzz_data.odd_chains,
+    "builds": fuzz_data.odd_builds,
+    "python": fuzz_data.odd_python,
 }
-
-
-def picture(path: Path, rng: random.Random) -> None:
-    Image.fromarray(np.random.default_rng(rng.randrange(2**31)).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises so many pixels and holds none."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
 def run_case(kind: str, seed: str, ground: Ground) -> tuple[Case, str]:
     """The case and what was wrong with how it was met; "" for nothing."""
-    from janus_r1.cli import main
-
     rng = random.Random(f"{kind} {seed}")
     with tempfile.TemporaryDirectory() as name:
         here = Path(name)
@@ -222,14 +72,40 @@ def run_case(kind: str, seed: str, ground: Ground) -> tuple[Case, str]:
         (here / "theirs" / PRECIOUS).write_text("precious")
         case = KINDS[kind](rng, here, ground)
         out, err = io.StringIO(), io.StringIO()
+        before = set(here.rglob("*"))
         with working_in(here), deadline(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                code: object = main(case.argv)
+                code = answer(case)
             except SystemExit as error:
                 code = error.code
             except BaseException:
                 return case, f"escaped: {traceback.format_exc(limit=-3)}"
-        return case, verdict(case, code, err.getvalue(), here)
+        wrong = verdict(case, code, err.getvalue(), here)
+        left = [path.name for path in here.rglob(".*") if path not in before and path.name.endswith((".tmp", ".old"))]
+        if not wrong and left:
+            wrong = f"left behind: {left}"
+        if not wrong and code == 0 and "--json" in case.argv:
+            wrong = no_json(out.getvalue())
+        if not wrong and (most := peak()) > GIGABYTES:
+            wrong = f"{most:.1f} GB"
+        return case, wrong
+
+
+def answer(case: Case) -> object:
+    """The exit code of a command line; of a call from Python what the same would be."""
+    from janus_r1.cli import main
+    from janus_r1.errors import UserError, one_line
+
+    if case.call is None:
+        return main(case.argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            case.call()
+    except UserError as error:
+        print(f"janus-r1: error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def verdict(case: Case, code: object, err: str, here: Path) -> str:
@@ -249,6 +125,24 @@ def verdict(case: Case, code: object, err: str, here: Path) -> str:
     return ""
 
 
+def no_json(text: str) -> str:
+    """What is wrong with the JSON that a command printed."""
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} in JSON")
+
+    try:
+        json.loads(text, parse_constant=refuse)
+    except ValueError as error:
+        return f"not JSON: {error}: {text[:200]!r}"
+    return ""
+
+
+def peak() -> float:
+    """The most memory that this process ever held, in gigabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
     before = Path.cwd()
@@ -259,10 +153,14 @@ def working_in(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+class TooSlow(BaseException):
+    """No OSError, which the command line would turn into one line."""
+
+
 @contextlib.contextmanager
 def deadline() -> Iterator[None]:
     def over(*_: object) -> None:
-        raise TimeoutError(f"over {SECONDS} s")
+        raise TooSlow(f"over {SECONDS} s")
 
     signal.signal(signal.SIGALRM, over)
     signal.alarm(SECONDS)
@@ -272,25 +170,94 @@ def deadline() -> Iterator[None]:
         signal.alarm(0)
 
 
-def run_cases(cases: int, seed: int, ground: Ground, kinds: list[str]) -> list[str]:
+def run_cases(cases: int, seed: int, ground: Ground, kinds: list[str], told: bool = False) -> list[str]:
     """What was met badly, a line each, of ``cases`` cases dealt over ``kinds``."""
     bad = []
     for number in range(cases):
         kind = kinds[number % len(kinds)]
+        began = time.monotonic()
         case, wrong = run_case(kind, f"{seed} {number}", ground)
         if wrong:
             bad.append(f"{kind} ({seed} {number}): {wrong}\n    {case.argv}")
+        if told and (wrong or time.monotonic() - began > SECONDS / 4):
+            print(f"{time.monotonic() - began:.1f} s, {bad[-1] if wrong else (kind, number, case.argv)}", flush=True)
     return bad
 
 
-def make_ground(folder: Path) -> Ground:
-    """Trains the image tokenizer for two steps, which makes a run to resume."""
-    from janus_r1.cli import main
+# ---------------------------------------------------------------------------------------- the ground
+
+
+@contextlib.contextmanager
+def ground(folder: Path) -> Iterator[Ground]:
+    """Everything that cases damage copies of, and a server that judges."""
     from janus_r1.model.loading import resolve
 
-    recipe = ["train", "vq", "--batch", "2", "--codes", "16", "--run.save_every", "1"]
-    assert main([*recipe, "--run.out", str(folder / "run"), "--run.steps", "2"]) == 0
-    return Ground(resolve("tiny-base"), folder / "run", recipe)
+    with Endpoint(judging) as server:
+        recipe = ("train", "vq", "--batch", "2", "--codes", "16", "--run.save_every", "1", "--run.trackers", "[]")
+        made = Ground(resolve("tiny-base"), folder, recipe, server.url)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            make_ground(made)
+        yield made
+
+
+def judging(call: Call) -> None:
+    call.probabilities(yes=0.75, no=0.25)
+
+
+def make_ground(made: Ground) -> None:
+    root, model = made.root, ["--model", str(made.model)]
+    questions = [["Is there a circle?", "Yes"]]
+    prompts = [f"a {color} circle" for color in ("red", "blue")]
+    rows = [{"prompt": prompt, "vqa_list": questions, "skills": ["object"], "atom_count": 1} for prompt in prompts]
+    (root / "geneval2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "source").mkdir()
+    json_lines(root / "source")
+    pie_bench.save_folder(root / "pie")
+    keep_first(root / "pie")
+    drawn, named = str(root / "drawn"), ["--data", str(root / "geneval2.jsonl")]
+    report = ["eval", "geneval2", "report", drawn, *named]
+    small = ["--limit", "2", "--samples", "1", "--rounds", "1", "--no-controls", "--variety", "0"]
+    few = ["--temperatures", "[1.0]", "--renderings", "1", "--near_misses", "1"]
+    for argv in (
+        [*made.recipe, "--run.out", str(root / "run"), "--run.steps", "2"],
+        ["data", "build", *model, "--out", str(root / "candidates"), "--prompts", "2", *few],
+        ["data", "import", str(root / "source"), str(root / "store")],
+        ["generate", "a red circle", *model, "--samples", "1", "--rounds", "2", "--out", str(root / "chain")],
+        ["eval", "geneval2", "draw", drawn, *named, *model, "--rounds", "2", "--controls"],
+        ["eval", "geneval2", "score", drawn, *named, "--url", made.url, "--model", "judge"],
+        ["eval", "pie", "draw", str(root / "edited"), "--data", str(root / "pie"), *model, "--rounds", "1"],
+        ["eval", "pie", "score", str(root / "edited"), "--data", str(root / "pie"), "--clip", "none", "--dino", "none"],
+        [*report, "--out", str(root / "results" / "geneval2.json")],
+        ["eval", "world", *model, *small, "--out", str(root / "results" / "world.json")],
+    ):
+        run(argv)
+    cited = [{"benchmark": "geneval", "model": "X", "value": 0.8, "source": "a paper"}]
+    (root / "results" / "cited.json").write_text(json.dumps(cited))
+    official = {"tag": "single_object", "correct": True, "metadata": "{}", "filename": "a.png"}
+    (root / "results" / "official.jsonl").write_text((json.dumps(official) + "\n") * 4)
+
+
+def run(argv: list[str]) -> None:
+    from janus_r1.cli import main
+
+    if (code := main(argv)) != 0:
+        raise RuntimeError(f"the ground of all cases cannot be made: {argv} ended with {code}")
+
+
+def keep_first(pie: Path) -> None:
+    """One edit is enough."""
+    name, entry = next(iter(json.loads((pie / "mapping_file.json").read_text()).items()))
+    pie_bench.write(pie, {name: entry})
+    for path in (pie / "annotation_images").rglob("*.png"):
+        if not str(path).endswith(entry["image_path"]):
+            path.unlink()
+
+
+@cache
+def loaded(made: Ground) -> Any:
+    from janus_r1 import JanusR1
+
+    return JanusR1.from_pretrained(str(made.model))
 
 
 def _main() -> int:
@@ -299,11 +266,11 @@ def _main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        bad = run_cases(args.cases, args.seed, make_ground(Path(folder)), args.kinds)
-    print("\n".join(bad))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ground(Path(folder)) as made:
+        bad = run_cases(args.cases, args.seed, made, args.kinds, told=True)
     counts = Counter(line.split(" ")[0] for line in bad)
-    print(f"{len(bad)} of {args.cases} met badly: {dict(counts)}")
+    print(f"{len(bad)} of {args.cases} met badly: {dict(counts)}; {time.monotonic() - began:.0f} s, {peak():.1f} GB")
     return int(len(bad) > 0.01 * args.cases)
 
 

@@ -19,7 +19,7 @@ LEVELS = [
     {"introspect", "ask"},
     {"data", "rewards"},
     {"api", "train", "eval", "serve", "recipe"},
-    {TRAINING, "commands", "parser", "cli"},
+    {TRAINING, "commands", "parser", "cli", "__main__"},
 ]
 
 

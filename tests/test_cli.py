@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janus_r1.__main__ import run
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings, Verdict, load_chain
 from janus_r1.cli import COMMANDS, GROUPS, main, parse
 from janus_r1.files import locked
@@ -41,7 +42,6 @@ def stand_in(monkeypatch, tmp_path):
     from janus_r1.commands import draw
 
     monkeypatch.setattr(draw, "load_model", lambda *_: StandIn())
-    monkeypatch.setattr(draw, "warn_of_cut", lambda *_: None)
     monkeypatch.setattr(draw, "warn_of_words", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
@@ -262,6 +262,17 @@ def test_an_interrupt_ends_with_130(stand_in, capsys, monkeypatch):
     monkeypatch.setattr(StandIn, "generate", interrupted)
     assert main(["generate", "a ring", "--out", "o"]) == 130
     assert not Path("o").exists() and "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupt_while_modules_are_loaded_ends_with_130(capsys, monkeypatch):
+    class Interrupts:
+        def find_spec(self, name, path, target=None):
+            if name == "janus_r1.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "janus_r1.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    assert run() == 130 and capsys.readouterr().err == "janus-r1: interrupted\n"
 
 
 def test_splits(capsys):

@@ -270,7 +270,7 @@ def test_pairs_in_both_forms(folder):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ("{", "not JSON"),
+        ("{", "as JSON"),
         ("[1]", "row 1: expected texts"),
         ('{"instruction": "x", "source": "a.png"}', "row 1: expected texts"),
         ('{"instruction": " ", "source": "a.png", "target": "b.png"}', "row 1: expected texts"),

@@ -10,6 +10,10 @@ import pytest
 
 from janus_r1.chain import Settings
 from janus_r1.errors import UserError
+from janus_r1.eval.benchmark import DrawOptions
+from janus_r1.eval.judge import JudgeOptions
+from janus_r1.eval.tokenizer import TokenizerOptions
+from janus_r1.eval.world import EvalOptions
 from janus_r1.fields import Above0, Checked, Count, Positive, Range, Share, Typed, convert
 from janus_r1.recipe import load_recipe
 
@@ -79,6 +83,11 @@ def test_and_in_python(key, value):
         replace(Recipe(), **{key: value})
 
 
+def test_a_blank_word_is_no_number():
+    with pytest.raises(UserError, match="limit must be int or None"):
+        load_recipe(Recipe, None, ["--limit", ""])
+
+
 def test_what_fits_takes_the_type_of_its_field(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("lr: 1e-4\nsteps: 5.0\nmix: [1, 2e-1]\n")
@@ -110,3 +119,15 @@ def test_a_choice_is_matched_by_type_too():
     assert convert(Typed("1"), Literal[1, 2], "n") == 1
     with pytest.raises(UserError):
         convert(True, Literal[1, 2], "n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wish"),
+    [(EvalOptions, {"rounds": (1, 0)}), (EvalOptions, {"samples": 0}), (EvalOptions, {"variety": -1}),
+     (EvalOptions, {"kind": "see"}), (JudgeOptions, {"samples": 0}), (JudgeOptions, {"guidance": float("nan")}),
+     (JudgeOptions, {"limit": 0}), (TokenizerOptions, {"scenes": 0}), (TokenizerOptions, {"batch": 0}),
+     (DrawOptions, {"samples": 0}),     (DrawOptions, {"shard": (1, 0)}), (DrawOptions, {"batch": -1})],
+)  # fmt: skip
+def test_options_of_measurements_are_checked_however_they_are_made(kind, wish):
+    with pytest.raises(UserError, match=next(iter(wish))):
+        kind(**wish)

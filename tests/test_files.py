@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from janus_r1.errors import UserError
-from janus_r1.files import MARKER, check_replaceable, locked, write_atomically, write_json
+from janus_r1.files import (
+    MARKER,
+    appending,
+    check_new_files,
+    check_replaceable,
+    clear_left,
+    locked,
+    write_atomically,
+    write_json,
+)
 from janus_r1.reading import read_json
 
 
@@ -124,3 +134,40 @@ def test_one_process_at_a_time(tmp_path):
     with locked(tmp_path / "run"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_writer_left_goes_and_what_it_moved_comes_back(tmp_path):
+    (tmp_path / ".model.123.tmp").mkdir()
+    (tmp_path / ".best.json.7.tmp.json").touch()
+    for name, text in ((".best.123.old", "moved"), (".model.9.old", "old"), ("model", "new"), (".mine", "mine")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(text)
+    clear_left(tmp_path)
+    assert {path.name: (path / "a").read_text() for path in tmp_path.iterdir()} == {
+        "best": "moved",
+        "model": "new",
+        ".mine": "mine",
+    }
+
+
+def test_a_disk_that_refuses_a_line_is_told_in_one(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"run: No space left.*free some space, then go on"),
+        appending(tmp_path / "run"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ConnectionError), appending(tmp_path / "run"):
+        raise ConnectionError("not the disk's")
+
+
+def test_a_file_of_the_users_goes_only_when_it_is_given_up(tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    check_new_files(False, tmp_path / "new", None)
+    check_new_files(True, tmp_path / "thesis.txt")
+    with pytest.raises(UserError, match="--overwrite"):
+        check_new_files(False, tmp_path / "new", tmp_path / "thesis.txt")
+
+
+def test_text_that_is_no_character_is_spelt_out(tmp_path):
+    write_json(tmp_path / "a.json", {"text": "a \ud800 ü"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"text": "a \ud800 ü"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
-from janus_r1.errors import UserError
-from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_REASON_TOKENS
+from conftest import build
+from janus_r1.errors import TextCut, UserError
+from janus_r1.layout import CUTS_TOLD, MAX_CAPTION_TOKENS, MAX_REASON_TOKENS
 from janus_r1.model.tokenizer import SPECIAL_TOKENS, SpecialTokens
 from janus_r1.segments import Drawn, Seen, Text, row_length
 from janus_r1.train.objective import targets
@@ -45,9 +48,25 @@ def test_long_captions_and_reasons_are_cut_but_not_the_structure(tiny):
     assert verdict.ids[-1] == tiny.layout.special.eos and len(verdict) == MAX_REASON_TOKENS + 1
 
 
-@pytest.mark.parametrize("text", ["", "  \n", *(f"a {token} circle" for token in SPECIAL_TOKENS)])
+def test_what_is_cut_is_said_once_and_not_for_ever(words):
+    layout = build(words).layout
+    with pytest.warns(TextCut, match=rf"prompt 'a red circle and .*reads the first {MAX_CAPTION_TOKENS}"):
+        layout.prompt("a red circle and " * 300)
+    with pytest.warns(TextCut, match="instruction 'make it red "):
+        layout.edit_prompt((1,) * 64, "make it red " * 300)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        layout.prompt("a red circle and " * 300)
+        layout.verdict("No, the circle is blue. " * 300)
+        assert not told
+        for number in range(20):
+            layout.prompt(f"{number} " * 300)
+    assert len(told) == CUTS_TOLD - 2 and "not told of" in str(told[-1].message)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "a \ud800", *(f"a {token} circle" for token in SPECIAL_TOKENS)])
 def test_captions_that_cannot_be_meant_are_refused(tiny, text):
-    with pytest.raises(UserError, match=r"empty|special token"):
+    with pytest.raises(UserError, match=r"empty|special token|surrogate"):
         tiny.layout.prompt(text)
 
 

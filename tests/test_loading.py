@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from janus_r1.chain import Settings, Task, load_chain
 from janus_r1.errors import UserError
@@ -41,6 +42,24 @@ def test_missing_weights_are_named(broken):
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lm_head"):
         load(str(broken))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_with_their_name(broken, value):
+    """Such a model would draw, and say No to everything with a p_yes that JSON does not know."""
+    path = broken / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"][3, 5] = value
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"lm_head\.weight holds numbers that are not finite"):
+        load(str(broken))
+
+
+def test_a_verdict_that_is_no_number_is_refused(tiny):
+    with torch.no_grad():
+        tiny.core.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"P\(Yes\) is not a number"):
+        introspect(tiny, [Task("a red circle")], Settings(rounds=1))
 
 
 def test_truncated_weights_are_one_clear_line(broken):

@@ -90,3 +90,13 @@ def test_tasks_keep_what_else_an_entry_says(tmp_path):
     path.write_text('{"prompt": "# a ring", "id": 1}\n')
     [task] = read_tasks(str(path))
     assert task.prompt == "# a ring" and task.columns == {"id": 1} and task.source is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.txt", "a ring\n\na <begin_of_image>\n"), ("a.jsonl", '{"prompt": "a ring"}\n\n{"text": "<|User|>"}\n')],
+)
+def test_special_tokens_are_refused_with_their_line_before_any_work(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=r"line 3.*special token"):
+        read_tasks(str(tmp_path / name))

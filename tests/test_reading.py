@@ -7,6 +7,7 @@ import os
 import pytest
 
 from janus_r1.errors import UserError
+from janus_r1.fields import Typed, convert
 from janus_r1.reading import field, open_regular, parse_json, read_json, read_jsonl, read_table, read_text, read_yaml
 
 
@@ -74,6 +75,16 @@ def test_tables(tmp_path):
 def test_broken_yaml_is_one_clear_line(tmp_path, text):
     with pytest.raises(UserError, match=r"a\.yaml"):
         read_yaml(wrote(tmp_path / "a.yaml", text))
+
+
+def test_yaml_in_which_a_little_stands_for_a_lot_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nests too deep"):
+        read_yaml(wrote(tmp_path / "a.yaml", "x: &a [*a]"))
+    bomb = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]\n" for i in range(12))
+    with pytest.raises(UserError, match="holds too much"):
+        read_yaml(wrote(tmp_path / "a.yaml", bomb))
+    with pytest.raises(UserError, match="nests too deep"):
+        convert(Typed("&a [*a]"), list[int], "a")
 
 
 def test_text_that_is_not_utf_8(tmp_path):

@@ -66,6 +66,10 @@ def test_yaml_then_overrides(tmp_path):
     assert recipe == Recipe(Inner(5, "runs/y"), 1e-3, "last", 3, (2, 4), False, {"a": 1.0})
 
 
+def test_a_key_of_what_holds_no_keys_is_refused(tmp_path):
+    assert "run must hold keys with values" in message(Recipe, write(tmp_path, "run: fast\n"), ["--run.steps", "5"])
+
+
 def test_typed_values_take_the_type_of_their_field():
     recipe = load_recipe(Recipe, None, ["--run.out", "123", "--lr", "-1e-3", "--limit", "null", "--resume", "true"])
     assert (recipe.run.out, recipe.lr, recipe.limit, recipe.resume) == ("123", -1e-3, None, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ from janus_r1.introspect import introspect
 from janus_r1.rewards.score import Abstained
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.credit import Credit, Scored, Trajectory, image_tokens, text_tokens
+from janus_r1.train.log import RunLog
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.policy import Policy, rescored, rows_of
 from janus_r1.train.prepare import prepare
-from janus_r1.train.rl import Parts, draw_rollout, rl, rollouts_alike
+from janus_r1.train.rl import HEADLINE, Parts, draw_rollout, rl, rollouts_alike
 from janus_r1.train.rl_recipe import RlRecipe
-from janus_r1.train.rollout import roll_out
+from janus_r1.train.rollout import abstentions, roll_out
 from killing import kill_after_first_checkpoint, run_code
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
@@ -138,6 +140,21 @@ def test_a_chain_whose_reward_fails_leaves_its_group_and_is_counted(tiny):
     assert rollout.abstained == {"HTTP 500": 2} and rollout.lost_groups == 0
     alone = roll_out(tiny, [Task("a red circle")], 2, ONE_ROUND, Says([Abstained("HTTP 500"), 1.0]))
     assert not alone.groups and alone.lost_groups == 1
+
+
+def test_abstentions_are_logged_by_cause_and_shown_where_they_are_asked_for(tmp_path, capsys):
+    assert abstentions(Counter()) == {}
+    causes = abstentions(Counter({"HTTP 500": 2, "no answer": 1}))
+    assert causes == {"abstained: HTTP 500": 2.0, "abstained: no answer": 1.0}
+    log = RunLog(tmp_path, 0, 2, 1, 0.0, headline=HEADLINE)
+    log.step(0, {"abstained": 3.0, "unasked": 1.0, **causes})
+    log.step(1, {"abstained": 0.0})
+    log.close()
+    first, second = capsys.readouterr().out.splitlines()
+    assert "abstained: HTTP 500 2" in first and "unasked" not in first
+    assert "abstained: HTTP 500 0" in second
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["abstained: no answer"] == 1 and rows[1] == {"step": 1, "abstained": 0.0}
 
 
 def test_rollouts_do_not_depend_on_how_they_are_batched(tiny):

@@ -88,6 +88,26 @@ def test_a_run_that_broke_keeps_its_checkpoint_and_goes_on_from_it(tmp_path):
     assert rows == [0, 1, 2, 3]
 
 
+def test_a_checkpoint_that_no_step_goes_on_from_is_none(tmp_path):
+    """Weights of 1e30 are numbers; the loss of the next step is not. The checkpoint before is kept until then."""
+
+    def fill(weight):
+        weight.data.fill_(1e30)
+
+    def ruin(step, module):
+        if step == 1:  # as the step ends
+            module.weight.register_post_accumulate_grad_hook(fill)
+
+    toy = recipe(tmp_path, steps=6)
+    toy.run.save_every = 1
+    with pytest.raises(UserError, match=r"step 2: .*of no use before it.*step_0000001 is whole.*a lower --lr"):
+        train(toy, before_step=ruin)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_0000001"]
+    gone_on = train(replace(toy, lr=0.01), resume=True)
+    assert all(torch.isfinite(p).all() and (p.abs() < 100).all() for p in gone_on.parameters())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_0000006"]
+
+
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(tmp_path):
     """A weight that the loss never meets: no gradient tells of it."""
 
@@ -204,3 +224,16 @@ def test_trackers_go_by_name(tmp_path):
     toy.run.trackers, toy.run.out = ["tensorbord"], str(tmp_path / "c")
     with pytest.raises(UserError, match=r"no tracker 'tensorbord'.*tensorboard"):
         train(toy)
+
+
+def test_metrics_that_are_damaged_are_told_and_a_cut_line_is_dropped(tmp_path):
+    train(recipe(tmp_path))
+    path = tmp_path / "metrics.jsonl"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*rows, '{"step": 4, "lo']))
+    train(recipe(tmp_path, steps=6), resume=True)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(6))
+    for damage in ("[]", '{"loss": 1}', "x", '{"step": "1"}'):
+        path.write_text("".join([rows[0], f"{damage}\n", *rows[2:]]))
+        with pytest.raises(UserError, match="line 2 is damaged"):
+            train(recipe(tmp_path, steps=7), resume=True)

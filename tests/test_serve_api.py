@@ -38,6 +38,13 @@ def test_a_picture_is_the_one_that_its_seed_gives_alone(running, model):
     assert answer.size == "64x64" and answer.output_format == "png" and answer.created > 1_700_000_000
 
 
+def test_a_prompt_that_is_cut_is_said_to_be(running):
+    client, ask = running.client(), {"rounds": 1}
+    cut = client.images.generate(prompt=f"{PROMPT} " * 60, extra_body=ask).data[0]
+    whole = client.images.generate(prompt=PROMPT, extra_body=ask).data[0]
+    assert cut.prompt_cut and not hasattr(whole, "prompt_cut")
+
+
 def test_usage_counts_drafts_that_nobody_gets(running):
     ask = {"seed": 1, "rounds": 2, "early_stop": False}
     client = running.client()

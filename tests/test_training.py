@@ -331,6 +331,37 @@ def test_half_written_candidates_are_refused(tmp_path):
         CandidateSet(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [("ids", [1.5] * 64, "whole numbers"), ("ids", "x", "ids"), ("p_yes", 1.5, "not in"), ("p_yes", "0.9", "p_yes"),
+     ("prompt", 3, "prompt"), ("reason", "No <begin_of_image>", "special token"), ("prompt", "  ", "empty")],
+)  # fmt: skip
+def test_candidates_that_are_none_are_refused_with_their_line(tmp_path, name, value, why):
+    write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
+    path = tmp_path / "part_00000" / "candidates.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UserError, match=rf"line 1.*{why}"):
+        CandidateSet(tmp_path)
+
+
+def test_candidates_of_another_image_tokenizer_are_refused(tmp_path):
+    write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
+    found = CandidateSet(tmp_path)
+    most = max(found[0].ids)
+    found.check(64, most + 1, 64)
+    for told, (tokens, codes, size) in {
+        "ids up to": (64, most, 64),
+        "ids up": (576, most + 1, 64),
+        "64 x 64": (64, most + 1, 384),
+    }.items():
+        with pytest.raises(UserError, match=told):
+            found.check(tokens, codes, size)
+    for images in (np.zeros((1, 64, 64), np.uint8), np.zeros((1, 64, 64, 3), np.float32), np.zeros(1, "O")):
+        np.save(tmp_path / "part_00000" / "images.npy", images)
+        with pytest.raises(UserError, match=r"images\.npy"):
+            CandidateSet(tmp_path)
+
+
 def test_candidates_without_wrong_images_are_refused(tmp_path, tiny):
     write_part(tmp_path / "part_00000", [candidate(0, 1.0)], np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(UserError, match="nothing to redraw"):

@@ -6,7 +6,7 @@ import difflib
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class JanusR1:
         Raises:
             UserError: for an empty prompt, or an argument that means nothing; nothing has been drawn then.
         """
-        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        listed = _texts(prompts, "prompts")
         rows = [prompt for prompt in listed for _ in range(_positive(samples, "samples"))]
         for prompt in listed:
             _checked_text(prompt, "prompt", "draw")
@@ -212,6 +212,7 @@ class JanusR1:
         """With a seed for every chain each is drawn as the first row of its own batch."""
         require(isinstance(first_row, int) and first_row >= 0, f"first_row must be 0 or more, not {first_row!r}")
         batch = _positive(max_batch, "max_batch")
+        window = None if window is None else _positive(window, "window")
         if isinstance(seed, int | None):
             one = Settings(**settings, seed=secrets.randbelow(2**31) if seed is None else int(seed))
             return algorithm.introspect(
@@ -263,7 +264,7 @@ class JanusR1:
             UserError: if they are not as many, or an image is none.
         """
         pictures = [to_pixels(image) for image in _listed(images)]
-        listed = [texts] * len(pictures) if isinstance(texts, str) else list(texts)
+        listed = [texts] * len(pictures) if isinstance(texts, str) else _texts(texts, "texts")
         if len(listed) != len(pictures):
             raise UserError(f"{len(pictures)} images but {len(listed)} texts: give one text, or one for each image")
         for text in listed:
@@ -301,7 +302,7 @@ class JanusR1:
 
 def _listed(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     """One image or several: an array [H, W, 3] is one, [N, H, W, 3] several."""
-    if isinstance(images, Image.Image | str | os.PathLike):
+    if isinstance(images, Image.Image | str | os.PathLike | bytes):
         return [images]
     if isinstance(images, np.ndarray):
         return [images] if images.ndim in (2, 3) else list(images)
@@ -316,7 +317,7 @@ def _listed(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
 def _paired(images: ImageLike | Sequence[ImageLike], instructions: str | Sequence[str]) -> list[Task]:
     """One image an instruction; a single one of either serves all of the other."""
     pictures = _listed(images)
-    texts = [instructions] if isinstance(instructions, str) else list(instructions)
+    texts = _texts(instructions, "instructions")
     count = max(len(pictures), len(texts))
     if {len(pictures), len(texts)} - {1, count} or not pictures or not texts:
         raise UserError(f"{len(pictures)} images but {len(texts)} instructions: give one of either, or as many of both")
@@ -325,6 +326,15 @@ def _paired(images: ImageLike | Sequence[ImageLike], instructions: str | Sequenc
     pixels = [to_pixels(picture) for picture in pictures]
     sources, prompts = pixels * (count // len(pixels)), texts * (count // len(texts))
     return [Task(prompt, source) for prompt, source in zip(prompts, sources, strict=True)]
+
+
+def _texts(texts: str | Sequence[str], name: str) -> list[str]:
+    """One text or several."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise UserError(f"{name} must be a text or a list of texts, not {type(texts).__name__}: {texts!r:.60}")
+    return list(texts)
 
 
 def _checked_text(text: Any, kind: str, task: str) -> None:

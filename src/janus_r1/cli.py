@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from janus_r1 import parser
-from janus_r1.errors import UserError, one_line
+from janus_r1.errors import TextCut, UnknownWords, UserError, one_line
 from janus_r1.parser import At
 
 SHAPES = "janus_r1.worlds.shapes.training"
@@ -129,7 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 must not end in a traceback
                 stream.reconfigure(errors="backslashreplace")
-        parse(sys.argv[1:] if argv is None else argv)()
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show, warnings.showwarning)
+            warnings.simplefilter("always", TextCut)  # which is said once of each text
+            parse(sys.argv[1:] if argv is None else argv)()
         sys.stdout.flush()  # a full disk behind stdout shows here, not in a traceback at exit
     except UserError as error:
         return _fail(str(error))
@@ -143,6 +147,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("janus-r1: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of ours as one line."""
+    if issubclass(category, TextCut | UnknownWords):
+        print(f"janus-r1: warning: {one_line(str(message))}", file=sys.stderr, flush=True)
+    else:
+        others(message, category, *place)
 
 
 def _checked(argv: Sequence[str]) -> list[str]:

@@ -29,6 +29,10 @@ class UnknownWords(UserWarning):
     """A prompt is not in the model's language."""
 
 
+class TextCut(UserWarning):
+    """A prompt or an instruction is longer than what the model reads of it."""
+
+
 def foreign(prompt: str, unknown: Sequence[str]) -> str:
     """What a user is told of a prompt with words that the model does not know."""
     words = ", ".join(unknown)

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from janus_r1.errors import UserError
+from janus_r1.reading import check_tree
 
 LARGEST = 2**63  # integers are smaller than this
 
@@ -197,11 +198,15 @@ def _number(value: Any, hint: type, typed: bool) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """What YAML makes of a typed value: ``[1, 2]``, ``null``, ``true``; the text itself if nothing."""
+    """What YAML makes of a typed value: ``[1, 2]``, ``null``, ``true``; the text itself if it is blank or no YAML."""
+    if not text.strip():
+        return str(text)
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError):
         return str(text)
+    check_tree(value, shown(text))
+    return value
 
 
 def type_name(hint: Any) -> str:

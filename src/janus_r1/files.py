@@ -6,9 +6,11 @@ empty file :data:`MARKER`; only folders that hold it are ever replaced.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from typing import Any, Literal
 from janus_r1.errors import UserError, first_line
 
 MARKER = ".janus-r1"
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # what a disk says that cannot be written
 Kind = Literal["file", "folder"]
 
 
@@ -46,6 +49,18 @@ def check_replaceable(path: Path, kind: Kind) -> None:
         raise UserError(f"{path} is a file: choose another name for the folder")
 
 
+def check_new_files(overwrite: bool, *paths: Path | None) -> None:
+    """As :func:`check_replaceable`, of files that the user named, before slow work.
+
+    Raises:
+        UserError: also if there is a file that the user did not give up.
+    """
+    for path in filter(None, paths):
+        check_replaceable(path, "file")
+        if os.path.lexists(path) and not overwrite:
+            raise UserError(f"{path} exists already: pass --overwrite to replace it, or choose another name")
+
+
 def write_atomically(path: Path, write: Callable[[Path], None], kind: Kind = "folder") -> None:
     """Call ``write`` with a temporary path at which it leaves a file or a folder, then rename it to ``path``.
 
@@ -67,6 +82,21 @@ def write_atomically(path: Path, write: Callable[[Path], None], kind: Kind = "fo
         if why := _refusal(error):
             raise UserError(f"cannot write {path}: {why}; free some space or choose another --out") from error
         raise
+
+
+@contextmanager
+def appending(path: Path, further: str = "go on with --resume") -> Iterator[None]:
+    """For what grows line by line in or at ``path``: a disk that refuses is told in one line, and what to do then.
+
+    Raises:
+        UserError: where the disk is full, read-only or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror}; free some space, then {further}") from error
 
 
 def _refusal(error: BaseException) -> str | None:
@@ -93,6 +123,20 @@ def _replace(temporary: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside)
+
+
+LEFT = re.compile(r"\.(?P<name>.+)\.\d+\.(?P<kind>tmp|old)(?P<suffix>\.\w+)?")  # names of write_atomically
+
+
+def clear_left(folder: Path) -> None:
+    """Away with what a killed writer left in ``folder``, which this process holds; what it moved aside comes back."""
+    for path in folder.glob(".*"):
+        if found := LEFT.fullmatch(path.name):
+            target = folder / f"{found['name']}{found['suffix'] or ''}"
+            if found["kind"] == "old" and not os.path.lexists(target):
+                os.replace(path, target)
+            else:
+                _remove(path)
 
 
 @contextmanager
@@ -136,10 +180,10 @@ def _lock(beside: Path) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A whole file or none, as :func:`write_atomically`."""
+    """A whole file or none, as :func:`write_atomically`. Half a surrogate pair is spelt ``\\ud800``, as JSON does."""
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     write_atomically(path, write, "file")
 

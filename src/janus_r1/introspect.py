@@ -11,6 +11,7 @@ that it is given. So nothing is said of earlier drafts, and every round costs th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -218,6 +219,7 @@ def say_verdicts(decoder: Decoder, stream: Stream, settings: Settings, places: S
     uniform = numbers(places, SAY, settings.max_reason_tokens)
     said = decoder.say(stream, uniform, (special.yes, special.no), settings.text_temperature, settings.text_top_k)
     p_yes = said.first_probs[:, 0].tolist()
+    require(all(map(math.isfinite, p_yes)), "P(Yes) is not a number: the weights are broken, or overflow in this dtype")
     texts = [decoder.model.tokenizer.decode(ids, skip_special_tokens=True) for ids in said.ids]
     return [
         Verdict(ids[0] == special.yes, text.strip(), p, ids, logprobs)

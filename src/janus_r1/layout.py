@@ -23,13 +23,14 @@ its middle, and truncation shortens a caption or a reason, never the structure a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from janus_r1.errors import UserError
+from janus_r1.errors import TextCut, UserError
 from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, BOS, END_OF_IMAGE, SPECIAL_TOKENS, USER, SpecialTokens
 from janus_r1.segments import Drawn, Lead, Row, Seen, Segment, Source, Text
 
@@ -37,6 +38,7 @@ SELF_CHECK = f"{END_OF_IMAGE}\nLet me think Does this image match the prompt..."
 REGENERATE = f"\nNext, I will draw a new image{BEGIN_OF_IMAGE}"
 EDIT_REQUEST = " Please generate an image."
 MAX_CAPTION_TOKENS = 200
+CUTS_TOLD = 5  # texts that are longer than what is read, by a warning each
 MAX_INSTRUCTION_TOKENS = 90
 MAX_REASON_TOKENS = 184
 MAX_LIST_TOKENS = 160
@@ -52,6 +54,7 @@ class Layout:
         self._encode = lru_cache(maxsize=8192)(self._tokens)  # most pieces of most rows have been there before
         self.special = SpecialTokens.of(tokenizer)
         self.image_tokens = image_tokens
+        self._cut: set[str] = set()
         self.self_check = Text(self._encode(SELF_CHECK))
         self.regenerate = Text(self._encode(REGENERATE))
         self.list_end = Text(self._encode(LIST_END))
@@ -72,12 +75,12 @@ class Layout:
             UserError: for an empty caption or one that spells a special token.
         """
         head = self._encode(f"{BOS}{USER}")
-        body = self._shortened(f": {clean(caption)}", "\n\n", MAX_CAPTION_TOKENS)
+        body = self._shortened(f": {clean(caption)}", "\n\n", MAX_CAPTION_TOKENS, "prompt")
         return Text((*head, *body, *self._encode(f"{ASSISTANT}:{BEGIN_OF_IMAGE}")))
 
-    def length_of(self, caption: str, kind: str = "prompt") -> int:
-        """Tokens of a caption or an instruction; :data:`MAX_CAPTION_TOKENS` of them at most are read."""
-        return len(self._encode(f": {clean(caption, kind)}"))
+    def is_cut(self, text: str, edit: bool = False) -> bool:
+        """Whether of a prompt, or of an edit's instruction, the beginning alone is read."""
+        return len(self._encode(f" {text.strip()}")) > (MAX_INSTRUCTION_TOKENS if edit else MAX_CAPTION_TOKENS)
 
     def unconditional(self, prompt: Text) -> Text:
         """The row that guidance subtracts: same length, all but the first and last token are pads."""
@@ -98,7 +101,9 @@ class Layout:
         return self._edit_turn(Drawn(source_ids), instruction, drop_instruction, again)
 
     def _edit_turn(self, image: Segment, instruction: str, drop: bool = False, again: bool = False) -> Row:
-        words = self._shortened(f" {clean(instruction, 'instruction', 'change')}", "", MAX_INSTRUCTION_TOKENS)
+        words = self._shortened(
+            f" {clean(instruction, 'instruction', 'change')}", "", MAX_INSTRUCTION_TOKENS, "instruction"
+        )
         if drop:
             words = (self.special.pad,) * len(words)
         user = self._encode(f"{USER}:" if again else f"{BOS}{USER}:")
@@ -267,11 +272,18 @@ class Layout:
             row += [Seen(pixels, self.image_tokens), self.self_check, Text(verdict, learn=True)]
         return tuple(row)
 
-    def _shortened(self, text: str, end: str, limit: int) -> tuple[int, ...]:
-        """Tokens of ``text + end``, cut inside ``text`` when there are more than ``limit``."""
+    def _shortened(self, text: str, end: str, limit: int, kind: str = "") -> tuple[int, ...]:
+        """Tokens of ``text + end``, cut inside ``text`` when there are more than ``limit``; of what ``kind`` the user's
+        text is, where that is told."""
         ids = self._encode(text + end)
         if len(ids) <= limit:
             return ids
+        if kind and text not in self._cut and len(self._cut) < CUTS_TOLD:
+            self._cut.add(text)
+            more = "; more that are too long are not told of" if len(self._cut) == CUTS_TOLD else ""
+            begin = text.lstrip(": ")[:40]
+            told = f"the {kind} {begin!r}... is {len(ids)} tokens long: the model reads the first {limit}{more}"
+            warnings.warn(told, TextCut, stacklevel=2)
         tail = self._encode(end) if end else ()
         return (*self._encode(text)[: limit - len(tail)], *tail)
 
@@ -288,4 +300,8 @@ def clean(text: str, kind: str = "prompt", task: str = "draw") -> str:
     for token in SPECIAL_TOKENS:
         if token in text:
             raise UserError(f"the {kind} contains the special token {token}: remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the {kind} holds half a surrogate pair, which is no character: {ascii(text)[:60]}") from None
     return text

@@ -22,6 +22,7 @@ from janus_r1.errors import UserError, first_line
 MAX_TEXT = 256 * 2**20  # bytes of a prompt list, a JSONL or a result file
 MAX_RECIPE = 2**20
 MAX_DEPTH = 64
+MAX_VALUES = 100_000  # of a YAML file, in which one line may stand for thousands
 Parsed = TypeVar("Parsed")
 
 
@@ -175,7 +176,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold keys with values, not {_kind(value)}")
+    check_tree(value, str(path))
     return value
+
+
+def check_tree(value: Any, place: str) -> None:
+    """Whether what YAML makes of a text, in which a part may hold itself, is a tree of a sensible size.
+
+    Raises:
+        UserError: if it nests too deep or holds too much.
+    """
+    left, count = [(value, 0)], 0
+    while left:
+        item, depth = left.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise UserError(f"{place} {'nests too deep' if depth > MAX_DEPTH else 'holds too much'} to be read")
+        inner = [*item.keys(), *item.values()] if isinstance(item, dict) else item
+        if isinstance(inner, list | tuple):
+            left += [(one, depth + 1) for one in inner]
 
 
 def _where(error: yaml.YAMLError) -> str:

@@ -97,8 +97,10 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
         if not (index.isdecimal() and int(index) < len(inner) and dot and isinstance(inner[int(index)], dict)):
             raise UserError(f"no {key}: {first} is a list of {len(inner)}; set it whole, or one key as {first}.0.KEY")
         inner = inner[int(index)]
-    elif not isinstance(inner, dict):
+    elif inner is None:
         inner = values[first] = {}
+    elif not isinstance(inner, dict):
+        raise UserError(f"{first} must hold keys with values, such as {{{rest}: ...}}, not {shown(inner)}")
     _put(inner, rest, value)
 
 

@@ -21,6 +21,7 @@ from janus_r1.data.make_recipe import MakeRecipe
 from janus_r1.data.report import show as show_report
 from janus_r1.errors import UserError
 from janus_r1.fields import Count, Positive
+from janus_r1.files import check_new_files
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Kind, World
@@ -70,7 +71,15 @@ def renamed(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
-def look(data: Path, *, rows: Positive = 20, seed: int = 0, sheet: Path | None = None, json: bool = False) -> None:
+def look(
+    data: Path,
+    *,
+    rows: Positive = 20,
+    seed: int = 0,
+    sheet: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
     """Show some rows of a store, and on request a sheet of their images.
 
     Args:
@@ -78,10 +87,12 @@ def look(data: Path, *, rows: Positive = 20, seed: int = 0, sheet: Path | None =
         rows: How many rows
         seed: Which ones
         sheet: PNG file for the images with what is said of them
+        overwrite: Replace --sheet if it exists
 
     Examples:
         janus-r1 data look data/pictures --sheet pictures.png
     """
+    check_new_files(overwrite, sheet)
     found = looking.look(data, rows, seed, sheet)
     if json:
         print_json({"data": str(data), "rows": found})

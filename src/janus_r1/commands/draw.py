@@ -21,7 +21,6 @@ from janus_r1.commands.model import (
     load_model,
     memory_errors,
     plan_batch,
-    warn_of_cut,
     warn_of_words,
 )
 from janus_r1.commands.output import INDEX, ChainFolder, check_texts, index, new_folder, save, show, slug
@@ -165,7 +164,6 @@ def _drawn(
     """What ``draw`` makes with the model and a batch that fits, at most ``count`` chains at once; and the seconds."""
     batch = plan_batch(using, max_batch, texts, count, settings, edit=edit)
     loaded = load_model(using)
-    warn_of_cut(loaded, texts, "instruction" if edit else "prompt")
     if not edit:
         warn_of_words(loaded, texts)
     began = time.monotonic()
@@ -236,7 +234,6 @@ def judge(
     with answers_only(json):
         batch = plan_batch(using, max_batch, texts, len(files), settings, drawing=False)
         loaded = load_model(using)
-        warn_of_cut(loaded, texts)
         items: list[dict[str, Any]] = []
         with progress("judging") as update, memory_errors(batch, using.device):
             for start in range(0, len(files), batch):

@@ -51,7 +51,7 @@ def judge(
         rewards: With --data: YAML file with other judges under rewards, as in a recipe of train rl
         columns: With --data: a name that is not known by itself, ours to yours: label=correct; may be repeated
         worst: With --data: errors of every judge that are told
-        sheets: With --data: folder for a picture of every judge's worst errors
+        sheets: With --data: folder for a picture of every judge's worst errors; --overwrite replaces those there
         drafts_of: Model that drew what is judged
         split: Prompts of the drafts
         samples: Drafts a prompt
@@ -67,6 +67,8 @@ def judge(
     if data is not None:
         rows = data
         names = dict(renamed(name) for name in columns)
+        if sheets and not to.overwrite and any(sheets.glob("*.png")):
+            raise UserError(f"{sheets} holds pictures already: pass --overwrite to replace those of the same names")
 
         def on_rows() -> Result:
             return _on_rows(rows, rewards, names, limit, worst, sheets, using, max_batch)

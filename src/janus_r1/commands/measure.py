@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from janus_r1.chain import Chain, Settings, Task
 from janus_r1.commands.model import ModelOptions
 from janus_r1.commands.output import ResultFile, check_result_file
 from janus_r1.commands.terminal import answers_only, print_json, say
-from janus_r1.files import write_json
+from janus_r1.files import locked, write_json
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -30,10 +31,12 @@ def measure(
     """
     if to.out:
         check_result_file(to.out, to.overwrite)
-    with answers_only(to.json):
+    with answers_only(to.json), locked(to.out) if to.out else nullcontext():
+        if to.out:
+            check_result_file(to.out, to.overwrite)  # another process may just have written it
         result = evaluate()
-    if to.out:
-        write_json(to.out, result)
+        if to.out:
+            write_json(to.out, result)
     if to.json:
         print_json(result)
         return

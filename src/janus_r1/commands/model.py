@@ -81,18 +81,6 @@ def loading_errors(name: str) -> Iterator[None]:
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from error
 
 
-def warn_of_cut(model: JanusR1, texts: Sequence[str], kind: Literal["prompt", "instruction"] = "prompt") -> None:
-    """Say of which texts the model reads the beginning alone."""
-    from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_INSTRUCTION_TOKENS
-
-    limit = MAX_CAPTION_TOKENS if kind == "prompt" else MAX_INSTRUCTION_TOKENS
-    for text in dict.fromkeys(texts):
-        length = model.model.layout.length_of(text, kind)
-        if length > limit:
-            begin = one_line(text)[:40]
-            warn(f"the {kind} '{begin}...' is {length} tokens long: the model reads the first {limit} or so")
-
-
 def warn_of_words(model: JanusR1, texts: Sequence[str]) -> None:
     """Say of which texts the model does not know all words: it draws something for them, and may say Yes to it."""
     import warnings

@@ -20,7 +20,7 @@ from janus_r1.chain import SOURCE, Chain, Settings
 from janus_r1.commands.terminal import say
 from janus_r1.errors import UserError, one_line, require
 from janus_r1.fields import Checked
-from janus_r1.files import check_replaceable, locked, write_atomically, write_json
+from janus_r1.files import check_new_files, check_replaceable, locked, write_atomically, write_json
 from janus_r1.sheet import sheet
 
 INDEX = "chains.json"
@@ -99,9 +99,7 @@ def check_result_file(path: Path, overwrite: bool) -> None:
         UserError: if ``path`` exists and may not be replaced.
     """
     check_writable(path)
-    check_replaceable(path, "file")
-    if os.path.lexists(path) and not overwrite:
-        raise UserError(f"{path} exists already: pass --overwrite to replace it, or choose another --out")
+    check_new_files(overwrite, path)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import write_atomically
+from janus_r1.layout import clean
+from janus_r1.reading import field, open_regular, read_jsonl
+
+MAX_PART = 2**32  # bytes of the texts of a part
 
 
 @dataclass(frozen=True)
@@ -52,32 +57,57 @@ def write_part(folder: Path, candidates: list[Candidate], images: np.ndarray) ->
 
 
 class CandidateSet:
-    """All candidates of one or several folders; images stay on disk until they are read."""
+    """All candidates of one or several folders; images stay on disk until they are read.
+
+    Raises:
+        UserError: for a folder that holds none, or a part that is damaged.
+    """
 
     def __init__(self, *folders: str | Path) -> None:
-        parts = []
-        for folder in folders:
-            parts += (own := sorted(Path(folder).glob("part_*")))
-            if not own:
-                raise UserError(f"no candidates in {folder}: run janus-r1 data build first, or set candidates")
+        self.parts: list[tuple[Path, int]] = []
+        """Every part and how many candidates it holds."""
         self.candidates: list[Candidate] = []
         self._images: list[np.ndarray] = []
         self._where: list[tuple[int, int]] = []
-        for part in parts:
-            self._read(part)
+        for folder in folders:
+            own = sorted(Path(folder).glob("part_*"))
+            if not own:
+                raise UserError(f"no candidates in {folder}: run janus-r1 data build first, or set candidates")
+            for part in own:
+                self._read(part)
 
     def _read(self, part: Path) -> None:
         try:
-            images = np.load(part / "images.npy", mmap_mode="r", allow_pickle=False)
-            lines = (part / "candidates.jsonl").read_text(encoding="utf-8").splitlines()
-            candidates = [_parse(line) for line in lines]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            images = _images(part / "images.npy")
+            candidates = [_candidate(*line) for line in read_jsonl(part / "candidates.jsonl", MAX_PART)]
+            require(len(images) == len(candidates), f"it has {len(candidates)} candidates but {len(images)} images")
+        except UserError as error:
             raise UserError(f"{part} is not a whole part of candidates: {error}; delete it and build again") from None
-        if len(images) != len(candidates):
-            raise UserError(f"{part} has {len(candidates)} candidates but {len(images)} images; delete it, build again")
         self._where += [(len(self._images), i) for i in range(len(candidates))]
         self._images.append(images)
         self.candidates += candidates
+        self.parts.append((part, len(candidates)))
+
+    def check(self, image_tokens: int, codes: int, size: int) -> None:
+        """Whether a model of so many ids an image, codes of each and pixels a side can be trained on all of them.
+
+        Raises:
+            UserError: that names the part which is another model's.
+        """
+        first = 0
+        for (part, count), images in zip(self.parts, self._images, strict=True):
+            own = self.candidates[first : first + count]
+            for number, candidate in enumerate(own, 1):
+                if len(candidate.ids) != image_tokens or max(candidate.ids) >= codes:
+                    told = f"{len(candidate.ids)} ids up to {max(candidate.ids, default=0)}"
+                    raise UserError(
+                        f"{part}, candidate {number} has {told}, but the model's images have {image_tokens} below "
+                        f"{codes}: build candidates with this model's image tokenizer"
+                    )
+            if images.shape[1:3] != (size, size):
+                sides = " x ".join(map(str, images.shape[1:3]))
+                raise UserError(f"the images of {part} are {sides}, but the model's are {size} x {size}: build again")
+            first += count
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -94,10 +124,25 @@ class CandidateSet:
         return np.asarray(self._images[part][position])
 
 
-def _parse(line: str) -> Candidate:
-    record = json.loads(line)
-    record["ids"] = tuple(record["ids"])
-    candidate = Candidate(**record)
-    if not 0.0 <= candidate.p_yes <= 1.0:
-        raise ValueError(f"p_yes {candidate.p_yes} is not in [0, 1]")
-    return candidate
+def _images(path: Path) -> np.ndarray:
+    """uint8 [n, H, W, 3], mapped."""
+    open_regular(path).close()  # a pipe or a device is never waited for
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path.name} is no array of images: {first_line(error)}") from None
+    fits = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
+    require(fits and images.shape[-1] == 3 and 0 not in images.shape[1:], f"{path.name} must hold uint8 [n, H, W, 3]")
+    return images
+
+
+def _candidate(place: str, record: Any) -> Candidate:
+    ids = field(record, "ids", list, place)
+    require(all(type(one) is int and one >= 0 for one in ids), f"{place}: ids must be whole numbers from 0")
+    p_yes = float(field(record, "p_yes", float, place))
+    require(0.0 <= p_yes <= 1.0, f"{place}: p_yes {p_yes} is not in [0, 1]")
+    prompt, reason, source = (field(record, key, str, place) for key in ("prompt", "reason", "source"))
+    clean(prompt, f"prompt of {place}")
+    if reason.strip():
+        clean(reason, f"reason of {place}")
+    return Candidate(field(record, "prompt_id", int, place), prompt, tuple(ids), p_yes, reason, source)

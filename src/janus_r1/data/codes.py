@@ -20,6 +20,7 @@ from janus_r1.files import write_atomically
 from janus_r1.images import decode_image, square
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.progress import reporter
+from janus_r1.reading import open_regular
 
 ENCODED = 32  # images at once
 DECODERS = 4  # threads that decode files beside the model; Pillow and numpy let them run side by side
@@ -57,6 +58,7 @@ class Codes:
 
     def __init__(self, store: Store, model: Janus) -> None:
         self.store, own = store, model.image_tokenizer_hash()
+        self.tokens, self.codes = model.image_tokens, model.codes
         self.paths = [_path(shard.path, own) for shard in store.shards]
         missing = [number for number, path in enumerate(self.paths) if not path.exists()]
         self._open: dict[int, np.ndarray] = {}
@@ -80,8 +82,11 @@ class Codes:
         if number not in self._open:
             if len(self._open) >= OPEN_FILES:
                 self._open.pop(next(iter(self._open)))
-            self._open[number] = _mapped(self.paths[number], self.store.shards[number].rows)
-        image, source = self._open[number][row].tolist()
+            self._open[number] = _mapped(self.paths[number], self.store.shards[number].rows, self.tokens)
+        found = self._open[number][row]
+        if int(found.max()) >= self.codes:
+            raise UserError(f"{self.paths[number]} holds codes that the model lacks: delete it")
+        image, source = found.tolist()
         return tuple(image), tuple(source)
 
 
@@ -89,13 +94,14 @@ def _path(shard: Path, own: str) -> Path:
     return shard.parent.parent / "codes" / own / shard.with_suffix(".npy").name
 
 
-def _mapped(path: Path, rows: int) -> np.ndarray:
+def _mapped(path: Path, rows: int, tokens: int) -> np.ndarray:
+    open_regular(path).close()  # a pipe is never waited for
     try:
         codes = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole file of image codes: {error}; delete it") from None
-    if codes.ndim != 3 or len(codes) != rows:
-        raise UserError(f"{path} has codes of {len(codes)} images, but its shard has {rows}: delete it")
+    if not isinstance(codes, np.ndarray) or codes.dtype.kind != "u" or codes.shape != (rows, 2, tokens):
+        raise UserError(f"{path} does not hold the codes of its shard's {rows} images: delete it")
     return codes
 
 

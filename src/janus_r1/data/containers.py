@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from janus_r1.errors import UserError, first_line
+from janus_r1.reading import open_regular
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TEXT_MEMBERS = ("txt", "text", "caption")
@@ -132,6 +133,8 @@ def _guarded(file: Path, read: Callable[[Path, int], Iterator[Raw]], skip: int) 
     """The rows of a file; where it breaks off, a row that says so."""
     try:
         yield from read(file, skip)
+    except UserError as error:
+        yield Raw(where=str(file), problem=f"broken file: {error}")
     except (OSError, ValueError, RecursionError, EOFError, tarfile.TarError, pa.ArrowException, csv.Error) as error:
         yield Raw(where=str(file), problem=f"broken file: {first_line(error)}")
 
@@ -175,7 +178,7 @@ def _json(file: Path, skip: int) -> Iterator[Raw]:
     if opening.startswith("["):
         entries: Iterable[tuple[str, Any]] = _entries(file)
     elif opening.startswith("{") and _parse(opening)[0] is None and file.suffix.lower() == ".json":
-        entries = [("entry 1", file.read_text(encoding="utf-8-sig"))]  # one object over several lines
+        entries = [("entry 1", _text(file))]  # one object over several lines
     else:
         entries = _lines(file)
     for place, entry in entries:
@@ -187,6 +190,12 @@ def _json(file: Path, skip: int) -> Iterator[Raw]:
             yield Raw(value, file.parent, where)
         else:
             yield Raw(where=where, problem="not an object: a row is like {...}")
+
+
+def _text(file: Path) -> str:
+    """Raises UserError if it is none that can be read."""
+    with open_regular(file, MAX_TEXT) as stream:
+        return stream.read().decode("utf-8-sig", "surrogateescape")
 
 
 def _parse(text: str) -> tuple[Any, str]:
@@ -303,9 +312,9 @@ def _with_texts(images: list[Path]) -> Iterator[Raw]:
     for path in images:
         text = path.with_suffix(".txt")
         try:
-            caption = text.read_text(encoding="utf-8-sig", errors="surrogateescape")
-        except OSError:
-            yield Raw(where=str(path), problem=f"no text: there is no {text.name}")
+            caption = _text(text)
+        except UserError as error:
+            yield Raw(where=str(path), problem=f"no text: {error}")
             continue
         yield Raw({"image": path.name, "prompt": caption, "id": path.stem}, path.parent, str(path))
 
@@ -332,7 +341,7 @@ def _captions_of(source: Path) -> dict[str, str]:
         file = source / name
         if not file.is_file():
             continue
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = _text(file)
         if name.endswith(".txt"):
             pairs = [line.replace("\t", ":", 1).partition(":") for line in text.splitlines() if line.strip()]
             return {Path(key.strip()).stem: value.strip() for key, _, value in pairs}
@@ -344,4 +353,4 @@ def _captions_of(source: Path) -> dict[str, str]:
         texts = ((key, row.get("text") or row.get("prompt") or row.get("instruction")) for key, row in named)
         return {Path(str(key)).stem: str(value) for key, value in texts if key and value}
     folder = source / "captions"
-    return {path.stem: path.read_text(encoding="utf-8-sig") for path in sorted(folder.glob("*.txt"))}
+    return {path.stem: _text(path) for path in sorted(folder.glob("*.txt"))}

@@ -172,7 +172,7 @@ def _prepare(out: Path, options: dict[str, Any], resume: bool) -> None:
         raise UserError(f"{out} is a file: choose another folder for the data")
     state = out / STATE
     if not state.exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):  # a kill leaves these
             raise UserError(f"{out} holds other files: choose a new folder for the data")
         write_json(state, options)
         return

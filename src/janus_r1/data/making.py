@@ -98,7 +98,7 @@ def _prepare(recipe: MakeRecipe, resume: bool) -> None:
     for key in ("image_price", "call_price"):
         own.pop(key)
     if not state.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir())):
             raise UserError(f"{out} holds other files: choose a new folder for the data")
         write_json(state, own)
         return

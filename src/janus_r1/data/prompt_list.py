@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_r1.errors import UserError, require
+from janus_r1.layout import clean
 from janus_r1.reading import MAX_TEXT, parse_json, read_table, read_text
 
 NAMES = ("prompt", "text", "caption")  # of the key or the column that holds the prompt; the first that is there
@@ -52,7 +53,8 @@ def _rows(name: str, ending: str) -> Iterator[Row]:
             yield _row(parse_json(line, place), place)
     else:
         require(not _is_json(text), f"{name} looks like JSON: name it .json (a list) or .jsonl (an object a line)")
-        yield from ((line, {}) for _, line in _lines(text) if not line.startswith("#"))
+        texts = ((number, line) for number, line in _lines(text) if not line.startswith("#"))
+        yield from (_row({"prompt": line}, f"{name}, line {number}") for number, line in texts)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -78,7 +80,11 @@ def _row(record: Any, place: str) -> Row:
     key = next((key for key in NAMES if isinstance(record, dict) and key in record), None)
     if key is None or not isinstance(record[key], str) or not record[key].strip():
         raise UserError(f'{place}: expected a text under {" or ".join(NAMES)}, such as {{"prompt": "a red circle"}}')
-    return record[key].strip(), {other: value for other, value in record.items() if other != key}
+    try:
+        prompt = clean(record[key])  # before any work: a run must not end at line 9,000
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    return prompt, {other: value for other, value in record.items() if other != key}
 
 
 def _standard_input() -> str:

@@ -19,8 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from janus_r1.errors import UserError, first_line
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import locked, write_atomically
+from janus_r1.reading import field as field_of
+from janus_r1.reading import open_regular, parse_json
 
 SPLIT = "train"  # the name that datasets looks for
 NOTE = b"janus_r1"  # key of our own metadata in a shard's footer
@@ -92,6 +94,7 @@ SCHEMA = pa.schema(
 )
 IMAGES = ("image", "source_image")
 TEXTS = [name for name in SCHEMA.names if name not in IMAGES]
+STRINGS = [name for name in TEXTS if SCHEMA.field(name).type == pa.string()]
 WITHOUT_IMAGES = [*TEXTS, "source_image.path"]  # the path says whether there is a source
 
 
@@ -188,13 +191,15 @@ def read_shard(path: Path) -> Shard:
     Raises:
         UserError: if it is none of ours.
     """
+    open_regular(path).close()  # a pipe is never waited for
     try:
         footer = pq.read_metadata(path)
         note = json.loads((footer.metadata or {}).get(NOTE, b"null"))
-        names = set(footer.schema.to_arrow_schema().names)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        schema = footer.schema.to_arrow_schema()
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a whole shard: {first_line(error)}; delete it and import again") from None
-    if not isinstance(note, dict) or not set(SCHEMA.names) <= names:
+    types = {name: schema.field(name).type for name in SCHEMA.names if schema.get_field_index(name) >= 0}
+    if not isinstance(note, dict) or types != {name: SCHEMA.field(name).type for name in SCHEMA.names}:
         raise UserError(f"{path} is not a shard of this project: make one with janus-r1 data import")
     starts = [0]
     for group in range(footer.num_row_groups):
@@ -247,8 +252,13 @@ class Store:
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows of a few columns, a row group at a time, for counts and indices."""
-        for number in range(len(self.shards)):
-            yield from self._file(number).iter_batches(batch_size=8192, columns=list(names))
+        for number, shard in enumerate(self.shards):
+            with _readable(shard.path):
+                for batch in self._file(number).iter_batches(batch_size=8192, columns=list(names)):
+                    batch.validate(full=True)
+                    empty = [name for name in batch.schema.names if name in STRINGS and batch[name].null_count]
+                    require(not empty, f"cannot read {shard.path}: {empty[:1]} is missing; import it again")
+                    yield batch
 
     def place(self, index: int) -> tuple[int, int]:
         """Shard and row in it."""
@@ -262,18 +272,16 @@ class Store:
         starts = self.shards[number].starts
         group = bisect_right(starts, row) - 1
         table = self._group(number, group, images)
-        return _record(table.slice(row - starts[group], 1).to_pylist()[0])
+        return _record(table.slice(row - starts[group], 1).to_pylist()[0], f"{self.shards[number].path}, row {row + 1}")
 
     def _group(self, number: int, group: int, images: bool) -> pa.Table:
         for key in ((number, group, images), (number, group, True)):
             if key in self._recent:
                 self._recent.move_to_end(key)
                 return self._recent[key]
-        path = self.shards[number].path
-        try:
+        with _readable(self.shards[number].path):
             table = self._file(number).read_row_group(group, columns=None if images else WITHOUT_IMAGES)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"cannot read {path}: {first_line(error)}; import it again") from None
+            table.validate(full=True)  # text that is none would end in an error wherever it is first looked at
         self._recent[number, group, images] = table
         if len(self._recent) > OPEN_GROUPS:
             self._recent.popitem(last=False)
@@ -288,13 +296,29 @@ class Store:
         return self._files[number]
 
 
-def _record(row: dict[str, Any]) -> Record:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}; import it again") from None
+
+
+def _record(row: dict[str, Any], place: str) -> Record:
+    """Raises UserError for a row that cannot have been imported."""
+    for name in STRINGS:
+        field_of(row, name, str, place)
+    score = row["score"]
+    require(score is None or 0 <= score <= 1, f"{place}: the score {score} is not in [0, 1]")
+    extra = parse_json(row["extra"], f"{place}: extra") if row["extra"] else {}
+    require(isinstance(extra, dict), f"{place}: extra holds no columns")
+    claims = [claim or {} for claim in row["claims"] or ()]
+    require(all(isinstance(claim.get("text"), str) for claim in claims), f"{place}: a claim without a text")
     source = row["source_image"] or {"path": None}
-    texts = {name: row[name] for name in TEXTS if name not in ("claims", "extra")}
     return Record(
-        **texts,
+        **{name: row[name] for name in TEXTS if name not in ("claims", "extra")},
         image=(row.get("image") or {}).get("bytes") or b"",
-        source_image=None if source["path"] is None else source.get("bytes", b""),
-        claims=tuple(Claim(claim["text"], claim["mark"]) for claim in row["claims"] or ()),
-        extra=json.loads(row["extra"]) if row["extra"] else {},
+        source_image=None if source["path"] is None else source.get("bytes") or b"",
+        claims=tuple(Claim(claim["text"], claim["mark"]) for claim in claims),
+        extra=extra,
     )

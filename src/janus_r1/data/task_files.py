@@ -11,7 +11,6 @@ in a folder of their own).
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from janus_r1.data.prompt_list import read_prompt_list
 from janus_r1.errors import UserError
 from janus_r1.images import read_image
 from janus_r1.layout import clean
+from janus_r1.reading import read_json, read_jsonl
 
 FORMS = (("instruction", "source", "target"), ("text", "input", "output"))
 PATIENCE = 20  # unreadable rows in a row before reading gives up
@@ -83,20 +83,11 @@ def read_edits(path: str | Path, targets: bool = True) -> list[EditRow]:
 
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
     """Numbered rows: lines of JSONL, entries of a list."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the edits in {file}: {error}") from None
-    try:
-        if file.suffix == ".json":
-            listed = json.loads(text)
-            yield from enumerate(listed if isinstance(listed, list) else [listed], 1)
-            return
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                yield number, json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON as its name says: {error}") from None
+    if file.suffix == ".json":
+        listed = read_json(file)
+        yield from enumerate(listed if isinstance(listed, list) else [listed], 1)
+        return
+    yield from enumerate((row for _, row in read_jsonl(file)), 1)
 
 
 def _edit(file: Path, number: int, row: Any, targets: bool) -> EditRow:

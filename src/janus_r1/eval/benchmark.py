@@ -29,8 +29,10 @@ from janus_r1.errors import UserError, require
 from janus_r1.eval.protocol import check_chains
 from janus_r1.eval.records import open_records, read_records
 from janus_r1.eval.statistics import Bounds, Figure, figure
+from janus_r1.fields import Checked, Count, Positive
 from janus_r1.files import write_atomically, write_json
-from janus_r1.reading import read_json_object
+from janus_r1.reading import field as read_field
+from janus_r1.reading import open_regular, read_json_object
 
 CONTROL_SEED = 1_000_003  # added to the seed of controls: far from seeds that people try one after another
 RUN = "run.json"
@@ -146,21 +148,21 @@ class Benchmark(ABC):
 
 
 @dataclass(frozen=True)
-class DrawOptions:
+class DrawOptions(Checked):
     """How to draw. Of ``settings``, ``early_stop`` is set by the benchmark."""
 
     settings: Settings = field(default_factory=Settings)
-    samples: int | None = None
+    samples: Positive | None = None
     """Images a prompt; the protocol's number by default."""
     controls: bool = False
     """Also draw rounds - 1 independent drafts a chain, for best-of-N and blind redrawing at equal cost."""
     shared_noise: bool = False
     """The same random numbers for every prompt, as where the seed is set anew for each."""
-    shard: tuple[int, int] = (0, 1)
+    shard: tuple[Count, Positive] = (0, 1)
     """This process's number, from 0, and how many there are."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Only the first so many prompts."""
-    batch: int = 64
+    batch: Positive = 64
     rewritten: Mapping[str, str] | None = None
     """What to draw instead of a prompt. The image is still scored against the original."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -168,11 +170,9 @@ class DrawOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        require(self.samples is None or self.samples >= 1, "samples must be at least 1")
-        require(self.batch >= 1, "batch must be at least 1")
-        require(self.limit is None or self.limit >= 1, "limit must be at least 1")
+        super().__post_init__()
         part, parts = self.shard
-        require(parts >= 1 and 0 <= part < parts, f"shard {part}/{parts} is none: use 0/4, 1/4, 2/4 and 3/4")
+        require(part < parts, f"shard {part}/{parts} is none: use 0/4, 1/4, 2/4 and 3/4")
 
 
 def draw(
@@ -195,7 +195,8 @@ def draw(
     items = list(enumerate(benchmark.items()[: options.limit]))
     prompts = [_text(item, options) for _, item in items]
     _claim(out, {**_run_record(benchmark, options), "baselines": sorted(trivial) if trivial else None})
-    done = {row["item"] for path in chain_files(out) for row in read_records(path)[1] if "chains" in row}
+    logged = [(path, row) for path in chain_files(out) for row in read_records(path)[1] if "chains" in row]
+    done = {read_field(row, "item", str, str(path)) for path, row in logged}
     part, parts = options.shard
     mine = items[len(items) * part // parts : len(items) * (part + 1) // parts]
     pending = [(number, item) for number, item in mine if item.id not in done]
@@ -215,7 +216,12 @@ def draw(
 
 def chain_files(out: Path) -> list[Path]:
     """The logs of all shards that have begun: of one that is beginning the header may not be written yet."""
-    return [path for path in sorted(out.glob("chains-*-of-*.jsonl")) if b"\n" in path.read_bytes()]
+    return [path for path in sorted(out.glob("chains-*-of-*.jsonl")) if _has_line(path)]
+
+
+def _has_line(path: Path) -> bool:
+    with open_regular(path) as file:
+        return file.readline().endswith(b"\n")
 
 
 def arms(folder: Path) -> list[str]:

@@ -16,14 +16,14 @@ from janus_r1.errors import UserError, require
 from janus_r1.eval.benchmark import Benchmark, DrawOptions
 from janus_r1.eval.benchmark import draw as draw_items
 from janus_r1.eval.benchmark_report import report as report_of
-from janus_r1.eval.benchmark_score import Scorer, Tally, score_folder
+from janus_r1.eval.benchmark_score import Scorer, Tally, score_folder, score_rows
 from janus_r1.eval.benchmark_tables import text as report_text
 from janus_r1.eval.compare import boards, page, published, read_results
 from janus_r1.eval.compare import text as boards_text
 from janus_r1.eval.compbench import CATEGORIES, CompBench
 from janus_r1.eval.dpg import Dpg
 from janus_r1.eval.geneval2 import GenEval2
-from janus_r1.eval.geneval_benchmark import GenEval, official_rows
+from janus_r1.eval.geneval_benchmark import GenEval, write_official
 from janus_r1.eval.overlap import overlap as overlap_of
 from janus_r1.eval.overlap import own_prompts, prompts_of
 from janus_r1.eval.pie.benchmark import Pie
@@ -33,7 +33,7 @@ from janus_r1.eval.unigenbench import UniGenBench
 from janus_r1.eval.vlm_judge import VlmJudge, endpoint_judge, local_judge
 from janus_r1.eval.wise import Wise
 from janus_r1.fields import Count, Positive
-from janus_r1.files import write_json, write_text
+from janus_r1.files import check_new_files, write_json, write_text
 from janus_r1.reading import read_json_object
 
 if TYPE_CHECKING:  # torch only where it is needed
@@ -107,13 +107,7 @@ def draw(
         dtype: Of the model: float32, bfloat16, auto or int8.
     """
     settings = Settings(
-        rounds=rounds,
-        guidance=guidance,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        final=final,
-        seed=seed,
+        rounds=rounds, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, final=final, seed=seed
     )
     texts = None if rewritten is None else _rewritten(rewritten)
     record = record_of(model, dtype, device)
@@ -232,6 +226,7 @@ def report(
     out: Path | None = None,
     verdicts: Path | None = None,
     partial: bool = False,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Report a scored folder: headline, parts and rounds with 95 % intervals over prompts.
@@ -244,15 +239,15 @@ def report(
         out: Write the report as JSON, for `compare`.
         verdicts: GenEval only: write them as the original's result file has them, for its own summary script.
         partial: Report what there is where images are missing, and call it partial.
+        overwrite: Replace --out and --verdicts if they exist.
         json: Print JSON in place of tables.
     """
+    check_new_files(overwrite, out, verdicts)
     paths = scores or sorted(folder.glob(f"scores-{name}*.jsonl"))
     require(bool(paths), f"no scores-{name}.jsonl in {folder}: run the benchmark's score first")
     if verdicts is not None:
         require(name == "geneval", "--verdicts are GenEval's")
-        rows = [row for path in paths for row in read_records(path)[1] if "file" in row]
-        latest = {(row["arm"], row["file"]): row for row in rows}
-        write_text(verdicts, "".join(dumps(row) + "\n" for row in official_rows(latest.values())))
+        write_official(verdicts, [row for path in paths for row in score_rows(path, read_records(path)[1])])
     header = read_records(paths[0])[0]
     one = _named(name, data, bool(header.get("official")), str(header.get("judge")))
     found = report_of(one, paths, folder, partial)
@@ -261,15 +256,19 @@ def report(
     print(dumps(found, indent=1) if json else report_text(found))
 
 
-def compare(results: list[Path], out: Path | None = None, cited: bool = True, json: bool = False) -> None:
+def compare(
+    results: list[Path], out: Path | None = None, cited: bool = True, overwrite: bool = False, json: bool = False
+) -> None:
     """The leaderboard: results side by side with their intervals, published figures beside them.
 
     Args:
         results: Reports (`report --out`), GenEval result files of anyone's scorer, or imported figures.
         out: An HTML page with the tables and plots.
         cited: Also show what authors and re-measurements published.
+        overwrite: Replace --out if it exists.
         json: Print JSON in place of tables.
     """
+    check_new_files(overwrite, out)
     found = boards([entry for path in results for entry in read_results(path)], published() if cited else ())
     if out is not None:
         write_text(out, page(found))

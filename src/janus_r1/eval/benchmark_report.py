@@ -13,7 +13,7 @@ from typing import Any
 
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import RUN, Benchmark, Measure, arm_number, arms, chain_files
-from janus_r1.eval.benchmark_score import is_scored, row_key
+from janus_r1.eval.benchmark_score import is_scored, row_key, score_rows
 from janus_r1.eval.introspection_report import introspection
 from janus_r1.eval.records import Row, read_records
 from janus_r1.eval.statistics import Figure, figure
@@ -33,6 +33,13 @@ def report(
     Raises:
         UserError: if images are missing and ``partial`` is off, if nothing was scored, or if files do not fit.
     """
+    try:
+        return _report(benchmark, score_files, folder, partial)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the rows of {score_files[0]} or its folder are not whole: {error!r:.80}") from None
+
+
+def _report(benchmark: Benchmark, score_files: Sequence[Path], folder: Path | None, partial: bool) -> dict[str, Any]:
     judge, rows = _read(benchmark, score_files)
     by_arm: dict[str, list[Row]] = {arm: [] for arm in (arms(folder) if _run(folder) and folder else [])}
     for row in rows:
@@ -96,7 +103,7 @@ def _read(benchmark: Benchmark, score_files: Sequence[Path]) -> tuple[dict[str, 
         if header.get("benchmark") != benchmark.name:
             raise UserError(f"{path} holds scores of {header.get('benchmark')}, not of {benchmark.name}")
         headers.append(header)
-        latest |= {row_key(row): row for row in rows if "file" in row}
+        latest |= {row_key(row): row for row in score_rows(path, rows)}
     if any(header != headers[0] for header in headers):
         raise UserError("the score files were made by different judges: report them one by one")
     return headers[0], list(latest.values())
@@ -172,7 +179,8 @@ def _run(folder: Path | None) -> dict[str, Any] | None:
     if folder is None or not (folder / RUN).is_file():
         return None
     record = read_json_object(folder / RUN)
-    if not isinstance(record.get("samples"), int):
+    samples = record.get("samples")
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
         raise UserError(f"{folder / RUN} was not written by a benchmark's draw")
     return record
 

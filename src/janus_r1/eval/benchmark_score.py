@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from janus_r1.errors import UserError, first_line
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.eval.benchmark import Benchmark, Item, Shot, arms
 from janus_r1.eval.records import Records, Row, open_records
 from janus_r1.images import read_image
+from janus_r1.reading import field as field_of
 from janus_r1.reading import open_regular
 
 
@@ -101,12 +102,29 @@ def score_folder(
     with open_records(out, {"benchmark": benchmark.name, **scorer.record}) as records:
         told = {row["complaint"] for row in records.rows if "complaint" in row}
         records.append([{"complaint": line} for line in complaints if line not in told])
-        rows = {row_key(row): row for row in records.rows if "file" in row}
+        rows = {row_key(row): row for row in score_rows(out, records.rows)}
         known = {(r["id"], r["sha256"], r.get("tile")): r for r in rows.values() if is_scored(r)}
         for start in range(0, len(shots), scorer.batch):
             _score_batch(benchmark, folder, scorer, shots[start : start + scorer.batch], records, rows, known, counts)
             on_progress(min(start + scorer.batch, len(shots)), len(shots))
     return Tally(**counts, seconds=time.monotonic() - began, complaints=complaints)
+
+
+def score_rows(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Those of ``rows`` that tell of an image.
+
+    Raises:
+        UserError: for one that this command did not write so.
+    """
+    told = [row for row in rows if "file" in row]
+    for row in told:
+        for key in ("arm", "file", "id", "group", "sha256" if is_scored(row) else "file"):
+            field_of(row, key, str, f"a row of {path}")
+        field_of(row, "index", int, f"a row of {path}")
+        numbers = [row[key] for key in ("value", "tile") if row.get(key) is not None]
+        fits = all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+        require(fits, f"a row of {path} holds a value or a tile that is no number")
+    return told
 
 
 def row_key(row: Row) -> tuple[str, str, int | None]:

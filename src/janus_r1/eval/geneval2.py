@@ -93,7 +93,10 @@ def _item(place: str, number: int, row: Any) -> Item:
 
 
 def _inside(folder: Path, path: str) -> bool:
-    return (folder / path).resolve().is_relative_to(folder.resolve())
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a NUL in the name, or links in a circle
+        return False
 
 
 def spellings(question: str, answer: str) -> tuple[str, ...]:

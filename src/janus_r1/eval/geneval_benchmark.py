@@ -201,6 +201,20 @@ def _outcome(row: Mapping[str, Any], seen: dict[str, list] | str, rules: Rules) 
 # ---------------------------------------------------------------------------------------- result
 
 
+def write_official(path: Path, rows: Iterable[Row]) -> None:
+    """The last row about every image as the original's result file.
+
+    Raises:
+        UserError: for rows that are not whole.
+    """
+    latest = {(row["arm"], row["file"]): row for row in rows}
+    try:
+        lines = [json.dumps(row) + "\n" for row in official_rows(latest.values())]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the score rows are not whole: {error!r:.80}") from None
+    write_text(path, "".join(lines))
+
+
 def official_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Score rows as the original's result file has them, so that its own summary script reads them."""
     return [

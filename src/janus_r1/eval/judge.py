@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from janus_r1.chain import Settings, Verdict
 from janus_r1.errors import UserError
-from janus_r1.eval.protocol import check_counts, choose_tasks
+from janus_r1.eval.protocol import choose_tasks
 from janus_r1.eval.statistics import figure, judge_figures
+from janus_r1.fields import Checked, Positive, Range
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.worlds import DEFAULT
@@ -26,21 +27,17 @@ Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 
 
 @dataclass(frozen=True)
-class JudgeOptions:
+class JudgeOptions(Checked):
     """Which drafts are judged."""
 
     world: str = DEFAULT
     split: str = "test"
-    samples: int = 4
+    samples: Positive = 4
     """Drafts a prompt, before balancing."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Prompts at most."""
-    guidance: float = 1.5
+    guidance: Annotated[float, Range(ge=1)] = 1.5
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises UserError for values that cannot be meant."""
-        check_counts(self.samples, self.limit)
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,6 @@ def check_rounds(limits: Sequence[int]) -> None:
     require(sensible, "rounds must be one or more round limits of at least 1, such as 1,3")
 
 
-def check_counts(samples: int, limit: int | None) -> None:
-    """Raises UserError unless both are at least 1; no ``limit`` means none."""
-    require(samples >= 1 and (limit is None or limit >= 1), "samples and limit must be at least 1")
-
-
 def check_chains(chains: Sequence[Chain], prompts: list[str], rounds: int, what: str) -> None:
     """Raises ValueError unless every prompt has its chain, one for each ``what``."""
     in_order = [chain.prompt for chain in chains] == prompts

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from janus_r1.errors import UserError
-from janus_r1.files import check_replaceable, locked
+from janus_r1.files import appending, check_replaceable, locked
 from janus_r1.reading import open_regular, parse_json
 
 Row = dict[str, Any]
@@ -47,7 +47,7 @@ def open_records(path: Path, header: Mapping[str, Any]) -> Iterator[Records]:
         UserError: if another process writes it, it is no such file, or its rows were made otherwise.
     """
     check_replaceable(path, "file")
-    with locked(path):
+    with appending(path, "run the same command again"), locked(path):
         data = _bytes(path) if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         rows = _parse(whole, path)

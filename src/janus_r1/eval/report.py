@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from janus_r1.errors import UserError
 from janus_r1.eval import tables
 from janus_r1.eval.tables import Grid, rounds_title, show
 
@@ -211,9 +212,16 @@ def summary(results: list[dict[str, Any]]) -> str:
 
 def page(paths: Sequence[str]) -> str:
     """Raises UserError for a file that is no result."""
-    results = {path: tables.read_result(path, *REPORTS) for path in paths}
-    worlds = [result for result in results.values() if _benchmark(result) == "world"]
-    parts = [f"## {Path(path).stem}\n\n{markdown(result)}\n" for path, result in results.items()]
+    results = [tables.read_result(path, *REPORTS) for path in paths]
+    parts, worlds = [], []
+    for path, result in zip(paths, results, strict=True):
+        try:
+            parts.append(f"## {Path(path).stem}\n\n{markdown(result)}\n")
+            if _benchmark(result) == "world":
+                worlds.append(result)
+                summary([result])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is not a whole result: {error!r:.80}") from None
     return "".join(["# Results\n\n", summary(worlds) if worlds else "", "\n", *parts])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, one_line
 from janus_r1.eval.statistics import Figure
 from janus_r1.reading import read_json
 
@@ -53,7 +53,8 @@ def read_result(path: str | Path, *benchmarks: str) -> dict[str, Any]:
         UserError: for a file that is no result of one of ``benchmarks``.
     """
     result = read_json(Path(path))
-    if not isinstance(result, dict) or result.get("run", {}).get("benchmark") not in benchmarks:
+    run = result.get("run") if isinstance(result, dict) else None
+    if not isinstance(run, dict) or run.get("benchmark") not in benchmarks:
         raise UserError(f"{path} is not a result of janus-r1 eval {' or '.join(benchmarks)}")
     return result
 
@@ -65,4 +66,4 @@ def print_page(
     try:
         print(page(parser.parse_args(argv)), end="")
     except UserError as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+        parser.exit(2, f"{parser.prog}: error: {one_line(str(error))}\n")

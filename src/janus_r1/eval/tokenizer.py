@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 
 from janus_r1.eval.statistics import figure
+from janus_r1.fields import Checked, Count, Positive
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 
 
 @dataclass(frozen=True)
-class TokenizerOptions:
+class TokenizerOptions(Checked):
     """Which pictures are encoded."""
 
     world: str = DEFAULT
-    scenes: int = 1000
-    seed: int = 1_000_000
+    scenes: Positive = 1000
+    seed: Count = 1_000_000
     """Far from training's seeds."""
-    batch: int = 100
+    batch: Positive = 100
 
 
 def evaluate_tokenizer(model: Janus, options: TokenizerOptions) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import numpy as np
 from janus_r1.chain import Chain, Settings
 from janus_r1.eval.drafts import Bench, Drafts, at, controls
 from janus_r1.eval.edits import Edited, Reconstruct, edit_baselines, edit_report
-from janus_r1.eval.protocol import Sampler, check_counts, check_families, check_rounds, choose_tasks
+from janus_r1.eval.protocol import Sampler, check_families, check_rounds, choose_tasks
 from janus_r1.eval.statistics import SEED, Figure, Rows, figure, judge_figures, paired_difference
+from janus_r1.fields import Checked, Count, Positive
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Kind, World, WorldTask
@@ -29,7 +30,7 @@ CHECKS = ("following", "preserving", "both")
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(Checked):
     """What to measure. Of ``settings``, ``rounds`` and ``early_stop`` are set by the benchmark."""
 
     world: str = DEFAULT
@@ -37,18 +38,18 @@ class EvalOptions:
     kind: Kind = "draw"
     """Prompts to draw, or edits."""
     split: str = "test"
-    rounds: tuple[int, ...] = (1, 2, 3)
+    rounds: tuple[Positive, ...] = (1, 2, 3)
     """Round limits to report."""
-    samples: int = 4
+    samples: Positive = 4
     """Chains a task."""
-    limit: int | None = None
+    limit: Positive | None = None
     """Tasks at most, taken in turn from the families; a limited run is the beginning of a full one."""
     settings: Settings = field(default_factory=Settings)
     controls: bool = True
     """Also draw max(rounds) - 1 independent drafts a chain for best-of-N, blind redrawing and the oracle."""
     baselines: bool = True
     """Of edits: also copy the source, draw the target from scratch, and take it through the image tokenizer."""
-    variety: int = 0
+    variety: Count = 0
     """First drafts of each of the first ``VARIETY_TASKS`` tasks that are compared with each other; 0: none."""
     model: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
@@ -58,8 +59,8 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
+        super().__post_init__()
         check_rounds(self.rounds)
-        check_counts(self.samples, self.limit)
 
 
 def evaluate_world(

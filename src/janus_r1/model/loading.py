@@ -30,7 +30,7 @@ from janus_r1.model.adapters import base_of, is_adapter, merge
 from janus_r1.model.janus import Janus
 from janus_r1.model.matrices import adjoin, quantize, refuse
 from janus_r1.model.original import MODEL_TYPE, from_original
-from janus_r1.model.streaming import assemble, stored_dtype, weight_files
+from janus_r1.model.streaming import assemble, check_index, stored_dtype, weight_files
 from janus_r1.model.tokenizer import (
     ASSISTANT,
     BEGIN_OF_IMAGE,
@@ -121,7 +121,7 @@ def load(
     and values in 8 bits. A folder or Hub id with a LoRA adapter is loaded over its base and merged into it.
 
     Raises:
-        UserError: if it is missing, incomplete, truncated or not a Janus model.
+        UserError: if it is missing, incomplete, truncated or not a Janus model, or a weight is no number.
     """
     folder, adapters = _lineage(name)
     original = _kind(folder) == MODEL_TYPE
@@ -139,6 +139,7 @@ def load(
         raise UserError(f"cannot load the model {name}: {first_line(error)}") from None
     for adapter in adapters:
         core = merge(core, adapter)
+    _check_numbers(core, name)
     try:
         janus = Janus(core.eval().to(device), tokenizer).eval()
     except ValueError as error:
@@ -148,6 +149,13 @@ def load(
         quantize(janus.language)
     adjoin(janus.language)
     return janus
+
+
+def _check_numbers(core: JanusForConditionalGeneration, name: str) -> None:
+    """Raises UserError where a weight is NaN or infinite: such a model still draws, and says No to everything."""
+    for key, weight in core.named_parameters():
+        if weight.numel() and not all(end.isfinite() for end in torch.aminmax(weight.detach())):
+            raise UserError(f"the weights of {name} are broken: {key} holds numbers that are not finite")
 
 
 def describe(name: str, dtype: str = "float32", weights: str | Path | None = None) -> tuple[JanusConfig, torch.dtype]:
@@ -195,6 +203,7 @@ def _stored(folder: Path, weights: str | Path | None) -> str:
 
 def _from_transformers(folder: Path, dtype: torch.dtype, device: str, name: str) -> JanusForConditionalGeneration:
     """transformers' own loading, straight to ``device``, strict about what it is lenient about."""
+    check_index(folder)
     core, info = JanusForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, output_loading_info=True, device_map={"": device}
     )

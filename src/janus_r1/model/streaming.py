@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
 
-from janus_r1.errors import UserError, first_line
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.model.matrices import adjoined_groups
 from janus_r1.model.original import DROPPED, split, targets
-from janus_r1.reading import read_json_object
+from janus_r1.reading import open_regular, read_json_object
 
 WINDOW = 64 * 2**20
 SHOWN = 3  # wrong keys that an error spells out
@@ -60,6 +60,15 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
     return files
 
 
+def check_index(folder: Path) -> None:
+    """Raises UserError where an index of transformers' layout would lead a reader out of ``folder``."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = read_json_object(index).get("weight_map")
+        inside = isinstance(names, dict) and all(isinstance(n, str) and Path(n).name == n for n in names.values())
+        require(inside, f"{index} names weights outside its folder, or none")
+
+
 def tensors(file: Path) -> Iterator[Source]:
     """Every tensor of one file, as a view of the mapped file: use it, then let go of it.
 
@@ -89,12 +98,11 @@ def _mappable(file: Path) -> bool:
 
 def _open(file: Path) -> Any:
     """A mapping of names to tensors on the CPU."""
+    open_regular(file).close()  # a pipe is never waited for
     try:
         if file.suffix == ".safetensors":
             return _Safetensors(file)
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=_mappable(file))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {file}") from None
     except pickle.UnpicklingError:
         raise UserError(
             f"refused to load {file}: it is damaged, or holds Python objects beside tensors, which could run code"

@@ -158,6 +158,7 @@ def answer(asked: ChatRequest, model: str, finished: Finished, pieces: list[str]
         "p_yes": round(verdict.p_yes, 6),
         "reason": verdict.reason,
         **listed(verdict),
+        **({"prompt_cut": True} if finished.cut else {}),
     }
 
 

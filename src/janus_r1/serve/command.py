@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from janus_r1.errors import UserError, require
-from janus_r1.fields import Above0, Positive, Range
+from janus_r1.errors import TextCut, UserError, require
+from janus_r1.fields import Above0, Checked, Positive, Range
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 KEY_VARIABLE = "JANUS_R1_API_KEY"
+Rounds = Annotated[int, Range(ge=1, le=8)]
+Megabytes = Annotated[int, Range(ge=1, le=4096)]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """The arguments of :func:`serve`, as each process gets them."""
 
     model: str
@@ -29,13 +32,13 @@ class Options:
     kv: str
     adapters: tuple[str, ...]
     aliases: tuple[str, ...]
-    rounds: int
-    edit_rounds: int
-    max_batch: int
-    max_waiting: int
-    per_client: int
-    max_body_mb: int
-    max_megapixels: float
+    rounds: Rounds
+    edit_rounds: Rounds
+    max_batch: Positive
+    max_waiting: Positive
+    per_client: Positive
+    max_body_mb: Megabytes
+    max_megapixels: Above0
     fetch_urls: bool
     page: bool
     gallery: Path | None
@@ -43,9 +46,6 @@ class Options:
     log_prompts: bool
     local: bool
     key: str | None = field(repr=False)
-
-
-Rounds = Annotated[int, Range(ge=1, le=8)]
 
 
 def serve(
@@ -64,7 +64,7 @@ def serve(
     max_batch: Positive = 16,
     max_waiting: Positive = 256,
     per_client: Positive = 64,
-    max_body_mb: Annotated[int, Range(ge=1, le=4096)] = 32,
+    max_body_mb: Megabytes = 32,
     max_megapixels: Above0 = 16.0,
     fetch_urls: bool = False,
     page: bool = True,
@@ -158,6 +158,8 @@ def make_app(options: Options, device: str) -> FastAPI:
     from janus_r1.serve.pictures import PictureLimits
     from janus_r1.serve.scheduler import Scheduler
 
+    if not options.log_prompts:
+        warnings.filterwarnings("ignore", category=TextCut)  # it spells the prompt; the answer says so, too
     noise.set_verbosity_error()
     noise.disable_progress_bar()
     pictures = PictureLimits(

@@ -240,7 +240,8 @@ def entry(order: Order, picture: Picture) -> dict[str, Any]:
         pictured: dict[str, Any] = {"url": f"data:image/{order.asked.output_format};base64,{data}"}
     else:
         pictured = {"b64_json": data}
-    return {**pictured, **said_of(order, picture, candidate, chain, finished.stop)}
+    cut = {"prompt_cut": True} if finished.cut else {}
+    return {**pictured, **said_of(order, picture, candidate, chain, finished.stop), **cut}
 
 
 def said_of(order: Order, picture: Picture, candidate: int, chain: Chain, stop: str) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class Drawing:
     rounds: list[Round] = field(default_factory=list)
     input_tokens: int = 0
     """Text tokens of the request; :func:`prepare` counts them."""
+    cut: bool = False
+    """Whether the model reads the prompt's beginning alone."""
     format: str = "paper"
     """Of the model that draws it."""
     kept: Kept | None = None
@@ -109,6 +111,7 @@ class Look:
     """The picture that was edited."""
     source: Source | None = None
     input_tokens: int = 0
+    cut: bool = False
     format: str = "paper"
 
     @property
@@ -139,6 +142,7 @@ def prepare(model: Janus, work: Drawing | Look) -> None:
     if isinstance(work, Look):
         work.shown = square(work.shown, size)
     opening = model.layout.opening(work.prompt, work.source)
+    work.cut = model.layout.is_cut(work.prompt, edit=work.original is not None)
     work.input_tokens = sum(len(part) for part in opening.drawing if isinstance(part, Text))
 
 

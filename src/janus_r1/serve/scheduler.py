@@ -63,6 +63,8 @@ class Finished:
     input_tokens: int
     stop: str
     """``accepted``, ``rounds``, or ``context`` where no further round fits into the model's positions."""
+    cut: bool = False
+    """Whether the model read the prompt's beginning alone."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ class Scheduler:
                 return True
             if not job.work.rounds:
                 raise UserError("the request is too long for the model: shorten the prompt")
-            self._end(job, Finished(job.index, job.work.chain(), job.work.input_tokens, "context"))
+            self._end(job, Finished(job.index, job.work.chain(), job.work.input_tokens, "context", job.work.cut))
         except UserError as error:
             self._end(job, Failed(job.index, error))
         except Exception as error:
@@ -330,7 +332,7 @@ class Scheduler:
             for job, verdict in zip(jobs, engine.look(decoder, looks), strict=True):
                 self.counts.looks += 1
                 self.counts.text_tokens += verdict.tokens
-                self._end(job, Finished(job.index, verdict, job.work.input_tokens, "judged"))
+                self._end(job, Finished(job.index, verdict, job.work.input_tokens, "judged", job.work.cut))
             return
         chains = [job.work for job in jobs if isinstance(job.work, Drawing)]
 
@@ -348,7 +350,7 @@ class Scheduler:
                 stop = "accepted" if item.verdict.accepted and chain.settings.early_stop else "rounds"
                 drafts = len(chain.rounds)
                 self.counts.finished_rounds[drafts] = self.counts.finished_rounds.get(drafts, 0) + 1
-                self._end(job, Finished(job.index, chain.chain(), chain.input_tokens, stop))
+                self._end(job, Finished(job.index, chain.chain(), chain.input_tokens, stop, chain.cut))
         self._forget_contexts(KEPT * self.max_batch)
 
     def _forget_contexts(self, most: int) -> None:

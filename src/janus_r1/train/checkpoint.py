@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import MARKER, write_atomically, write_json
-from janus_r1.reading import read_json_object
+from janus_r1.reading import field, open_regular, read_json_object
 from janus_r1.train import state as states
 from janus_r1.train.optim import Ema
 from janus_r1.train.processes import most, this_process
@@ -45,19 +45,39 @@ class Trained:
 
 
 def save_checkpoint(out: Path, trained: Trained, state: dict[str, Any]) -> None:
-    """Write the checkpoint of ``state["step"]``, then drop the ones before it. Collective.
+    """Write the checkpoint of ``state["step"]``. Those before it stay until :func:`drop_older`. Collective.
 
     Raises:
         UserError: where a weight is no number; the checkpoint before stays.
     """
     target = out / "checkpoints" / f"step_{state['step']:07d}"
     write_checkpoint(target, trained, state)
-    if not this_process().is_main_process:
-        return
-    for other in target.parent.iterdir():
-        older = re.fullmatch(r"step_\d{7}", other.name) and (other / MARKER).is_file() and other != target
-        if older or LEFT_BY_A_KILL.fullmatch(other.name):  # nothing but what this project wrote
-            shutil.rmtree(other)
+
+
+def own_checkpoints(out: Path) -> list[Path]:
+    """Whole checkpoints that this project wrote, the newest last."""
+    return sorted(path for path in out.glob("checkpoints/step_*") if (path / STATE).is_file() and _is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    return bool(re.fullmatch(r"step_\d{7}", path.name)) and (path / MARKER).is_file()
+
+
+def drop_older(out: Path) -> None:
+    """Away with all checkpoints but the newest, and with what a kill left of them."""
+    newest = newest_checkpoint(out)
+    for other in (out / "checkpoints").iterdir():
+        if (_is_ours(other) and other != newest) or LEFT_BY_A_KILL.fullmatch(other.name):
+            shutil.rmtree(other)  # nothing but what this project wrote
+
+
+def drop_newest(out: Path) -> Path | None:
+    """Away with the newest checkpoint where there is one before it, which is then returned."""
+    found = own_checkpoints(out)
+    if len(found) < 2:
+        return None
+    shutil.rmtree(found[-1])
+    return found[-2]
 
 
 def write_checkpoint(target: Path, trained: Trained, state: dict[str, Any]) -> None:
@@ -113,22 +133,28 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         UserError: if something is missing or is not what was written.
     """
     state = read_json_object(checkpoint / STATE)
-    if not isinstance(state.get("step"), int):
-        raise _damaged(checkpoint, f"{STATE} names no step")
-    for name, written in state.get("files", {}).items():
+    try:
+        field(state, "step", int, STATE)
+        field(state, "seconds", float, STATE)
+        field({"stage": {}} | state, "stage", dict, STATE)
+        files = field({"files": {}} | state, "files", dict, STATE)
+        sizes = {name: field(written, "bytes", int, f"{STATE}, {name}") for name, written in files.items()}
+    except UserError as error:
+        raise _damaged(checkpoint, str(error)) from None
+    for name, size in sizes.items():
         path = checkpoint / str(name)
         if not path.is_file():
             raise _damaged(checkpoint, f"{name} is missing")
-        if (found := path.stat().st_size) != written["bytes"]:
-            raise _damaged(checkpoint, f"{name} has {found:,} bytes of {written['bytes']:,}")
-        if _digest(path) != written:
+        if (found := path.stat().st_size) != size:
+            raise _damaged(checkpoint, f"{name} has {found:,} bytes of {size:,}")
+        if _digest(path) != files[name]:
             raise _damaged(checkpoint, f"{name} is not what was written")
     return state
 
 
 def load_weights(checkpoint: Path, trained: Trained) -> None:
     """Raises UserError where they do not fit or cannot be read."""
-    states.load_weights(trained.module, _tensors(checkpoint, "model.safetensors"), checkpoint)
+    states.load_weights(trained.module, read_tensors(checkpoint / "model.safetensors"), checkpoint)
 
 
 def load_optimizers(checkpoint: Path, trained: Trained) -> None:
@@ -146,14 +172,16 @@ def load_optimizers(checkpoint: Path, trained: Trained) -> None:
         for group, options in zip(optimizer.param_groups, said, strict=True):
             group.update(options)
     if trained.ema and (checkpoint / "ema.safetensors").exists():
-        trained.ema.restore(_tensors(checkpoint, "ema.safetensors"))
+        trained.ema.restore(read_tensors(checkpoint / "ema.safetensors"))
 
 
-def _tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Raises UserError for a file of a run that is damaged."""
     try:
-        return load_file(checkpoint / name)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(checkpoint, f"{name}: {first_line(error)}") from None
+        open_regular(path).close()
+        return load_file(path)
+    except (UserError, OSError, SafetensorError) as error:
+        raise _damaged(path.parent, f"{path.name}: {first_line(error)}") from None
 
 
 def _damaged(checkpoint: Path, why: str) -> UserError:
@@ -167,4 +195,5 @@ def training(model: str) -> dict[str, Any] | None:
     if checkpoint is None or not (run / "recipe.json").exists():
         return None
     state, recipe = read_json_object(checkpoint / STATE), read_json_object(run / "recipe.json")
-    return {"recipe": recipe, "steps": state["step"], "seconds": round(state["seconds"], 1)}
+    steps, seconds = (field(state, key, float, str(checkpoint / STATE)) for key in ("step", "seconds"))
+    return {"recipe": recipe, "steps": steps, "seconds": round(seconds, 1)}

@@ -13,6 +13,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from janus_r1.errors import UserError, first_line
 from janus_r1.files import write_text
 from janus_r1.progress import reporter
+from janus_r1.reading import open_regular
 
 
 class RunLog:
@@ -46,6 +47,7 @@ class RunLog:
         self.file = self.path.open("a", encoding="utf-8")
         self.trackers = [tracker for name in trackers if (tracker := _tracker(name, out, start))]
         self.headline = headline
+        self.causes: set[str] = set()
         self.reporter = reporter(out.name, start, steps, every=every)
 
     @property
@@ -58,7 +60,11 @@ class RunLog:
             return
         row = {"step": step, **figures}
         self.file.write(json.dumps(row) + "\n")
-        shown = {name: value for name, value in figures.items() if not self.headline or name in self.headline}
+        asked = self.headline  # "abstained" stands for "abstained: CAUSE", too
+        shown = {name: value for name, value in figures.items() if not asked or name.partition(": ")[0] in asked}
+        self.causes |= {name for name in shown if ": " in name}
+        gone = (name for name in sorted(self.causes) if name.partition(": ")[0] in shown)
+        shown = dict.fromkeys(gone, 0.0) | shown  # a cause that is not met any more is shown as 0, not as it was
         self.reporter.update(step + 1, shown)
         if (step + 1) % self.every and step + 1 != self.steps:
             return
@@ -88,14 +94,18 @@ class RunLog:
 
 def forget_after(path: Path, start: int) -> None:
     """Drop rows of steps that a killed run logged beyond its last checkpoint."""
-    kept: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    with open_regular(path) as file:
+        lines = file.read().splitlines(keepends=True)
+    kept: list[bytes] = []
+    for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["step"] < start:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:  # the line the kill cut in half
-            break
-    write_text(path, "".join(kept))
+            if json.loads(line)["step"] < start:  # NaN may stand there, where there was nothing to take a mean of
+                kept.append(line)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number} is damaged: {error!r:.60}; mend or remove it") from None
+            break  # the line the kill cut in half
+    write_text(path, b"".join(kept).decode())
 
 
 def _tracker(name: str, out: Path, start: int) -> Any | None:

@@ -25,14 +25,17 @@ from torch import nn
 from janus_r1.environment import environment
 from janus_r1.errors import UserError
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
-from janus_r1.files import locked, write_json
+from janus_r1.files import appending, clear_left, locked, write_json
 from janus_r1.reading import read_json_object
 from janus_r1.train import processes
 from janus_r1.train.checkpoint import (
     Trained,
+    drop_newest,
+    drop_older,
     load_optimizers,
     load_weights,
     newest_checkpoint,
+    own_checkpoints,
     read_state,
     save_checkpoint,
 )
@@ -118,7 +121,9 @@ def running(
     """
     out = Path(recipe.run.out)
     main = processes.this_process().is_main_process
-    with locked(out) if main else nullcontext():
+    with appending(out), locked(out) if main else nullcontext():
+        if main:
+            clear_left(out)
         run = Run(recipe, Trained(module, optimizers, reloads_frozen), resume, headline, every)
         with _signals(run.on_signal):
             try:
@@ -167,6 +172,8 @@ class Run:
             self.out, self.done, options.steps, options.log_every, begun["seconds"], options.trackers, headline, main
         )
         self._updating, self._signal = False, 0
+        self._unproven = checkpoint is not None and len(own_checkpoints(self.out)) > 1
+        """Whether the newest checkpoint has not yet been gone on from: the one before it is kept until then."""
 
     def steps(self) -> Iterator[int]:
         """The steps that are left; everything random in one follows from its number."""
@@ -192,6 +199,9 @@ class Run:
         means = self._mean_over_processes(_numbers({**sums, **(figures or {})}))
         norm = float(whole(self.accelerator.clip_grad_norm_(self.module.parameters(), self.options.grad_clip)))
         self._stop_if_broken(means["loss"], norm)
+        if self._unproven and self.accelerator.is_main_process:
+            drop_older(self.out)
+        self._unproven = False
         self._updating = True  # until end_step: the weights are of a step that the log does not know yet
         for optimizer in self.optimizers:
             optimizer.step()
@@ -229,6 +239,9 @@ class Run:
         self.log.flush()
         state = {"step": self.done, "seconds": self.log.seconds, "stage": self.stage_state}
         save_checkpoint(self.out, self.trained, state)
+        self._unproven = self.done < self.options.steps
+        if not self._unproven and self.accelerator.is_main_process:
+            drop_older(self.out)
         self.accelerator.wait_for_everyone()
 
     # --------------------------------------------------------------------------------- signals
@@ -279,11 +292,15 @@ class Run:
         return dict(zip(figures, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
     def _stop_if_broken(self, loss: float, norm: float) -> None:
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise UserError(
-                f"step {self.done}: the loss or its gradient is not a number; the last checkpoint in {self.out} is "
-                "whole: go on from it with --resume and a lower --lr"
-            )
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        last = f"the last checkpoint in {self.out} is whole"
+        if self._unproven and self.accelerator.is_main_process and (good := drop_newest(self.out)):
+            last = f"the weights were of no use before it; {good} is whole"  # which only a step from them could tell
+        told = f"step {self.done}: the loss or its gradient is not a number"
+        if newest_checkpoint(self.out) is None:
+            raise UserError(f"{told}, before the first checkpoint: begin again with a lower --lr")
+        raise UserError(f"{told}; {last}: go on from it with --resume and a lower --lr")
 
     def _due(self, every: int) -> bool:
         return self.done == self.options.steps or (every > 0 and self.done % every == 0)

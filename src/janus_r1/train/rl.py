@@ -52,6 +52,7 @@ from janus_r1.train.rl_recipe import RlRecipe, check
 from janus_r1.train.rollout import (
     Group,
     Rollout,
+    abstentions,
     chain_figures,
     roll_out,
     rollout_figures,
@@ -110,10 +111,11 @@ def rl(recipe: RlRecipe, resume: bool = False) -> Path:
                 minibatches = dealt([*groups, *repairs], recipe.minibatches)
                 figures = rollout_figures(rollout, _scored_of(groups), recipe.limit, recipe.right)
                 figures |= branch_figures(branches, recipe.right)
+                causes = abstentions(rollout.abstained + branches.abstained)
                 reward, kl, learning_since = figures["reward_draw"], 0.0, time.monotonic()
             run.lr_scale = guard.lr_scale
             batches, loss = minibatch(parts, minibatches, step % recipe.minibatches)
-            figures = run.update(batches, loss, figures)
+            figures = run.update(batches, loss, figures) | causes
             kl = max(kl, figures.get("kl_image", 0.0))
             if (step + 1) % recipe.updates == 0:
                 figures["seconds_learning"] = time.monotonic() - learning_since
@@ -122,7 +124,7 @@ def rl(recipe: RlRecipe, resume: bool = False) -> Path:
             if recipe.eval_every and (step + 1) % recipe.eval_every == 0:
                 figures |= evaluate(parts, out, step)
             run.end_step(figures, partial(_preview, parts), guard.state())
-            figures = {}  # of the rollout: logged once
+            figures, causes = {}, {}  # of the rollout: logged once
     if parts.adapters:
         parts.adapters.save(out / "adapter")
     return parts.replica.save(out / "model")

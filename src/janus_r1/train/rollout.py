@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 
 from janus_r1.chain import Chain, Round, Settings, Task, Verdict
 from janus_r1.data.candidate_rows import NO_THRESHOLD, YES_THRESHOLD
@@ -152,6 +153,13 @@ def rollout_figures(
         "seconds_drawing": rollout.seconds_drawing,
         "seconds_waiting": rollout.seconds_waiting,
     }
+
+
+def abstentions(counts: Counter[str]) -> dict[str, float]:
+    """Chains by "abstained: CAUSE", for every cause that any process met; means over processes. Collective."""
+    everywhere = gather_object([counts])
+    causes = sorted({cause for own in everywhere for cause in own})
+    return {f"abstained: {cause}": sum(own[cause] for own in everywhere) / len(everywhere) for cause in causes}
 
 
 def _share(what: np.ndarray, among: np.ndarray) -> float:

@@ -192,6 +192,8 @@ def row_makers(recipe: SftRecipe, janus: Janus, replica: Replica) -> list[RowMak
     elif recipe.count(*OF_CANDIDATES):
         own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
         candidates = CandidateSet(*recipe.candidates)
+        for one in (candidates, *own_drafts):
+            one.check(janus.image_tokens, janus.codes, janus.image_size)
         wanted = [name for name in OF_CANDIDATES if recipe.count(name)]
         makers.append(CandidateRows(candidates, janus.layout, recipe.word_weight, own_drafts, wanted))
     if recipe.count("see"):

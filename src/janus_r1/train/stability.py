@@ -17,14 +17,14 @@ from typing import Annotated, Any, Literal
 
 import torch
 from accelerate.utils import reduce
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from janus_r1.errors import UserError
 from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 from janus_r1.files import write_atomically
 from janus_r1.train import state as states
-from janus_r1.train.checkpoint import Trained, load_optimizers, load_weights, write_checkpoint
+from janus_r1.train.checkpoint import Trained, load_optimizers, load_weights, read_tensors, write_checkpoint
 from janus_r1.train.processes import this_process
 
 
@@ -206,10 +206,13 @@ class Guard:
         """Take up :meth:`state` again; nothing for a run that begins."""
         if not state:
             return
-        self.watch.restore(state["watch"])
-        self.rollouts, self.moved, self.begun = state["rollouts"], state["moved"], True
+        try:
+            self.watch.restore(state["watch"])
+            self.rollouts, self.moved, self.begun = state["rollouts"], state["moved"], True
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"the checkpoint's state.json is damaged: {error!r:.60}") from None
         if self.moved and self.reference is not None:
-            states.load_weights(self.reference, load_file(self.moved_reference), self.moved_reference)
+            states.load_weights(self.reference, read_tensors(self.moved_reference), self.moved_reference)
 
 
 def _agreed(*values: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""Who draws the images of ``janus-r1 data build``: a Janus model here, an images server, or a store of images.
+"""Who draws the images of ``janus-r1 data make``: a Janus model here, an images server, or a store of images.
 
 A drawer answers with one image file a prompt, or with why there is none; it never raises for a single prompt.
 """

@@ -129,9 +129,8 @@ Rival = np.ndarray | None
 def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> dict[str, Any]:
     """Other ways to spend the tokens, on independent ``drafts``; the chains' ``advantage`` is paired.
 
-    They need the verdict's word alone, so only that is charged to them, and the list that leads to it, not the reason
-    behind it.
-    One draft is the chain's own, so there is no advantage to measure.
+    They need a verdict's word, so they are charged for it and for the list that leads to it, but not for the reason
+    behind it. Their first draft is the chain's own: with one draft there is no advantage to measure.
     """
     limits = range(1, settings.rounds + 1)
     spent = drafts.spent(reasons=False)

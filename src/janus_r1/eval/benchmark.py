@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -242,6 +243,28 @@ def arm_number(name: str) -> int:
     """3 of ``round_3`` or ``draft_3``; 0 of any other name."""
     kind, _, number = name.partition("_")
     return int(number) if kind in ("round", "draft") and number.isascii() and number.isdigit() else 0
+
+
+def by_name(
+    folder: Path, items: Sequence[Item], pattern: str, read: Callable[[re.Match[str]], tuple[str, int]]
+) -> Survey:
+    """Images of a flat folder whose names say which prompt they are of; ``read``: match -> (id, index).
+
+    Raises:
+        UserError: where no name does.
+    """
+    known = {item.id: item for item in items}
+    shots, complaints = [], []
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(pattern, path.name)
+        name, index = read(match) if match else ("", 0)
+        if name in known and path.is_file():
+            shots.append(Shot(known[name], index, path.name))
+        elif path.suffix == ".png":
+            complaints.append(f"{path.name}: not scored, since it is named after none of the prompts")
+    if not shots and not complaints:
+        raise UserError(f"no image in {folder} is named after a prompt of the benchmark")
+    return Survey(shots, complaints)
 
 
 def save_png(path: Path, image: np.ndarray) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from janus_r1.errors import UserError
-from janus_r1.eval.benchmark import Benchmark, Item, Survey, save_png
+from janus_r1.eval.benchmark import Benchmark, Item, Survey, by_name, save_png
 from janus_r1.eval.benchmark_score import Outcome, failed
 from janus_r1.eval.records import Row
 from janus_r1.eval.vlm_judge import Ask, VlmJudge
-from janus_r1.eval.wise import by_name
 from janus_r1.reading import parse_json, read_table
 from janus_r1.rewards.score import Abstained
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1.errors import UserError
-from janus_r1.eval.benchmark import Benchmark, Item, Shot, Survey, save_png
+from janus_r1.eval.benchmark import Benchmark, Item, Survey, by_name, save_png
 from janus_r1.eval.benchmark_score import Outcome, failed
 from janus_r1.eval.statistics import Figure, figure, mean_of
 from janus_r1.eval.vlm_judge import Ask, VlmJudge
@@ -64,22 +64,6 @@ class Wise(Benchmark):
         present = [part for part in WEIGHTS if part in groups]
         figures = [figure(values[groups == part], prompts[groups == part]) for part in present]
         return mean_of(figures, [WEIGHTS[part] for part in present])
-
-
-def by_name(folder: Path, items: Sequence[Item], pattern: str, read: Any) -> Survey:
-    """Images of a flat folder whose names say which prompt they are of; ``read``: match -> (id, index)."""
-    known = {item.id: item for item in items}
-    shots, complaints = [], []
-    for path in sorted(folder.iterdir()):
-        match = re.fullmatch(pattern, path.name)
-        name, index = read(match) if match else ("", 0)
-        if name in known and path.is_file():
-            shots.append(Shot(known[name], index, path.name))
-        elif path.suffix == ".png":
-            complaints.append(f"{path.name}: not scored, since it is named after none of the prompts")
-    if not shots and not complaints:
-        raise UserError(f"no image in {folder} is named after a prompt of the benchmark")
-    return Survey(shots, complaints)
 
 
 def _rows(path: Path) -> list[tuple[str, Any]]:

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,11 @@ from starlette.exceptions import HTTPException
 
 from janus_r1 import __version__
 from janus_r1.serve import chat, drawing
-from janus_r1.serve.drawing import Defaults
 from janus_r1.serve.events import Gone, streamed, while_connected
 from janus_r1.serve.faults import Fault, bad, from_validation
-from janus_r1.serve.limits import Clients, Guard, Limits, Seen
-from janus_r1.serve.metrics import Metrics
+from janus_r1.serve.house import House
+from janus_r1.serve.limits import Guard, Seen
 from janus_r1.serve.pictures import from_uri, read_mask, read_picture
-from janus_r1.serve.rounds import Drawing, Look
-from janus_r1.serve.scheduler import Full, Scheduler, Stopping, Ticket
 from janus_r1.serve.schemas import ChatRequest, EditRequest, ImageRequest
 
 log = logging.getLogger("janus_r1.serve")
@@ -36,67 +31,6 @@ MAX_FORM_FIELDS, MAX_FORM_FILES = 64, 17
 DESCRIPTION = """\
 Draws, judges its own drawing and redraws. OpenAI's Images API, with each round as a partial image; the chat endpoint
 judges pictures. Our own fields are those that OpenAI's clients pass over; they send theirs as `extra_body`."""
-
-
-@dataclass
-class House:
-    """What all routes share."""
-
-    scheduler: Scheduler
-    limits: Limits = field(default_factory=Limits)
-    defaults: Defaults = field(default_factory=Defaults)
-    aliases: Sequence[str] = ()
-    """Further names that mean the default model."""
-    key: str | None = None
-    local: bool = True
-    log_prompts: bool = False
-    clients: Clients = field(init=False)
-    metrics: Metrics = field(init=False)
-    began: int = field(default_factory=lambda: int(time.time()))
-
-    def __post_init__(self) -> None:
-        self.clients = Clients(self.limits.per_client)
-        self.metrics = Metrics(self.scheduler)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.scheduler.models)
-
-    def model(self, name: str | None) -> str:
-        """The model that a request means.
-
-        Raises:
-            Fault: 404 for a name that means none.
-        """
-        if name is None or name in self.aliases:
-            return self.names[0]
-        if name not in self.scheduler.models:
-            known = ", ".join(self.names)
-            raise Fault(404, f"no such model here: use {known}", param="model", code="model_not_found")
-        return name
-
-    @contextlib.contextmanager
-    def admitted(self, client: str, work: Sequence[Drawing | Look], model: str, name: str = "") -> Iterator[Ticket]:
-        """A place in the queue for a request's work, within the client's own limit; left early, the work is called off.
-
-        ``name`` is the request's, for the log.
-
-        Raises:
-            Fault: 429 or 503, with Retry-After.
-        """
-        with self.clients.holding(client, len(work)):
-            try:
-                ticket = self.scheduler.submit(work, model)
-            except Full as full:
-                raise Fault(503, "the queue is full: try again", code="queue_full", retry_s=full.retry_s) from None
-            except Stopping:
-                raise Fault(503, "the server is going down", code="shutting_down", retry_s=10) from None
-            if self.log_prompts:
-                log.info("request %s: %r", name, work[0].prompt)
-            try:
-                yield ticket
-            finally:
-                ticket.cancel()
 
 
 def create_app(house: House) -> FastAPI:

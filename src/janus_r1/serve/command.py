@@ -151,8 +151,9 @@ def make_app(options: Options, device: str) -> FastAPI:
     """
     from transformers.utils import logging as noise
 
-    from janus_r1.serve.app import House, create_app
+    from janus_r1.serve.app import create_app
     from janus_r1.serve.drawing import Defaults
+    from janus_r1.serve.house import House
     from janus_r1.serve.limits import Limits
     from janus_r1.serve.models import load_all
     from janus_r1.serve.pictures import PictureLimits

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -190,7 +191,8 @@ def test_an_mcp_client_finds_the_tool_and_draws_with_it(running, model):
             (tool,) = (await session.list_tools()).tools
             return tool, await session.call_tool(tool.name, {"prompt": PROMPT, "rounds": 2, "seed": 5})
 
-    tool, answer = asyncio.run(call())
+    with ThreadPoolExecutor(1) as aside:  # where a browser has been driven, this thread has a loop that runs
+        tool, answer = aside.submit(lambda: asyncio.run(call())).result()
     assert "draw_and_judge" in tool.name and "prompt" in tool.inputSchema["properties"]
     assert not answer.isError
     chain = model.generate(PROMPT, seed=5, rounds=2)[0]

@@ -391,6 +391,8 @@ def test_building_resumes_without_changing_what_exists(parts, tmp_path):
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="--resume"):
         build(recipe)
+    with pytest.raises(UserError, match="begun with another guidance"):
+        build(replace(recipe, guidance=2.0), resume=True)
 
 
 def test_equal_patches_are_found_and_their_spread_measured():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,12 +20,17 @@ from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.errors import UserError
 from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
+from janus_r1.files import write_json
 from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
+from janus_r1.reading import read_json_object
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import World, WorldTask
+
+RECIPE = "recipe.json"
+MAY_CHANGE = {"out", "prompts", "device", "threads"}  # of a build that is gone on with
 
 
 @dataclass
@@ -69,12 +74,12 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
         janus-r1 data build --model tiny-base --prompts 256 --out runs/few
 
     Raises:
-        UserError: if the folder already holds parts and ``resume`` is false, or for a family that is none.
+        UserError: if the folder already holds parts and ``resume`` is false or they were built otherwise, or for a
+            family that is none.
     """
     world = worlds.world(recipe.world)
     out, prompts = Path(recipe.out), _prompts(world, recipe)
-    if any(out.glob("part_*")) and not resume:
-        raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
+    _begin(out, recipe, resume)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     model = load(recipe.model, recipe.dtype, recipe.device)
@@ -87,6 +92,18 @@ def build(recipe: BuildRecipe, resume: bool = False) -> Path:
         progress.update(done, {"drafts_right": _drafts_right(candidates)})
     progress.stop()
     return out
+
+
+def _begin(out: Path, recipe: BuildRecipe, resume: bool) -> None:
+    """Parts of two recipes would be mixed in silence: what they are built by stands beside them."""
+    begun, record = any(out.glob("part_*")), out / RECIPE
+    if begun and not resume:
+        raise UserError(f"{out} already holds candidates: pass --resume to continue, or another --out")
+    own = {key: value for key, value in asdict(recipe).items() if key not in MAY_CHANGE}
+    before = read_json_object(record) if begun and record.exists() else own
+    if changed := [key for key in own if before.get(key) != own[key]]:
+        raise UserError(f"{out} was begun with another {changed[0]}: repeat the recipe, or choose another --out")
+    write_json(record, own)
 
 
 def _prompts(world: World, recipe: BuildRecipe) -> list[WorldTask]:

@@ -78,7 +78,7 @@ class PretrainStage:
         self.recipe = recipe
         self.janus = load(recipe.model) if recipe.model else _from_nothing(recipe)
         prepare(self.janus, recipe.train_vision, recipe.compile)
-        self.janus.core.model.aligner.requires_grad_(recipe.train_vision)
+        self.janus.aligner.requires_grad_(recipe.train_vision)
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 

@@ -101,7 +101,7 @@ class RepairStage:
         self.janus = load(recipe.model)
         self.janus.format = "repair"
         prepare(self.janus, train_vision=False, compile_model=recipe.compile)
-        self.janus.core.model.aligner.requires_grad_(False)  # else its features outgrow the words (docs/log.md)
+        self.janus.aligner.requires_grad_(False)  # else its features outgrow the words (docs/log.md)
         self.replica = Replica(self.janus, recipe.model, "bfloat16")
         self.replica.model.format = "repair"
         self.make = RepairRows(self.janus, recipe.dense, recipe.caption_dropout)

@@ -110,7 +110,7 @@ class Encoder(nn.Module):
 
     def __init__(self, janus: Janus) -> None:
         super().__init__()
-        self.vision, self.aligner = janus.core.model.vision_model, janus.core.model.aligner
+        self.vision, self.aligner = janus.vision, janus.aligner
 
     def forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """[B, S, D]."""
@@ -123,7 +123,7 @@ class VisionStage:
         self.janus = load(recipe.model, device=str(this_process().device))
         self.module = Encoder(self.janus)
         if recipe.fresh:
-            untrained = Janus(random_model(self.janus.core.config, recipe.run.seed), self.janus.tokenizer)
+            untrained = Janus(random_model(self.janus.config, recipe.run.seed), self.janus.tokenizer)
             self.module.load_state_dict(Encoder(untrained).state_dict())
         self.optimizers = muon_for_encoders(self.module, recipe.lr, recipe.weight_decay)
         self.tables = [self._table(words) for words in KINDS.values()]

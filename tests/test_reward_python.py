@@ -17,7 +17,7 @@ from janus_r1.rewards.build import RewardRecipe, build_rewards
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.janus import JanusReward
 from janus_r1.rewards.python import PythonReward
-from janus_r1.rewards.score import Abstained, Item
+from janus_r1.rewards.score import Abstained, Item, claims_of
 
 
 def scores(body: str, items: list[Item], folder, name: str = "score") -> list:
@@ -48,6 +48,16 @@ async def score(images):
     assert [s.cause for s in given if isinstance(s, Abstained)] == [
         "none given", "not a number", "not a score", "not a number",
     ]  # fmt: skip
+
+
+def test_it_may_score_claim_by_claim(tmp_path):
+    body = """
+def score(images):
+    return [{"a ring": 1.0, "it is red": 0.5}, {"a ring": None, "it is red": 1}, {}, {"a ring": 2}]
+"""
+    first, *others = scores(body, [item()] * 4, tmp_path)
+    assert first == 0.75 and claims_of(first) == (("a ring", 1.0), ("it is red", 0.5))
+    assert [one.cause for one in others] == ["none given", "none given", "not a score"]
 
 
 def test_an_async_function_works_inside_a_running_loop():

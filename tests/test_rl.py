@@ -16,7 +16,8 @@ from janus_r1.chain import Settings, Task
 from janus_r1.data.tasks import prompt_stream
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
-from janus_r1.rewards.score import Abstained
+from janus_r1.rewards.ensemble import Ensemble
+from janus_r1.rewards.score import Abstained, Claimed, claims_of
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.credit import Credit, Scored, Trajectory, image_tokens, text_tokens
 from janus_r1.train.log import RunLog
@@ -25,7 +26,7 @@ from janus_r1.train.policy import Policy, rescored, rows_of
 from janus_r1.train.prepare import prepare
 from janus_r1.train.rl import HEADLINE, Parts, draw_rollout, rl, rollouts_alike
 from janus_r1.train.rl_recipe import RlRecipe
-from janus_r1.train.rollout import abstentions, roll_out
+from janus_r1.train.rollout import abstentions, roll_out, told_figures
 from killing import kill_after_first_checkpoint, run_code
 
 PROMPTS = ["a red circle", "two small green stars", "a blue ring left of a pink heart"]
@@ -155,6 +156,33 @@ def test_abstentions_are_logged_by_cause_and_shown_where_they_are_asked_for(tmp_
     assert "abstained: HTTP 500 0" in second
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["abstained: no answer"] == 1 and rows[1] == {"step": 1, "abstained": 0.0}
+
+
+def test_the_log_tells_of_claims_and_families(tiny):
+    half, whole = Claimed(0.4, [("a ring", 1.0), ("red", 0.2)]), Claimed(0.9, [("a star", 0.8), ("blue", 1.0)])
+    tasks = [Task("a red ring", columns={"tag": "colors"}), Task("a blue star", columns={"tag": "position"}), Task("x")]
+    rollout = roll_out(tiny, tasks, 2, ONE_ROUND, Says([half, half, whole, half, 0.7, Abstained("none")]), fewest=1)
+    assert [group.family for group in rollout.groups] == ["colors", "position", ""]
+    assert told_figures(rollout.groups) == pytest.approx(
+        {
+            "claims_first": 0.625,
+            "claims_final": 0.625,
+            "reward/colors": 0.4,
+            "final_right/colors": 0.0,
+            "claims_final/colors": 0.5,
+            "reward/position": 0.65,
+            "final_right/position": 0.5,
+            "claims_final/position": 0.75,
+        }
+    )
+    merged = Ensemble([(Says([half]), 1.0), (Named("other"), 3.0)]).score([(tasks[0], None)])
+    assert merged == [pytest.approx(0.25)] and claims_of(merged[0]) == half.claims
+
+
+class Named(Says):
+    def __init__(self, name) -> None:
+        super().__init__([0.2])
+        self.name = name
 
 
 def test_rollouts_do_not_depend_on_how_they_are_batched(tiny):

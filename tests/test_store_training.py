@@ -24,7 +24,7 @@ from janus_r1.rewards.build import RewardRecipe
 from janus_r1.segments import Drawn, Seen, Source
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
-from janus_r1.train.objective import targets
+from janus_r1.train.objective import NextToken, targets
 from janus_r1.train.rl import rl
 from janus_r1.train.rl_recipe import RlRecipe
 from janus_r1.train.sft import SftRecipe, sft
@@ -163,6 +163,25 @@ def test_a_worker_reads_what_a_step_wants(tiny, tmp_path):
 # ---------------------------------------------------------------------------------------- training
 
 
+def test_rows_tell_their_share_and_family(tiny, tmp_path):
+    names = files(tmp_path / "s")
+    rows = [{"prompt": f"p{n}", "image": name, "tag": "counting" if n else None} for n, name in enumerate(names)]
+    lines(tmp_path / "s" / "r.jsonl", rows)
+    import_data(tmp_path / "s", tmp_path / "store")
+    _, made = rows_of(StoreRows([str(tmp_path / "store")], tiny, ["draw"]), draw=30)
+    assert {row.labels for row in made.images} == {("draw",), ("draw", "draw/counting")}
+
+
+def test_each_rows_own_loss(tiny, tmp_path):
+    maker = StoreRows([store("reflections", tmp_path)], tiny, ["draw", "judge", "redraw"], word_weight=0.5)
+    _, made = rows_of(maker, draw=2, judge=2, redraw=2)
+    for rows, part in ((made.images, 0), (made.verdicts, 1)):
+        own: list[float] = []
+        NextToken(tiny)(rows, own)
+        alone = [NextToken(tiny)([row])[part].item() for row in rows]
+        assert own == pytest.approx(alone, rel=1e-4)
+
+
 @pytest.fixture
 def trained(tiny_folder, tmp_path) -> Path:
     data = [store("reflections", tmp_path), store("ultraedit", tmp_path)]
@@ -175,6 +194,10 @@ def trained(tiny_folder, tmp_path) -> Path:
 def test_sft_with_lora_and_its_adapter_as_a_model(trained, tiny_folder):
     losses = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["image_loss"]) and np.isfinite(row["verdict_loss"]) for row in losses)
+    shares = ("draw", "redraw", "edit")  # as many rows of each, of as many tokens
+    for row in losses:
+        assert row["image_loss"] == pytest.approx(np.mean([row[f"loss/{share}"] for share in shares]), rel=1e-3)
+        assert row["loss/judge"] > 0
     base, merged, adapted = (load(str(path)) for path in (tiny_folder, trained / "model", trained / "adapter"))
     changed = 0
     for (name, one), other, before in zip(
@@ -203,7 +226,7 @@ def test_rl_on_the_prompts_of_a_store_with_a_reward_of_ones_own(tiny_folder, tmp
     (tmp_path / "mine.py").write_text(
         "def score(prompts, images, state, **more):\n"
         "    assert set(state) <= {0, 4}\n"
-        "    return [image.getpixel((0, 0))[0] / 255 for image in images]\n"
+        "    return [{'red': image.getpixel((0, 0))[0] / 255, 'there': 1.0} for image in images]\n"
     )
     recipe = RlRecipe(
         RunOptions(out=str(tmp_path / "rl"), steps=2),
@@ -220,6 +243,7 @@ def test_rl_on_the_prompts_of_a_store_with_a_reward_of_ones_own(tiny_folder, tmp
     assert (rl(recipe) / "config.json").exists()
     rows = [json.loads(line) for line in (tmp_path / "rl" / "metrics.jsonl").read_text().splitlines()]
     assert 0 < rows[0]["reward_draw"] < 1 and rows[0]["abstained"] == 0
+    assert 0.5 <= rows[0]["claims_first"] == rows[0]["claims_final"] <= 1
 
 
 def test_tasks_of_a_store(tmp_path):

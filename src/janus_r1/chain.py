@@ -29,6 +29,7 @@ from janus_r1.segments import Source
 FORMAT = 1
 EDIT_TEMPERATURE = 0.5  # of drafts that edit: most of such a draft is given, and what chance changes of it is wrong
 SOURCE = "source.png"
+FAMILY_COLUMNS = ("family", "tag", "task_type", "category")  # the first that a task's row has names its family
 MARKED = re.compile(r"(.+?)\s(Yes|No)\b[\s,;.]*(?:and\s+)?", re.DOTALL)  # of a list before the verdict word
 AGAIN = "draw it again"  # format repair: what is said after a No where no single change would help
 
@@ -95,6 +96,12 @@ class Task:
     def __post_init__(self) -> None:
         if self.source is not None:
             check_pixels(self.source)
+
+    @property
+    def kind(self) -> str:
+        """What its row calls its family, for the log: GenEval's tag and the like; empty where it says nothing."""
+        named = (self.columns.get(name) for name in FAMILY_COLUMNS)
+        return next((value for value in named if isinstance(value, str) and value), "")
 
 
 def check_pixels(image: np.ndarray) -> None:

@@ -1,4 +1,5 @@
-"""Who draws the images of ``janus-r1 data make``: a Janus model here, an images server, or a store of images.
+"""Who draws the images of ``janus-r1 data make``: a Janus model or a diffusers pipeline here, an images server, or a
+store of images.
 
 A drawer answers with one image file a prompt, or with why there is none; it never raises for a single prompt.
 """
@@ -7,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -22,7 +25,7 @@ from janus_r1.chain import Settings
 from janus_r1.data.store import Store
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, first_line
 from janus_r1.images import decode_image
 from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus
@@ -30,6 +33,7 @@ from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.score import Abstained
 
 IMAGES = "images/generations"  # the route of an images server
+DTYPES = ("auto", "float32", "bfloat16", "float16")  # of a pipeline
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,68 @@ class JanusDrawer:
         ]
         ids = first_drafts(self.decoder, openings, torch.cat(rows), self.settings.guidance, self.settings.temperature)
         return [png(pixels) for pixels in self.model.decode_image(ids)]
+
+
+class DiffusersDrawer:
+    """A pipeline of diffusers; whatever it takes beside prompts and generators stands in ``options``.
+
+    Raises:
+        UserError: for options that it does not take; while drawing, for values that it refuses.
+    """
+
+    def __init__(self, pipeline: Any, name: str, options: Mapping[str, Any], batch: int = 4, seed: int = 0) -> None:
+        known = set(inspect.signature(pipeline).parameters)  # some pass over, without a word, what they do not know
+        if unknown := sorted(set(options) - known):
+            raise UserError(f"the pipeline {name} takes no {', '.join(unknown)}: see options")
+        self.pipeline, self.name, self.options = pipeline, name, dict(options)
+        self.batch, self.seed = batch, seed
+
+    @classmethod
+    def load(
+        cls, model: str, name: str, options: Mapping[str, Any], dtype: str, device: str, batch: int = 4, seed: int = 0
+    ) -> DiffusersDrawer:
+        """``model`` is a folder or a Hub id, with safetensors; no code of its own is run.
+
+        Raises:
+            UserError: if diffusers is not installed, or the pipeline cannot be loaded.
+        """
+        try:
+            from diffusers import DiffusionPipeline
+        except ImportError:
+            raise UserError("drawers of the kind diffusers need it: pip install 'janus-r1[diffusers]'") from None
+        if dtype not in DTYPES:
+            raise UserError(f"unknown dtype {dtype!r}: choose {', '.join(DTYPES)}")
+        chosen = {} if dtype == "auto" else {"torch_dtype": getattr(torch, dtype)}
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(
+                model, use_safetensors=True, trust_remote_code=False, **chosen
+            ).to(device)
+        except Exception as error:  # a pipeline's files are the user's, and anything may be wrong with them
+            raise UserError(f"cannot load the pipeline {model}: {first_line(error)}") from None
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline, name, options, batch, seed)
+
+    def draw(self, orders: Sequence[Order]) -> Iterator[Drawn]:
+        for start in range(0, len(orders), self.batch):
+            part = orders[start : start + self.batch]
+            yield from zip(part, self._batch(part), strict=True)
+
+    def _batch(self, orders: Sequence[Order]) -> list[bytes | Abstained]:
+        """The random numbers of an image belong to its prompt's number and its copy."""
+        seeds = [self.seed + order.number * 1009 + order.copy for order in orders]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        try:
+            made = self.pipeline(prompt=[order.prompt for order in orders], generator=generators, **self.options)
+            images = [np.asarray(image.convert("RGB")) for image in made.images]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the pipeline {self.name}: {first_line(error)}: see options") from None
+        except RuntimeError as error:
+            return [Abstained(f"the pipeline failed: {first_line(error)}")] * len(orders)
+        flagged = getattr(made, "nsfw_content_detected", None) or [False] * len(images)
+        return [
+            Abstained("blacked out by the pipeline's safety checker") if hidden else png(image)
+            for image, hidden in zip(images, flagged, strict=True)
+        ]
 
 
 class ServerDrawer:

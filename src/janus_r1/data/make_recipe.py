@@ -10,15 +10,20 @@ from janus_r1.errors import require
 from janus_r1.fields import AtLeast0, Checked, Count, Positive
 from janus_r1.rewards.build import RewardRecipe
 
+NEEDS = {"janus": ("model",), "diffusers": ("model",), "server": ("url", "model"), "store": ("folder",)}
+HERE = ("janus", "diffusers")  # drawn in this process
+
 
 @dataclass
 class DrawerRecipe(Checked):
     """One drawer of a recipe's list."""
 
-    kind: Literal["janus", "server", "store"]
-    """janus: a Janus model in this process; server: an OpenAI-compatible images server; store: images that exist."""
+    kind: Literal["janus", "diffusers", "server", "store"]
+    """janus: a Janus model in this process; diffusers: a pipeline in this process (pip install 'janus-r1[diffusers]');
+    server: an OpenAI-compatible images server; store: images that exist."""
     model: str = ""
-    """janus: a folder, an embedded model or a Hub id; server: the name that it knows."""
+    """janus: a folder, an embedded model or a Hub id; diffusers: a folder or a Hub id; server: the name that it
+    knows."""
     url: str = ""
     """server: base address; of several replicas with commas between them."""
     folder: str = ""
@@ -44,7 +49,11 @@ class DrawerRecipe(Checked):
     """janus: of the draft."""
     dtype: str = "auto"
     device: str = "cpu"
-    """janus: cpu, cuda, cuda:1, ..."""
+    """janus, diffusers: cpu, cuda, cuda:1, ..."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """diffusers: further arguments of the pipeline, such as {num_inference_steps: 28, guidance_scale: 3.5}."""
+    batch: Positive = 4
+    """diffusers: images drawn at once."""
 
     @property
     def source(self) -> str:
@@ -123,7 +132,7 @@ def check(recipe: MakeRecipe) -> None:
     require(bool(recipe.drawers), "there is no drawer: list at least one under drawers, such as {kind: janus, ...}")
     require(recipe.process < recipe.processes, f"process must be below processes, {recipe.processes}")
     for index, drawer in enumerate(recipe.drawers):
-        needs = {"janus": ("model",), "server": ("url", "model"), "store": ("folder",)}[drawer.kind]
+        needs = NEEDS[drawer.kind]
         for key in needs:
             require(bool(getattr(drawer, key)), f"drawers[{index}] of the kind {drawer.kind} needs a {key}")
     names = [drawer.source for drawer in recipe.drawers]
@@ -132,7 +141,8 @@ def check(recipe: MakeRecipe) -> None:
 
 def estimate(recipe: MakeRecipe, prompts: int) -> Cost:
     """What a build takes at most: every image drawn, every question asked once, nothing failing."""
-    drawn = {kind: prompts * sum(d.images for d in recipe.drawers if d.kind == kind) for kind in ("janus", "server")}
+    kinds = (*HERE, "server")
+    drawn = {kind: prompts * sum(d.images for d in recipe.drawers if d.kind == kind) for kind in kinds}
     judged = prompts * sum(drawer.images for drawer in recipe.drawers)
     asked = [reward for reward in recipe.rewards if reward.kind == "endpoint"]
     explained = recipe.reasons and bool(asked)

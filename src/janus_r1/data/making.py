@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from janus_r1.chain import Settings, Task
-from janus_r1.data.drawers import IMAGES, Drawer, JanusDrawer, Order, ServerDrawer, StoreDrawer, lengthen
+from janus_r1.data.drawers import (
+    IMAGES,
+    DiffusersDrawer,
+    Drawer,
+    JanusDrawer,
+    Order,
+    ServerDrawer,
+    StoreDrawer,
+    lengthen,
+)
 from janus_r1.data.make_recipe import Cost, DrawerRecipe, MakeRecipe, WriterRecipe, check, estimate, price
 from janus_r1.data.report import Report, describe
 from janus_r1.data.store import Claim, Record, read_shard, shard_path, write_shard
@@ -305,6 +314,9 @@ def _drawer(recipe: DrawerRecipe, seed: int) -> Drawer:
         patience = Patience(recipe.tries, recipe.timeout_s, recipe.backoff_s)
         chat = Chat(recipe.url, recipe.model, api_key(recipe.api_key_env), patience, IMAGES, 100_000_000)
         return ServerDrawer(chat, recipe.source, recipe.size, recipe.concurrency, seed)
+    if recipe.kind == "diffusers":
+        where = (recipe.dtype, recipe.device, recipe.batch, seed)
+        return DiffusersDrawer.load(recipe.model, recipe.source, recipe.options, *where)
     settings = Settings(rounds=1, guidance=recipe.guidance, temperature=recipe.temperature, seed=seed)
     return JanusDrawer(load(recipe.model, recipe.dtype, recipe.device), recipe.source, settings)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from janus_r1.segments import Row
+from janus_r1.segments import Row, Segment
 
 SHARES = {
     "draw": "a prompt and an image of it, of the candidates",
@@ -23,6 +23,17 @@ SHARES = {
     "compare_edit": "what became of a source, statement by statement",
     "see": "questions and verdicts about rendered pictures, as in pretraining",
 }
+
+
+class Told(tuple[Segment, ...]):
+    """A row that says what it is of, for the log: its share, and the family of its prompt where the data name one."""
+
+    labels: tuple[str, ...]
+
+    def __new__(cls, row: Row, labels: tuple[str, ...]) -> Told:
+        made = super().__new__(cls, row)
+        made.labels = labels
+        return made
 
 
 class Rows(NamedTuple):

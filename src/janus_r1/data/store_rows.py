@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from janus_r1.chain import Verdict
+from janus_r1.chain import Task, Verdict
 from janus_r1.data.codes import Codes, fitted
-from janus_r1.data.rows import Begun, Rows, Wanted
+from janus_r1.data.rows import Begun, Rows, Told, Wanted
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
@@ -158,6 +158,8 @@ class Read:
     """As the model sees it; of an edit, its source."""
     listing: str = ""
     """Its claims and whether they hold: "a red ring Yes, two stars No"."""
+    family: str = ""
+    """Of the prompt, where the data name one."""
 
 
 class StoreRows:
@@ -192,7 +194,9 @@ class StoreRows:
     def finish(self, made: list[list[Read]], wanted: Wanted) -> Rows:
         rows = Rows([], [], [])
         for pick, parts in zip(self.picks(wanted), made, strict=True):
-            (rows.verdicts if pick.share == "judge" else rows.images).append(self._row(pick, parts))
+            family = parts[-1].family
+            told = Told(self._row(pick, parts), (pick.share, *((f"{pick.share}/{family}",) if family else ())))
+            (rows.verdicts if pick.share == "judge" else rows.images).append(told)
         return rows
 
     def picks(self, wanted: Wanted) -> list[Pick]:
@@ -274,4 +278,4 @@ def _read(store: Store, row: int, share: str, size: int) -> Read:
     picture = record.source_image if share == "edit" else record.image
     pixels = fitted(picture or b"", size, edit=share == "edit") if looked_at else None
     claims = ", ".join(f"{c.text} {'Yes' if c.mark else 'No'}" for c in record.claims if c.mark is not None)
-    return Read(record.prompt, reason, pixels, claims)
+    return Read(record.prompt, reason, pixels, claims, Task(record.prompt, columns=record.extra).kind)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from janus_r1.errors import UserError
-from janus_r1.rewards.score import Abstained, Item, Reward, Score, checked
+from janus_r1.rewards.score import Abstained, Claimed, Item, Reward, Score, checked, claims_of
 
 OnAbstain = Literal["drop", "renormalise"]
 
@@ -65,7 +65,11 @@ class Ensemble:
         given = [(s, weight) for s, (_, weight) in zip(row, self.members, strict=True) if not isinstance(s, Abstained)]
         if not given or (self.on_abstain == "drop" and len(given) < len(row)):
             return self._first_abstention(row)
-        return checked(sum(score * weight for score, weight in given) / sum(weight for _, weight in given))
+        if len(given) == 1:
+            return checked(given[0][0])
+        mean = sum(score * weight for score, weight in given) / sum(weight for _, weight in given)
+        told = [claim for score, _ in given for claim in claims_of(score)]
+        return checked(Claimed(mean, told) if told else mean)
 
     def _first_abstention(self, row: tuple[Score, ...]) -> Abstained:
         """Says which member it was, unless there is only one."""

@@ -1,9 +1,10 @@
 """A reward of the user's own: a Python function in TRL's convention.
 
 It gets keyword arguments: ``prompts``, a list of texts; ``images``, a list of PIL images; ``sources``, the images
-before an edit, or None; every further column of the tasks, as a list; and, where it takes it, ``completions``, which is
-``images`` under TRL's name. It answers with a list of numbers in [0, 1], None where it has nothing to say. It may be
-``async``, and may take fewer arguments::
+before an edit, or None; every further column of the tasks, as a list; and, where it takes it, ``completions``, which
+is ``images`` under TRL's name. It answers with a list of numbers in [0, 1], None where it has nothing to say; in place
+of a number may stand one for each claim, ``{"there is a ring": 1.0, "it is red": 0.2}``, whose mean counts, and which
+the log tells. It may be ``async``, and may take fewer arguments::
 
     def score(prompts, images, **kwargs):
         return [float(image.size[0] > 0) for image in images]
@@ -20,14 +21,14 @@ import inspect
 import math
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from janus_r1.errors import UserError, first_line
-from janus_r1.rewards.score import Abstained, Item, Score, checked
+from janus_r1.rewards.score import Abstained, Claimed, Item, Score, checked
 
 Function = Callable[..., Any]
 
@@ -152,11 +153,23 @@ def _accepted(function: Function) -> set[str] | None:
 def _score(value: Any) -> Score:
     if value is None:
         return Abstained("none given")
+    if isinstance(value, Mapping):
+        return _claimed(value)
     try:
         number = float(value)
     except (TypeError, ValueError):
         return Abstained(f"not a number: {value!r:.40}")
     return Abstained("not a number: NaN") if math.isnan(number) else checked(number)
+
+
+def _claimed(claims: Mapping[Any, Any]) -> Score:
+    """The mean of claims that are all scored."""
+    scores = {str(text): _score(score) for text, score in claims.items()}
+    given = {text: score for text, score in scores.items() if not isinstance(score, Abstained)}
+    if not given or len(given) < len(scores):
+        causes = [score for score in scores.values() if isinstance(score, Abstained)]
+        return causes[0] if causes else Abstained("none given")
+    return Claimed(sum(given.values()) / len(given), given.items())
 
 
 async def _awaited(answer: Any) -> Any:

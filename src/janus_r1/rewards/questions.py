@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 
 from janus_r1.chain import Task
-from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Score, checked
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, Claimed, EditWeights, Score, checked
 
 MAX_QUESTIONS = 32
 MAX_LENGTH = 400  # characters of one question
@@ -71,7 +71,10 @@ def combine(plan: Plan, answers: list[Score]) -> Score:
     given = [answer for answer in answers if not isinstance(answer, Abstained)]
     if len(given) < len(answers):
         return next(answer for answer in answers if isinstance(answer, Abstained))
-    return checked(_mean(plan, given))
+    score = checked(_mean(plan, given))
+    if len(plan) < 2 or isinstance(score, Abstained):
+        return score
+    return Claimed(score, ((q.text.removesuffix(REPLY).strip(), a) for q, a in zip(plan, given, strict=True)))
 
 
 def _mean(plan: Plan, answers: list[float]) -> float:

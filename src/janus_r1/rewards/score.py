@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,26 @@ class Abstained:
         return self.why.partition(":")[0]
 
 
+Claims = tuple[tuple[str, float], ...]
+"""Of what a task asks for, each claim with its own score in [0, 1]."""
+
+
+class Claimed(float):
+    """A score that tells what it is made of, for the log; it counts like any other."""
+
+    claims: Claims
+
+    def __new__(cls, value: float, claims: Iterable[tuple[str, float]]) -> Claimed:
+        made = super().__new__(cls, value)
+        made.claims = tuple(claims)
+        return made
+
+
+def claims_of(score: float) -> Claims:
+    """Nothing where the scorer tells none."""
+    return score.claims if isinstance(score, Claimed) else ()
+
+
 Score = float | Abstained
 EditWeights = tuple[float, float]
 EDIT_WEIGHTS: EditWeights = (0.5, 1.0)  # of following the instruction and of preserving the rest: the paper's
@@ -54,5 +74,5 @@ class Reward(Protocol):
 def checked(value: float) -> Score:
     """``value`` if it is a score; NaN or a number outside [0, 1] is a fault, not a low reward."""
     if math.isfinite(value) and 0.0 <= value <= 1.0:
-        return float(value)
+        return value if isinstance(value, Claimed) else float(value)
     return Abstained(f"not a score: {value}")

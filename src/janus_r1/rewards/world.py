@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, shown
+from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, Claimed, EditWeights, Item, Score, shown
 from janus_r1.worlds.base import DEFAULT, FAIL_CEILING, CannotCheck, Check, world
 
 
@@ -38,6 +38,10 @@ class WorldReward:
         found = examine(item, self.world_name)
         if isinstance(found, Abstained):
             return found
+        every = (*found.claims, *(found.preserving.claims if found.preserving else ()))
+        return Claimed(self._value(found), ((claim.reason, float(claim.holds)) for claim in every))
+
+    def _value(self, found: Check) -> float:
         if found.preserving is None:
             return self._of(found)
         follow, preserve = self.edit_weights

@@ -59,17 +59,44 @@ class NextToken(nn.Module):
         super().__init__()
         self.janus = janus
 
-    def forward(self, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(image loss, text loss): means over learnt tokens, the text one weighted; 0 where none."""
+    def forward(self, rows: list[Row], of_rows: list[float] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(image loss, text loss): means over learnt tokens, the text one weighted; 0 where none.
+
+        ``of_rows`` is filled with each row's own mean, for a log; NaN for a row that learns nothing.
+        """
         wanted = targets(rows)
         hidden = self.janus.hidden(self.janus.embed_rows(rows)).flatten(0, 1)
         image = text = hidden.sum() * 0.0  # keeps every parameter in the graph, as DDP wants
+        told = _RowMeans(len(rows), hidden)
         if len(wanted.image_at):
-            logits = self.janus.image_logits(hidden.index_select(0, wanted.image_at.to(hidden.device)))
-            image = F.cross_entropy(logits.float(), wanted.image_ids.to(hidden.device))
+            at, ids = wanted.image_at.to(hidden.device), wanted.image_ids.to(hidden.device)
+            logits = self.janus.image_logits(hidden.index_select(0, at)).float()
+            image = F.cross_entropy(logits, ids)
+            if of_rows is not None:
+                told.add(at, F.cross_entropy(logits.detach(), ids, reduction="none"), torch.ones_like(at))
         if len(wanted.text_at):
             logits = self.janus.text_logits(hidden.index_select(0, wanted.text_at.to(hidden.device)))
             loss = F.cross_entropy(logits.float(), wanted.text_ids.to(hidden.device), reduction="none")
             weights = wanted.text_weights.to(hidden.device)
             text = (loss * weights).sum() / weights.sum()
+            told.add(wanted.text_at.to(hidden.device), loss.detach(), weights)
+        if of_rows is not None:
+            of_rows += told.means()
         return image, text
+
+
+class _RowMeans:
+    """Weighted means over the tokens of each of ``rows`` rows that lie end to end in ``hidden``."""
+
+    def __init__(self, rows: int, hidden: torch.Tensor) -> None:
+        self.longest = len(hidden) // rows
+        self.sums, self.weights = torch.zeros(2, rows, device=hidden.device)
+
+    def add(self, at: torch.Tensor, losses: torch.Tensor, weights: torch.Tensor) -> None:
+        """``at`` [N] are the tokens' places."""
+        self.sums.index_add_(0, at // self.longest, losses * weights)
+        self.weights.index_add_(0, at // self.longest, weights.float())
+
+    def means(self) -> list[float]:
+        found: list[float] = (self.sums / self.weights).tolist()
+        return found

@@ -56,6 +56,7 @@ from janus_r1.train.rollout import (
     chain_figures,
     roll_out,
     rollout_figures,
+    told_figures,
     write_candidates,
     write_journal,
 )
@@ -111,11 +112,12 @@ def rl(recipe: RlRecipe, resume: bool = False) -> Path:
                 minibatches = dealt([*groups, *repairs], recipe.minibatches)
                 figures = rollout_figures(rollout, _scored_of(groups), recipe.limit, recipe.right)
                 figures |= branch_figures(branches, recipe.right)
-                causes = abstentions(rollout.abstained + branches.abstained)
+                told = told_figures(rollout.groups, recipe.right)
+                told |= abstentions(rollout.abstained + branches.abstained)
                 reward, kl, learning_since = figures["reward_draw"], 0.0, time.monotonic()
             run.lr_scale = guard.lr_scale
             batches, loss = minibatch(parts, minibatches, step % recipe.minibatches)
-            figures = run.update(batches, loss, figures) | causes
+            figures = run.update(batches, loss, figures) | told
             kl = max(kl, figures.get("kl_image", 0.0))
             if (step + 1) % recipe.updates == 0:
                 figures["seconds_learning"] = time.monotonic() - learning_since
@@ -124,7 +126,7 @@ def rl(recipe: RlRecipe, resume: bool = False) -> Path:
             if recipe.eval_every and (step + 1) % recipe.eval_every == 0:
                 figures |= evaluate(parts, out, step)
             run.end_step(figures, partial(_preview, parts), guard.state())
-            figures, causes = {}, {}  # of the rollout: logged once
+            figures, told = {}, {}  # of the rollout: logged once
     if parts.adapters:
         parts.adapters.save(out / "adapter")
     return parts.replica.save(out / "model")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from janus_r1.data.candidate_rows import NO_THRESHOLD, YES_THRESHOLD
 from janus_r1.data.candidates import Candidate, write_part
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
-from janus_r1.rewards.score import Abstained, Reward, Score
+from janus_r1.rewards.score import Abstained, Reward, Score, claims_of
 from janus_r1.train.credit import RIGHT, Scored, drawing_return, has_spread, judging_return
 
 
@@ -33,6 +33,9 @@ class Group:
     prompt: str
     chains: tuple[Chain, ...]
     rewards: tuple[tuple[float, ...], ...]
+    """They may tell the claims that they are made of (:class:`janus_r1.rewards.score.Claimed`)."""
+    family: str = ""
+    """Of the prompt, where its row names one."""
 
 
 @dataclass
@@ -80,8 +83,9 @@ def roll_out(
             chains = introspect(model, part, settings, max_batch=len(part), first_row=first, begun=drafts)
             pending.append((chains, scorer.submit(_score, reward, part, chains)))
         rollout.seconds_drawing = time.monotonic() - began
+        asked = iter(tasks)
         for chains, scores in pending:
-            _collect(rollout, chains, scores.result(), group, fewest)
+            _collect(rollout, chains, scores.result(), group, fewest, asked)
     rollout.seconds_waiting = time.monotonic() - began - rollout.seconds_drawing
     return rollout
 
@@ -96,19 +100,24 @@ def _score(reward: Reward, tasks: Sequence[Task], chains: Sequence[Chain]) -> li
 
 
 def _collect(
-    rollout: Rollout, chains: Sequence[Chain], scores: Sequence[Sequence[Score]], group: int, fewest: int
+    rollout: Rollout,
+    chains: Sequence[Chain],
+    scores: Sequence[Sequence[Score]],
+    group: int,
+    fewest: int,
+    tasks: Iterator[Task],
 ) -> None:
     for start in range(0, len(chains), group):
-        kept, rewards = [], []
+        kept, rewards, task = [], [], next(tasks)
         for chain, row in zip(chains[start : start + group], scores[start : start + group], strict=True):
             missing = [score for score in row if isinstance(score, Abstained)]
             if missing:
                 rollout.abstained[missing[0].cause] += 1
             else:
                 kept.append(chain)
-                rewards.append(tuple(float(score) for score in row if not isinstance(score, Abstained)))
+                rewards.append(tuple(score for score in row if not isinstance(score, Abstained)))
         if len(kept) >= fewest:
-            rollout.groups.append(Group(kept[0].prompt, tuple(kept), tuple(rewards)))
+            rollout.groups.append(Group(kept[0].prompt, tuple(kept), tuple(rewards), task.kind))
         else:
             rollout.lost_groups += 1
 
@@ -160,6 +169,31 @@ def abstentions(counts: Counter[str]) -> dict[str, float]:
     everywhere = gather_object([counts])
     causes = sorted({cause for own in everywhere for cause in own})
     return {f"abstained: {cause}": sum(own[cause] for own in everywhere) / len(everywhere) for cause in causes}
+
+
+def told_figures(groups: Sequence[Group], right: float = RIGHT) -> dict[str, float]:
+    """What rewards tell of claims, and tasks of their families: ``claims_first`` and ``claims_final``, the mean share
+    of a draft's claims that hold; then ``final_right/FAMILY``, ``reward/FAMILY`` and ``claims_final/FAMILY``.
+
+    Of this process's groups; which families there are differs between processes.
+    """
+    told: dict[str, list[float]] = {}
+    for group in groups:
+        for rewards in group.rewards:
+            own = {"reward": float(rewards[-1]), "final_right": float(rewards[-1] >= right)}
+            claims = {"claims_first": _holding(rewards[0]), "claims_final": _holding(rewards[-1])}
+            known = {name: share for name, share in claims.items() if share is not None}
+            of_family = {**own, **{name: share for name, share in known.items() if name == "claims_final"}}
+            named = {f"{name}/{group.family}": value for name, value in of_family.items()} if group.family else {}
+            for name, value in (known | named).items():
+                told.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in told.items()}
+
+
+def _holding(reward: float) -> float | None:
+    """The share of a draft's claims that hold; None where its reward tells none."""
+    claims = claims_of(reward)
+    return sum(score >= RIGHT for _, score in claims) / len(claims) if claims else None
 
 
 def _share(what: np.ndarray, among: np.ndarray) -> float:

@@ -22,7 +22,7 @@ import torch
 from janus_r1.data.candidate_rows import CandidateRows
 from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
-from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Wanted, together
+from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Told, Wanted, together
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.data.store_rows import StoreRows
 from janus_r1.data.store_tasks import store_tasks
@@ -153,8 +153,11 @@ def sft(recipe: SftRecipe, resume: bool = False) -> Path:
     with running(recipe, parts.module, parts.optimizers, resume=resume, reloads_frozen=True) as run:
         for step in run.steps():
             batches = micro_batches(step_rows(parts, step), recipe.micro_batch)
-            figures = run.update(batches, partial(rows_loss, parts=len(batches), text_weight=recipe.text_weight))
-            run.end_step(figures, partial(_preview, parts))
+            told = _Told()
+            figures = run.update(
+                batches, partial(rows_loss, parts=len(batches), text_weight=recipe.text_weight, told=told)
+            )
+            run.end_step(figures | told.means(), partial(_preview, parts))
     if parts.adapters:
         parts.adapters.save(run.out / "adapter")
     return parts.replica.save(run.out / "model")
@@ -260,18 +263,41 @@ def _alike(rows: Sequence[Row], parts: int) -> list[list[Row]]:
 # ------------------------------------------------------------------------------------------ loss
 
 
+class _Told:
+    """Losses of rows that say what they are of, by what they say; of one process alone, since others have others."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, list[float]] = {}
+
+    def asked(self, rows: Sequence[Row]) -> list[float] | None:
+        """To be filled with the rows' losses; None where no row says anything."""
+        return [] if any(isinstance(row, Told) for row in rows) else None
+
+    def add(self, rows: Sequence[Row], losses: list[float] | None) -> None:
+        for row, loss in zip(rows, losses or [], strict=False):
+            for label in row.labels if isinstance(row, Told) else ():
+                self.losses.setdefault(f"loss/{label}", []).append(loss)
+
+    def means(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in self.losses.items()}
+
+
 def rows_loss(
-    module: torch.nn.Module, batch: Rows, *, parts: int, text_weight: float
+    module: torch.nn.Module, batch: Rows, *, parts: int, text_weight: float, told: _Told | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The losses of a batch, one of ``parts``: of images, of verdicts and of answers about pictures."""
-    total, figures = torch.zeros((), device=this_process().device), {}
+    total, figures, told = torch.zeros((), device=this_process().device), {}, told or _Told()
     if batch.images:
-        image = module(batch.images)[0] / parts
+        own = told.asked(batch.images)
+        image = module(batch.images, own)[0] / parts
+        told.add(batch.images, own)
         total = total + image
         figures["image_loss"] = image.detach()
     for name, rows in (("verdict_loss", batch.verdicts), ("seeing_loss", batch.seen)):
         if rows:
-            text = module(rows)[1] / parts
+            own = told.asked(rows)
+            text = module(rows, own)[1] / parts
+            told.add(rows, own)
             total = total + text_weight * text
             figures[name] = text.detach()
     return total, figures

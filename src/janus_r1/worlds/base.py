@@ -43,6 +43,10 @@ class WorldTask(Task):
     retold: str = ""
     """Of an edit: a prompt that draws the target from scratch."""
 
+    @property
+    def kind(self) -> str:
+        return self.family
+
 
 # ------------------------------------------------------------------------------------------- truth
 

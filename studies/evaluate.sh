@@ -29,9 +29,14 @@ done
 for model in base sft r1 r1-edit; do # as judges of the same drafts
   janus-r1 eval judge --model "tiny-$model" --out "results/judge-tiny-$model.json" --dtype bfloat16
 done
+for model in base sft r1 r1-edit; do # what they see
+  janus-r1 eval understanding --model "tiny-$model" --descriptions 200 --checklists 200 \
+    --out "results/understanding-tiny-$model.json"
+done
 for model in base sft r1; do # what they accept though it is wrong, and reject though it is right
   python studies/audit.py run --model "tiny-$model" --out "outputs/audit-$model" --dtype bfloat16 > /dev/null
   cp "outputs/audit-$model/audit.json" "results/audit-tiny-$model.json"
 done
 python studies/audit.py page results/audit-tiny-{base,sft,r1}.json > docs/audit.md
-python -m janus_r1.eval.report results/tiny-{base,sft,r1,r1-edit}-{test,held_out,dense}.json > docs/results.md
+python -m janus_r1.eval.report results/tiny-{base,sft,r1,r1-edit}-{test,held_out,dense}.json \
+  results/understanding-tiny-{base,sft,r1,r1-edit}.json > docs/results.md

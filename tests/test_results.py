@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from janus_r1.eval import report
 from janus_r1.eval.report import summary
 from janus_r1.reading import read_json
 
@@ -22,3 +23,10 @@ def test_the_readmes_rows_are_those_of_the_results():
         lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
         shown = [line for line in lines if line.startswith("| tiny-") and line.count("|") == rows[0].count("|")]
         assert len(shown) >= least and set(shown) <= set(rows), f"{page}: run studies/evaluate.sh and copy its summary"
+
+
+def test_the_page_of_results_is_what_the_report_makes_of_them():
+    seen = [f"understanding-tiny-{model}.json" for model in ("base", "sft", "r1", "r1-edit")]
+    made = report.page([str(ROOT / "results" / name) for name in (*ORDER, *seen)])
+    written = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert made == written, "run the last line of studies/evaluate.sh"

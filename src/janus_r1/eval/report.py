@@ -22,6 +22,10 @@ Result = dict[str, Any]
 JUDGE = ("accuracy", "balanced_accuracy", "auroc", "ece", "positive_rate", "base_rate")
 CHAINS = ("triggered", "fixed", "broken", "gain", "rounds_used", "tokens")
 CHECKS = ("following", "preserving", "both")
+SEEING = (
+    "`janus-r1 eval understanding` asks plain questions about fresh pictures of the world, whose answers are known. "
+    "Brackets are 95 % intervals over pictures. One training each, one seed."
+)
 BASELINES = {
     "copy": "source copied",
     "from_scratch": "drawn from scratch",
@@ -188,12 +192,42 @@ def _chains(result: dict[str, Any]) -> Grid:
     return Grid("Verdicts on first edits, and introspection", [["", "value"], *body])
 
 
+# ----------------------------------------------------------------------------------------- understanding
+
+
+def understanding_grids(result: dict[str, Any]) -> list[Grid]:
+    """What one model sees."""
+    return [seen([result])]
+
+
+def understanding_footer(result: dict[str, Any]) -> str:
+    """One paragraph: what was asked."""
+    run = result["run"]
+    return (
+        f"{run['model']}: {run['questions']} questions, {run['descriptions']} pictures to describe and "
+        f"{run['checklists']} checklists on fresh pictures of the world {run['world']}, seed {run['seed']}. Brackets "
+        "are 95 % intervals over pictures."
+    )
+
+
+def seen(results: Sequence[dict[str, Any]]) -> Grid:
+    """A column a model: shares of right answers, by the words that a question begins with."""
+    rows = [["right answers", *(str(result["run"]["model"]) for result in results)]]
+    for kind in dict.fromkeys(kind for result in results for kind in result["kinds"]):
+        rows.append([f"{kind} ...", *(show(result["kinds"].get(kind)) for result in results)])
+    rows.append(["overall (mean of kinds)", *(show(result["overall"]) for result in results)])
+    checked = [result["checklists"] or {} for result in results]
+    rows.append(["items of checklists", *(show(one.get("accuracy")) for one in checked)])
+    return Grid("What models see", rows)
+
+
 # --------------------------------------------------------------------------------- many results
 
 
 REPORTS: dict[str, tuple[Callable[[Result], list[Grid]], Callable[[Result], str]]] = {
     "world": (world_grids, world_footer),
     "edit": (edit_grids, edit_footer),
+    "understanding": (understanding_grids, understanding_footer),
 }
 
 
@@ -213,16 +247,21 @@ def summary(results: list[dict[str, Any]]) -> str:
 def page(paths: Sequence[str]) -> str:
     """Raises UserError for a file that is no result."""
     results = [tables.read_result(path, *REPORTS) for path in paths]
-    parts, worlds = [], []
+    parts, worlds, asked = [], [], []
     for path, result in zip(paths, results, strict=True):
         try:
-            parts.append(f"## {Path(path).stem}\n\n{markdown(result)}\n")
+            text = markdown(result)
+            if _benchmark(result) == "understanding":
+                asked.append(result)
+                continue
+            parts.append(f"## {Path(path).stem}\n\n{text}\n")
             if _benchmark(result) == "world":
                 worlds.append(result)
                 summary([result])
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a whole result: {error!r:.80}") from None
-    return "".join(["# Results\n\n", summary(worlds) if worlds else "", "\n", *parts])
+    sight = f"## Does learning to draw hurt seeing?\n\n{SEEING}\n\n{tables.markdown(seen(asked))}\n\n" if asked else ""
+    return "".join(["# Results\n\n", summary(worlds) if worlds else "", "\n", sight, *parts])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -226,3 +226,12 @@ def test_the_command_line_reaches_them(result, tmp_path, capsys):
     extra = ["--url", "http://localhost:1/v1", "--model", "m", "--extra", thinking]
     assert main(["eval", "wise", "score", str(tmp_path), *extra]) == 2
     assert "name your folder data_verified with --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mean", [None, "x", 1e308, float("inf")])
+def test_a_figure_that_no_plot_can_show_is_refused(tmp_path, mean):
+    figure = {"mean": mean, "low": 0.1, "high": 0.9, "n": 3}
+    report = {"draw": {}, "benchmark": "b", "title": "B", "scale": 1.0, "judge": {}, "arms": {"": {"overall": figure}}}
+    (tmp_path / "r.json").write_text(json.dumps(report))
+    with pytest.raises(UserError, match=r"r\.json"):
+        read_results(tmp_path / "r.json")

@@ -23,7 +23,7 @@ def test_what_is_killed_or_runs_out_of_disk_goes_on(script):
 
 
 def test_a_difference_is_noticed(tmp_path):
-    with pytest.raises(AssertionError, match="a differ"):
+    with pytest.raises(AssertionError, match=r"\['a'\] differ"):
         kills.compare("x", {"a": 1, "b": 2}, {"a": 3, "b": 2}, tmp_path)
     (tmp_path / ".model.3.tmp").touch()
     with pytest.raises(AssertionError, match="leaves"):

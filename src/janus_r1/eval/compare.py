@@ -22,6 +22,7 @@ from janus_r1.eval.benchmark_tables import cell, grid
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.reading import parse_json, read_text
 
+LARGEST = 1e9  # of a figure: a share, a count of tokens, an error
 WIDTH, LINE, LEFT = 720, 22, 300  # of a plot, in pixels
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #ddd}
@@ -108,7 +109,11 @@ def _figures(found: dict[str, Any], arm: dict[str, Any]) -> Iterator[tuple[Figur
 
 
 def _figure(value: dict[str, Any]) -> Figure:
-    return Figure(**{key: value[key] for key in ("mean", "low", "high", "n")})  # type: ignore[typeddict-item]
+    """Raises ValueError for one whose parts are no numbers that a plot can show."""
+    mean, low, high = (float(value[key]) for key in ("mean", "low", "high"))
+    if not all(abs(part) < LARGEST for part in (mean, low, high)):
+        raise ValueError(f"a figure of {mean} [{low}, {high}]")
+    return Figure(mean=mean, low=low, high=high, n=int(value["n"]))
 
 
 def _verdicts(path: Path, rows: Sequence[Any]) -> Entry:

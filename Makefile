@@ -1,18 +1,20 @@
 # make demo    draw, judge and redraw one prompt with the embedded model
-# make test    lint, types, tests
+# make test    lint, types, tests, and the page's tests
 # make wheel   build a wheel, install it outside of the tree, and use it
 # make setup   the virtual environment in .venv; the other targets call it, and it is quick when up to date
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PAGE := .venv-page
+PAGE_STAMP := $(PAGE)/.installed
 PROMPT ?= a red circle left of a blue square
 
 # Threads that wait must sleep: on a busy machine spinning ones cost more than the work itself.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint wheel
+.PHONY: help setup demo test test-page lint wheel
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -24,6 +26,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
+
+# gradio wants an older Pillow than the pixels of DeepSeek's processor were recorded with. So it has an environment of
+# its own, which sees .venv's packages behind its few.
+$(PAGE_STAMP): $(STAMP) constraints-page.txt
+	@echo "setup: gradio with its Pillow into $(PAGE)"
+	@test -x $(PAGE)/bin/python || $(BIN)/python -m venv $(PAGE)
+	@$(BIN)/python -c 'import os, site; print(site.getsitepackages()[0], os.path.abspath("src"), sep="\n")' \
+		> "$$($(PAGE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/behind.pth"
+	@$(PAGE)/bin/python -m pip install -q -c constraints-page.txt 'gradio[mcp]' pillow
+	@touch $(PAGE_STAMP)
 
 demo: $(STAMP)
 	@echo 'demo: drawing "$(PROMPT)" into outputs/demo'
@@ -39,6 +51,11 @@ lint: $(STAMP)
 test: lint
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory test-page
+
+test-page: $(PAGE_STAMP)
+	@echo "test: the page, with gradio and, where there is Chromium, in a browser"
+	@$(PAGE)/bin/python -m pytest -q tests/test_serve_page.py
 
 wheel: $(STAMP)
 	@echo "wheel: built, installed and used in a temporary folder"

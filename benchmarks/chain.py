@@ -2,6 +2,7 @@
 
     python benchmarks/chain.py --preset tiny --batch 4,16 --accept 0.5,0.5
     python benchmarks/chain.py --preset 7b --device cuda --dtype bfloat16 --batch 16,64
+    python benchmarks/chain.py --model tiny-r1-edit --repairs 20      # what a chain of mended drafts costs in forwards
 
 * ours      janus_r1.introspect: streams that only grow, prompts prefilled once, accepted rows leave
 * official  every round is stages of their own, each prefilled from nothing (draw; judge; redraw from the
@@ -11,6 +12,9 @@ Both do the same rounds on the same prompts with the same guidance, reason lengt
 that the official code can). Verdicts of random weights mean nothing, so both arms compute and sample them
 in full and then obey ``--accept``: after round i that share of the rows still going (the first ones, rounded)
 says Yes, the others No. In the official arm a Yes changes nothing, since it redraws every row.
+
+With --repairs dense prompts are drawn, and each draft is mended as the truth says, which takes the draft as its guess
+(janus_r1.engine.window): forwards of chains of so many rounds, relative to those of their first drafts.
 
 Appended to benchmarks/results/chain.jsonl. A tool of one process; the arms take turns.
 """
@@ -33,14 +37,17 @@ from transformers.cache_utils import DynamicCache
 import machine
 from decode import random_janus
 from janus_r1 import introspect as algorithm
-from janus_r1.chain import Settings, Task
+from janus_r1.chain import Settings, Source, Task
 from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.environment import environment
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import DTYPES, load
 from janus_r1.model.presets import PRESETS
 from janus_r1.segments import Drawn, Row, Seen, Text, row_length
 from janus_r1.worlds.shapes.prompts import split
+from janus_r1.worlds.shapes.repairs import look_and_say
+from janus_r1.worlds.shapes.verifier import find_objects
 
 RESULTS = Path(__file__).parent / "results" / "chain.jsonl"
 Schedule = tuple[float, ...]
@@ -210,6 +217,54 @@ def bench(model: Janus, options: argparse.Namespace, rows: list[dict[str, Any]])
         rows.append({"batch": batch, "arms": arms})
 
 
+# ------------------------------------------------------------------------------------------- repairs
+
+
+def repair_forwards(model: Janus, prompts: int, settings: Settings, window: int | None) -> list[list[int]]:
+    """Of chains of dense prompts, one at a time: the forwards of every draft, the first from its prompt.
+
+    A chain ends where the truth finds nothing to mend; its instructions are the truth's, so that any editor can be
+    measured, whatever it would have said itself.
+    """
+    decoder, found = Decoder(model), []
+    for number, prompt in enumerate(split("dense")[:prompts]):
+        counts: list[int] = []
+        lead, guess = model.layout.opening(prompt.text), None
+        for index in range(settings.rounds):
+            stream = decoder.open([lead.drawing], [lead.unconditional] if settings.guidance > 1 else None)
+            numbers = uniforms(settings.seed, [number], index, DRAW, model.image_tokens)
+            before, heat = decoder.forwards, settings.repair_temperature if index else settings.temperature
+            ids, _ = decoder.draw(stream, numbers, settings.guidance, heat, width=window, guess=guess)
+            counts.append(decoder.forwards - before)
+            (pixels,) = model.decode_image(ids)
+            said = look_and_say(find_objects(pixels), prompt.description)
+            if not said.repair:
+                break
+            lead, guess = model.layout.opening(said.instruction, Source(tuple(ids[0].tolist()), pixels)), ids
+        found.append(counts)
+    return found
+
+
+def bench_repairs(model: Janus, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """One by one and in windows: forwards of first drafts and of repairs, and of chains that had all rounds."""
+    settings = Settings(rounds=options.rounds, guidance=options.guidance)
+    for window in (1, None):
+        found = repair_forwards(model, options.repairs, settings, window)
+        firsts, later = [counts[0] for counts in found], [n for counts in found for n in counts[1:]]
+        whole = [sum(counts) / counts[0] for counts in found if len(counts) == settings.rounds]
+        rows.append(
+            {
+                "window": window or "auto",
+                "chains": len(found),
+                "draft": statistics.mean(firsts),
+                "repair": statistics.mean(later) if later else None,
+                "chains_of_all_rounds": len(whole),
+                "chain_to_draft": statistics.mean(whole) if whole else None,
+            }
+        )
+        print(rows[-1], flush=True)
+
+
 def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft", help="a model with trained weights")
@@ -222,6 +277,7 @@ def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--reason-tokens", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repairs", type=int, default=0, help="chains of mended drafts, in forwards, instead")
     parser.add_argument("--no-save", action="store_true", help="do not append to the results")
     return parser.parse_args(argv)
 
@@ -237,7 +293,7 @@ def main() -> None:
     kept = {key: value for key, value in vars(options).items() if key != "no_save"}
     record = {"date": str(date.today()), **kept, "machine": where, "environment": environment()}
     with machine.saving(RESULTS, record, save=not options.no_save) as rows:
-        bench(model, options, rows)
+        (bench_repairs if options.repairs else bench)(model, options, rows)
 
 
 if __name__ == "__main__":

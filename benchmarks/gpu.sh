@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 22 minutes in all
+# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 26 minutes in all
 #   kernels  every kernel against torch, and its time          (1 minute)
 #   alone    7B: one image, after which little has changed     (1)
 #   batches  7B: 4, 16 and 64 images at once; 8-bit caches     (3)
@@ -8,6 +8,9 @@
 #   chain    7B: three rounds beside the official structure    (3)
 #   rl       7B, LoRA: one step of reinforcement learning      (5)
 #   window   7B: a forward of 1, 4, 8 and 16 ids, short        (2)
+#   exact    tiny-sft: images in windows, are they the same?   (3)
+#   repairs  tiny-r1-edit: forwards of chains that mend drafts (1)
+# No GPU was to be had when the last three were written: they have run on a CPU alone.
 # Weights are random. Results are appended to benchmarks/results/*.jsonl; a part that fails is named at the end and stops
 # no other. SMALL=1 runs the same commands on a CPU with the tiny preset and saves nothing.
 set -u
@@ -15,10 +18,12 @@ cd "$(dirname "$0")/.."
 export PYTHONPATH="src:benchmarks${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1
 PYTHON="${PYTHON:-python3}"
 place=(--device cuda --dtype bfloat16) large=(--preset 7b) middle=(--preset 1b) some=16 many=64 four=(4 16 64) kernels=()
+exact=(--device cuda) images=2000
 rl=(--prompts 8 --rows 16 --max-batch 32 --guidance 5 --precision bf16 --lora-rank 64 --base-dtype bfloat16 --recompute --max-reason-tokens 80)
 if [ "${SMALL:-0}" = 1 ]; then
   export TRITON_INTERPRET=1
   place=(--no-save) large=(--preset tiny) middle=(--preset tiny) some=2 many=3 four=(2 3) kernels=(--small)
+  exact=(--no-save) images=9
   rl=(--prompts 2 --rows 8 --max-reason-tokens 4 --no-save)
 fi
 batches=$(IFS=,; echo "${four[*]}")
@@ -35,8 +40,13 @@ small() { decode "${middle[@]}" --batch "1,$some,$many" --arms ours; }
 chain() { "$PYTHON" benchmarks/chain.py "${large[@]}" "${place[@]}" --batch "$some" --repeats 1; }
 rl() { "$PYTHON" benchmarks/rl_step.py "${large[@]}" "${rl[@]}" --arms ours --repeats 1; }
 window() { decode "${large[@]}" --batch 1,4 --tokens 64 --arms ours --window 4,8,16; }
+exact() {
+  "$PYTHON" benchmarks/exactness.py "${exact[@]}" --dtype float32 --images "$images" &&
+    "$PYTHON" benchmarks/exactness.py "${exact[@]}" --dtype bfloat16 --images "$images"
+}
+repairs() { "$PYTHON" benchmarks/chain.py --model tiny-r1-edit "${exact[@]}" --guidance 1.5 --rounds 4 --repairs "$some"; }
 
-parts=(kernels alone batches rival small chain rl window)
+parts=(kernels alone batches rival small chain rl window exact repairs)
 for name in "$@"; do
   if [[ " ${parts[*]} " != *" $name "* ]]; then
     echo "$0: no part $name: choose from ${parts[*]}" >&2

@@ -4,8 +4,9 @@
     python benchmarks/serve.py --requests 200 --save
 
 The server is a process of its own (``janus-r1 serve``'s function), the clients are coroutines of this one. Three parts:
-one client against sixteen, requests by turns in blocks so that a busy moment favours neither; the load; and a SIGTERM
-while requests are on their way, of which all must be answered.
+one client against sixteen with the same requests, by turns in blocks so that a busy moment favours neither (by the
+clock, and in processor seconds of the server); the load; and a SIGTERM while requests are on their way, of which all
+must be answered.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from PIL import Image
 
 import machine
 from janus_r1 import JanusR1
+from janus_r1.environment import environment
 
 PROMPTS = (
     "a red circle left of a blue square",
@@ -68,7 +71,7 @@ def references(model: str, seeds: int) -> dict[tuple[str, int], str]:
     """Final pictures, each drawn alone."""
     janus = JanusR1.from_pretrained(model)
     asked = [(prompt, seed) for prompt in PROMPTS for seed in range(seeds)]
-    return {(p, s): digest(janus.generate(p, seed=s, rounds=3)[0].image) for p, s in asked}
+    return {(p, s): digest(janus.generate(p, seed=s, rounds=3)[0].pixels) for p, s in asked}
 
 
 class Served:
@@ -90,6 +93,11 @@ class Served:
             None, lambda: self.lines.extend(self.process.stderr or [])
         )
 
+    def cpu_s(self) -> float:
+        """Processor seconds that the server has used: what a picture costs however busy the machine is."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident(self) -> int:
         """Bytes of memory held now."""
         text = Path(f"/proc/{self.process.pid}/statm").read_text()
@@ -105,10 +113,12 @@ def drawn(answer: httpx.Response) -> str:
     return digest(np.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-async def block(served: Served, clients: int, requests: int, seeds: int) -> float:
-    """Pictures a second of so many clients, each with a new request as soon as the last is answered."""
-    todo = [(PROMPTS[i % len(PROMPTS)], i % seeds) for i in range(requests)]
-    began = time.perf_counter()
+async def block(served: Served, clients: int, numbers: range, seeds: int) -> np.ndarray:
+    """So many clients, each with a new request as soon as the last is answered: requests, seconds by the clock, and
+    the server's processor seconds.
+    """
+    todo = [(PROMPTS[i % len(PROMPTS)], i % seeds) for i in numbers]
+    began, used = time.perf_counter(), served.cpu_s()
     async with httpx.AsyncClient(base_url=served.address, timeout=600) as client:
 
         async def one() -> None:
@@ -116,11 +126,12 @@ async def block(served: Served, clients: int, requests: int, seeds: int) -> floa
                 (await ask(client, *todo.pop())).raise_for_status()
 
         await asyncio.gather(*(one() for _ in range(clients)))
-    return requests / (time.perf_counter() - began)
+    return np.array([len(numbers), time.perf_counter() - began, served.cpu_s() - used])
 
 
-async def load(served: Served, clients: int, requests: int, truth: dict[tuple[str, int], str]) -> Load:
-    """All requests of all kinds, in an order by lot."""
+async def load(served: Served, clients: int, requests: int, truth: dict[tuple[str, int], str], minutes: float) -> Load:
+    """All requests of all kinds, in an order by lot; none is sent after so many minutes."""
+    until = time.monotonic() + 60 * minutes
     chance, found = random.Random(0), Load()
     kinds = ["hang up"] * (requests // 10) + ["malformed"] * (requests // 20)
     kinds += ["plain"] * (requests - len(kinds))
@@ -129,7 +140,8 @@ async def load(served: Served, clients: int, requests: int, truth: dict[tuple[st
     async with httpx.AsyncClient(base_url=served.address, timeout=600, limits=limits) as client:
 
         async def one() -> None:
-            while kinds:
+            while kinds and time.monotonic() < until:
+                found.outcomes["sent"] += 1
                 kind, (prompt, seed) = kinds.pop(), chance.choice(list(truth))
                 wait = chance.uniform(0.05, 3.0)
                 await request(client, kind, prompt, seed, wait, found, truth)
@@ -191,25 +203,29 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     say("the pictures that are to come are drawn")
     served = Served(options.model, options.serve)
     try:
-        await block(served, 2, 4, options.seeds)  # warm
-        rates: dict[int, list[float]] = {1: [], 16: []}
-        for _ in range(options.blocks):
-            rates[1].append(await block(served, 1, 10, options.seeds))
-            rates[16].append(await block(served, 16, 64, options.seeds))
-            say(f"pictures a second: {rates}")
-        found = await load(served, options.clients, options.requests, truth)
+        await block(served, 2, range(4), options.seeds)  # warm
+        spent = {1: np.zeros(3), 16: np.zeros(3)}
+        every = len(PROMPTS) * options.seeds  # requests that there are: one client sends each once, sixteen do so often
+        for number in range(options.blocks):
+            part = range(number * every // options.blocks, (number + 1) * every // options.blocks)
+            spent[1] += await block(served, 1, part, options.seeds)
+            spent[16] += await block(served, 16, range(2 * every), options.seeds)
+            say(f"requests, seconds, processor seconds: {spent}")
+        found = await load(served, options.clients, options.requests, truth, options.minutes)
         stop = await stopped(served, 32, options.seeds)
     finally:
         served.process.kill()
     seconds = np.array(found.seconds)
+    each = {clients: total[1:] / total[0] for clients, total in spent.items()}  # seconds a picture, by both clocks
     third = max(1, len(found.memory) // 3)
     return {
         "machine": machine.name("cpu"),
         "load_average": os.getloadavg()[0],
         "model": options.model,
         "serve": options.serve,
-        "images_per_second": {str(clients): round(float(np.median(values)), 2) for clients, values in rates.items()},
-        "sixteen_to_one": round(float(np.median(np.array(rates[16]) / np.array(rates[1]))), 2),
+        "seconds_per_image": {str(clients): round(float(found[0]), 4) for clients, found in each.items()},
+        "cpu_seconds_per_image": {str(clients): round(float(found[1]), 4) for clients, found in each.items()},
+        "sixteen_to_one": [round(float(ratio), 2) for ratio in each[1] / each[16]],
         "clients": options.clients,
         "requests": options.requests,
         "outcomes": dict(found.outcomes),
@@ -232,12 +248,13 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-r1-edit")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--minutes", type=float, default=600.0, help="after which the load sends nothing more")
     parser.add_argument("--seeds", type=int, default=12, help="of each prompt, drawn alone at first")
     parser.add_argument("--blocks", type=int, default=5, help="turns of one client and of sixteen")
     parser.add_argument("--serve", default="max_batch=32", help="arguments of the server")
     parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")
     options = parser.parse_args()
-    found = asyncio.run(measure(options))
+    found = {"date": str(date.today()), **asyncio.run(measure(options)), "environment": environment()}
     print(json.dumps(found, indent=1))
     if options.save:
         machine.append(RESULTS, found)

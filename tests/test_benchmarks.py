@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import chain
 import decode
+import exactness
 import machine
 from janus_r1.chain import Settings
 
@@ -42,6 +45,25 @@ def test_chains_of_both_structures_do_the_same_rounds(tiny):
     ours, official = chain.measure(tiny, 4, settings, accept=(0.5, 0.5), repeats=1).values()
     assert ours["images"] == 4 + 2 + 1 and official["images"] == 4 * 3
     assert 0 < ours["prefilled"] < official["prefilled"]
+
+
+def test_windows_are_compared_with_one_by_one(tiny):
+    rows: list = []
+    exactness.compare(tiny, 9, rows, random.Random(0))
+    assert [(row["kind"], row["batch"]) for row in rows] == [
+        (kind, batch) for batch in exactness.BATCHES for kind in ("draft", "edit", "chain")
+    ]
+    assert all(row["equal_images"] == row["equal_ids"] == 1 for row in rows)  # float32
+    assert all(row["forwards"]["one_by_one"] == tiny.image_tokens - 1 for row in rows if row["forwards"])
+    tally = exactness.Tally()
+    tally.add(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 2], [3, 5]]))
+    assert tally.row("draft", 2)["equal_images"] == 0.5 and tally.row("draft", 2)["equal_ids"] == 0.75
+
+
+def test_forwards_of_repairs_are_counted(tiny):
+    counts = chain.repair_forwards(tiny, 2, Settings(rounds=3), window=1)
+    assert len(counts) == 2 and all(n == tiny.image_tokens - 1 for row in counts for n in row)
+    assert all(1 <= len(row) <= 3 for row in counts)
 
 
 def test_the_gpus_list_runs_small_and_refuses_what_it_does_not_hold():

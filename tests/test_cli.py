@@ -23,7 +23,7 @@ from janus_r1.files import locked
 class StandIn:
     """Says No to first drafts and Yes to second ones."""
 
-    def generate(self, prompts, *, samples, max_batch, on_progress, **settings):
+    def generate(self, prompts, *, samples, max_batch, window, on_progress, **settings):
         def round_(accepted: bool) -> Round:
             text = "Yes, the image matches the prompt." if accepted else "No, the ring is [red], not blue."
             return Round(

@@ -176,3 +176,16 @@ def test_eval_edit(tiny_folder, here, capsys):
     assert set(result["rounds"]) == {"1", "2"} and len(result["rounds"]["1"]["families"]) == 6
     assert main([*argv, "--no-baselines"]) == 0
     assert "following" in capsys.readouterr().out
+
+
+def test_any_window_draws_the_same_and_what_is_none_is_refused(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for window in ("1", "5", "auto"):
+        words = ["generate", "a red ring", "--model", str(tiny_folder), "--samples", "1", "--rounds", "1"]
+        assert main([*words, "--window", window, "--out", window]) == 0
+    drawn = [load_chain(tmp_path / window / "01").rounds[0].ids for window in ("1", "5", "auto")]
+    assert drawn[0] == drawn[1] == drawn[2]
+    capsys.readouterr()
+    for wrong in ("0", "17", "wide"):
+        assert main(["generate", "x", "--window", wrong]) == 2
+        assert "--window must be" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def test_new_weights_draw_otherwise_and_the_checksum_says_so(trained, tiny_folde
     assert updated["tensors"] == 1 and updated["checksum"] != before
     second = running.client().images.generate(prompt=PROMPT, extra_body={"seed": 1}).data[0]
     assert second.b64_json != first.b64_json
-    assert (pixels_of(second.b64_json) == model.generate(PROMPT, seed=1, rounds=2)[0].image).all()
+    assert (pixels_of(second.b64_json) == model.generate(PROMPT, seed=1, rounds=2)[0].pixels).all()
 
 
 def test_weights_that_are_refused_change_nothing(trained, tiny_folder):

@@ -55,6 +55,12 @@ Count = Annotated[int, Range(ge=0)]
 Above0 = Annotated[float, Range(gt=0)]
 AtLeast0 = Annotated[float, Range(ge=0)]
 Share = Annotated[float, Range(ge=0, le=1)]
+Window = Annotated[int, Range(ge=1, le=16)] | Literal["auto"]  # image tokens drawn in one forward pass
+
+
+def width(window: int | str) -> int | None:
+    """A :data:`Window` as the engine takes it."""
+    return None if window == "auto" else int(window)
 
 
 class Typed(str):

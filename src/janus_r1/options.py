@@ -22,6 +22,7 @@ Given = dict[str, str]  # what a dataclass's fields are where somebody else sets
 EVERYWHERE = {  # what arguments of these names are, where a command's docstring does not say otherwise
     "json": "Print one JSON object on stdout, all else on stderr",
     "max_batch": "Chains drawn at once at most: a number, or auto for as many as fit into memory",
+    "window": "Image tokens drawn in one forward pass, for the same image; auto: as many as pay",
     "resume": "Continue the run in the recipe's folder",
     "world": "Its name, a Python file, or module:name",
 }

@@ -28,7 +28,7 @@ from janus_r1.commands.terminal import answers_only, print_json, progress, warn
 from janus_r1.data.containers import IMAGE_SUFFIXES
 from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, one_line, require
-from janus_r1.fields import AtLeast0, Range
+from janus_r1.fields import AtLeast0, Range, Window, width
 from janus_r1.images import check_image, load_image, read_image
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def generate(
     settings: Settings = DRAWING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
+    window: Window = "auto",
     to: ChainFolder = A_FOLDER,
 ) -> None:
     """Draw, judge, redraw.
@@ -97,6 +98,7 @@ def generate(
             asked,
             samples=samples,
             max_batch=batch,
+            window=width(window),
             on_progress=lambda done: update(done, total),
             **asdict(settings),
         )
@@ -117,6 +119,7 @@ def edit(
     settings: Settings = EDITING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
+    window: Window = "auto",
     to: ChainFolder = A_FOLDER,
 ) -> None:
     """Edit an image, judge the result, redraw.
@@ -138,7 +141,7 @@ def edit(
     check_image(image)
 
     def draw(model: JanusR1, batch: int, update: Update) -> list[Chain]:
-        return in_turn(model, pixels, instructions, settings, samples, batch, update)
+        return in_turn(model, pixels, instructions, settings, samples, batch, update, width(window))
 
     out = to.out or Path(f"outputs/{slug(instructions)}-{settings.seed}")
     with answers_only(to.json), new_folder(out, to.overwrite, INDEX):
@@ -187,13 +190,17 @@ def in_turn(
     samples: int = 1,
     max_batch: int = 64,
     update: Update = lambda done, total: None,
+    window: int | None = None,
 ) -> list[Chain]:
     """Every sample's chains, one an instruction, sample after sample; each edits the final image before it."""
     results = [image] * samples
     turns: list[list[Chain]] = []
     for number, instruction in enumerate(instructions):
         update(number, len(instructions))
-        chains = model.edit(results, instruction, max_batch=max_batch, first_row=number * samples, **asdict(settings))
+        first = number * samples
+        chains = model.edit(
+            results, instruction, max_batch=max_batch, first_row=first, window=window, **asdict(settings)
+        )
         results = [chain.pixels for chain in chains]
         turns.append(chains)
     return [turn[sample] for sample in range(samples) for turn in turns]

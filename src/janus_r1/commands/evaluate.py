@@ -20,7 +20,7 @@ from janus_r1.commands.model import (
 from janus_r1.commands.output import ResultFile
 from janus_r1.commands.terminal import answers_only, print_json, progress
 from janus_r1.eval.world import EvalOptions
-from janus_r1.fields import Count, Positive
+from janus_r1.fields import Count, Positive, Window, width
 from janus_r1.worlds import DEFAULT
 
 MOST = 1024  # chains at once, however much memory there is
@@ -43,6 +43,7 @@ def world(
     settings: Settings = DRAWING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
+    window: Window = "auto",
     to: ResultFile = A_FILE,
 ) -> None:
     """Measure a model on prompts of a world.
@@ -64,7 +65,7 @@ def world(
     chosen = EvalOptions(
         world, "draw", split, rounds, samples, limit, settings, controls, baselines=False, variety=variety
     )
-    measure(lambda: _evaluate(chosen, using, max_batch), to)
+    measure(lambda: _evaluate(chosen, using, max_batch, window), to)
 
 
 def edit(
@@ -78,6 +79,7 @@ def edit(
     settings: Settings = EDITING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
+    window: Window = "auto",
     to: ResultFile = A_FILE,
 ) -> None:
     """Measure how a model edits pictures of a world.
@@ -96,10 +98,10 @@ def edit(
     """
 
     chosen = EvalOptions(world, "edit", split, rounds, samples, limit, settings, controls=False, baselines=baselines)
-    measure(lambda: _evaluate(chosen, using, max_batch), to)
+    measure(lambda: _evaluate(chosen, using, max_batch, window), to)
 
 
-def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str) -> Result:
+def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str, window: int | str) -> Result:
     from janus_r1.eval.protocol import choose_tasks
     from janus_r1.eval.world import evaluate_world
     from janus_r1.worlds import base as worlds
@@ -111,7 +113,7 @@ def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str) -
     model = load_model(using)
     asked = replace(options, settings=wish, model=using.model, **about(using))
     with progress("sampling") as update, memory_errors(batch, using.device):
-        return evaluate_world(sampler(model, batch, update), asked, reconstruct=model.reconstruct)
+        return evaluate_world(sampler(model, batch, update, width(window)), asked, reconstruct=model.reconstruct)
 
 
 def understanding(

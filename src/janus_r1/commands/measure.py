@@ -56,13 +56,14 @@ def about(using: ModelOptions) -> dict[str, Any]:
 
 
 def sampler(
-    model: JanusR1, max_batch: int, update: Callable[[int, int], None]
+    model: JanusR1, max_batch: int, update: Callable[[int, int], None], window: int | None = None
 ) -> Callable[[list[Task], Settings], list[Chain]]:
     """The model as a benchmark calls it: a chain a task; all of them are prompts, or all are edits."""
 
     def sample(tasks: list[Task], settings: Settings) -> list[Chain]:
         prompts, sources = [task.prompt for task in tasks], [task.source for task in tasks if task.source is not None]
-        common = {"max_batch": max_batch, "on_progress": lambda done: update(done, len(tasks)), **asdict(settings)}
+        common: dict[str, Any] = {"max_batch": max_batch, "window": window, **asdict(settings)}
+        common["on_progress"] = lambda done: update(done, len(tasks))
         return model.edit(sources, prompts, **common) if sources else model.generate(prompts, **common)
 
     return sample

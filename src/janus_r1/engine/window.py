@@ -6,8 +6,8 @@ since what it follows from stands; each later one is right if the guess before i
 behind the first wrong guess is the next guess: it knows more than the old one, and its random numbers are the same.
 
 A place that no forward has reached is guessed to be as in ``guess`` (the source of an edit, the draft that is repaired)
-or, without it, as the id above it. Rows advance at their own pace; those that are done leave, once half of them are,
-and the others get wider windows.
+or, without it, as the id above it. Rows advance at their own pace; those that are done leave, once half of them are
+(of few rows each at once), and the others get wider windows.
 
 Rounding: on a CPU a product's rows come out the same however many there are, from four on, and so do the queries of
 an attention that reads a multiple of 64 positions (``cache.FEWEST``, ``cache.READ``; a test holds both). Windows are
@@ -29,6 +29,7 @@ from janus_r1.engine.sampling import Sampling
 
 WIDEST = 16  # places that a forward may draw at once; a cache has room for so many behind an image
 USUAL, NARROWEST = 8, 3  # a row alone gets so many, and with fewer nothing is gained
+FEW = 4  # of no more rows each leaves as soon as it is done
 POSITIONS = 16  # in all rows together: more cost a CPU more than they save; twice as many where there is a guess
 
 
@@ -130,7 +131,7 @@ def _finish(
     rows, forwards = len(image.stand), 0
     least = -(-FEWEST // (rows * halves))
     while waiting := image.waiting:
-        if 2 * len(waiting) <= rows:
+        if 2 * len(waiting) <= rows or (len(waiting) < rows <= FEW):
             both = [row + half * rows for half in range(halves) for row in waiting]
             part, drawn = cache.copy(both), image.rows(waiting)
             wider = min(WIDEST, width * rows // len(waiting))

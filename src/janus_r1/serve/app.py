@@ -106,6 +106,7 @@ def _add_about(app: FastAPI, house: House) -> None:
             "owned_by": "janus-r1",
             "native_size": f"{side}x{side}",
             "image_tokens": model.image_tokens,
+            "format": model.format,
             "dtype": str(model.dtype).removeprefix("torch."),
         }
 

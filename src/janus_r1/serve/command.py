@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from janus_r1.errors import TextCut, UserError, require
-from janus_r1.fields import Above0, Checked, Positive, Range
+from janus_r1.fields import Above0, Checked, Positive, Range, Window, width
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,6 +35,7 @@ class Options(Checked):
     rounds: Rounds
     edit_rounds: Rounds
     max_batch: Positive
+    window: Window
     max_waiting: Positive
     per_client: Positive
     max_body_mb: Megabytes
@@ -62,6 +63,7 @@ def serve(
     rounds: Rounds = 3,
     edit_rounds: Rounds = 1,
     max_batch: Positive = 16,
+    window: Window = "auto",
     max_waiting: Positive = 256,
     per_client: Positive = 64,
     max_body_mb: Megabytes = 32,
@@ -91,6 +93,7 @@ def serve(
         rounds: Most drafts of a chain, where a request does not say
         edit_rounds: The same for edits
         max_batch: Rows drawn at once at most
+        window: Image tokens drawn in one forward pass, for the same image; auto: as many as pay
         max_waiting: Images in the house at most; beyond that requests get 503 and a time to come back
         per_client: Images that one address may have in the house; beyond that it gets 429
         max_body_mb: Largest request in megabytes
@@ -128,8 +131,8 @@ def serve(
     require(trainer is None or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
     local = is_loopback(host)
     options = Options(
-        model, dtype, kv, tuple(adapters or ()), tuple(aliases or ()), rounds, edit_rounds, max_batch, max_waiting,
-        per_client, max_body_mb, max_megapixels, fetch_urls, page, gallery, trainer,
+        model, dtype, kv, tuple(adapters or ()), tuple(aliases or ()), rounds, edit_rounds, max_batch, window,
+        max_waiting, per_client, max_body_mb, max_megapixels, fetch_urls, page, gallery, trainer,
         log_prompts, local, key,
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -168,7 +171,9 @@ def make_app(options: Options, device: str) -> FastAPI:
     )
     limits = Limits(options.max_body_mb * 1_000_000, per_client=options.per_client, pictures=pictures)
     models = load_all(options.model, options.dtype, device, options.kv, options.adapters)
-    scheduler = Scheduler(models, max_batch=options.max_batch, max_waiting=options.max_waiting)
+    scheduler = Scheduler(
+        models, max_batch=options.max_batch, max_waiting=options.max_waiting, window=width(options.window)
+    )
     defaults = Defaults(options.rounds, options.edit_rounds)
     house = House(scheduler, limits, defaults, options.aliases, options.key, options.local, options.log_prompts)
     app = create_app(house)

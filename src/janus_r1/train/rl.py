@@ -21,6 +21,7 @@ import torch
 from janus_r1.chain import Chain
 from janus_r1.data.tasks import Stream, tasks
 from janus_r1.errors import UserError, require
+from janus_r1.fields import width
 from janus_r1.files import write_json
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
@@ -191,6 +192,7 @@ def draw_rollout(parts: Parts, index: int) -> Rollout:
             parts.rewards,
             max_batch=recipe.max_batch,
             first_row=rank * share * recipe.group,
+            window=width(recipe.window),
         )
         if len(rollout.groups) >= max(1, TOO_FEW * share):
             return rollout

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from janus_r1.chain import Settings
 from janus_r1.data.tasks import OF_WORLD, TaskName, check_families
 from janus_r1.errors import require
-from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share, Window
 from janus_r1.rewards.build import RewardRecipe
 from janus_r1.train.credit import RIGHT
 from janus_r1.train.loop import RunOptions
@@ -95,6 +95,8 @@ class RlRecipe(Checked):
     """Chains that go through the model together in training; sets the memory."""
     max_batch: Positive = 128
     """Chains that are drawn together."""
+    window: Window = "auto"
+    """Image tokens drawn in one forward pass, for the same image; auto: as many as pay."""
     rollout_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the drawing model; another than the trained one's makes a copy of it."""
     reference_dtype: Literal["float32", "bfloat16"] = "float32"

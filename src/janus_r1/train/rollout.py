@@ -65,9 +65,10 @@ def roll_out(
     first_row: int = 0,
     fewest: int = 2,
     begun: Sequence[Round] | None = None,
+    window: int | None = None,
 ) -> Rollout:
     """``group`` chains of every task. Whole groups go through the model together. The chains of a task go on from its
-    draft in ``begun``, one a task, where it is given.
+    draft in ``begun``, one a task, where it is given. ``window`` is introspect's.
 
     A chain with a draft that could not be scored leaves its group; one with less than ``fewest`` chains is lost.
     """
@@ -80,7 +81,9 @@ def roll_out(
             part = [task for task in tasks[start : start + at_once] for _ in range(group)]
             first = first_row + start * group
             drafts = None if begun is None else [d for d in begun[start : start + at_once] for _ in range(group)]
-            chains = introspect(model, part, settings, max_batch=len(part), first_row=first, begun=drafts)
+            chains = introspect(
+                model, part, settings, max_batch=len(part), first_row=first, window=window, begun=drafts
+            )
             pending.append((chains, scorer.submit(_score, reward, part, chains)))
         rollout.seconds_drawing = time.monotonic() - began
         asked = iter(tasks)

@@ -47,18 +47,8 @@ Figure = float | torch.Tensor  # a scalar tensor waits for no device until the s
 Loss = Callable[[nn.Module, Any], tuple[torch.Tensor, Mapping[str, Figure]]]
 """Of the module and a batch: the scalar to minimise, and figures to log; both are sums over the batches of a step."""
 
-MAY_CHANGE = {
-    "lr",
-    "weight_decay",
-    "clip",
-    "kl",
-    "micro_batch",
-    "max_batch",
-    "window",
-    "eval_every",
-    "compile",
-    "recompute",
-}
+MAY_CHANGE = {"lr", "weight_decay", "clip", "kl", "micro_batch", "max_batch", "eval_every", "compile", "recompute"}
+MAY_CHANGE |= {"window"}
 """Keys of a recipe that may differ when its run is resumed, beside those under ``run``."""
 
 

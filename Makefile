@@ -1,4 +1,4 @@
-# make demo    draw, judge and redraw one prompt with the embedded model
+# make demo    draw one prompt, look at it, say what is wrong and mend it, with an embedded model
 # make test    lint, types, tests, and the page's tests
 # make wheel   build a wheel, install it outside of the tree, and use it
 # make setup   the virtual environment in .venv; the other targets call it, and it is quick when up to date
@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PAGE := .venv-page
 PAGE_STAMP := $(PAGE)/.installed
-PROMPT ?= a red circle left of a blue square
+PROMPT ?= a red circle above a blue square, and a green star right of the square
 
 # Threads that wait must sleep: on a busy machine spinning ones cost more than the work itself.
 export OMP_WAIT_POLICY := PASSIVE
@@ -39,7 +39,8 @@ $(PAGE_STAMP): $(STAMP) constraints-page.txt
 
 demo: $(STAMP)
 	@echo 'demo: drawing "$(PROMPT)" into outputs/demo'
-	@$(BIN)/janus-r1 generate "$(PROMPT)" --out outputs/demo --overwrite
+	@$(BIN)/janus-r1 generate "$(PROMPT)" --model tiny-repair --samples 4 --rounds 4 \
+		--temperature 0.7 --repair-from best --out outputs/demo --overwrite
 	@echo "demo: open outputs/demo/sheet.png"
 
 lint: $(STAMP)

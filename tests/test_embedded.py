@@ -18,7 +18,7 @@ MODELS = sorted(path.name for path in EMBEDDED.glob("tiny-*"))
 
 
 def test_every_stage_is_embedded():
-    assert {"tiny-base", "tiny-sft", "tiny-r1", MODEL} == set(MODELS)
+    assert {"tiny-base", "tiny-sft", "tiny-r1", "tiny-repair", MODEL} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -86,6 +86,15 @@ def test_the_editor_edits(capsys):
     assert main(["eval", "edit", "--limit", "30", "--no-baselines", "--dtype", "bfloat16", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["run"]["model"] == MODEL and result["both"]["mean"] > 0.15
+
+
+def test_what_the_repairing_model_finds_is_mostly_true(capsys):
+    """Far above chance: of random renderings half of the verdicts would be right, and hardly a reason true."""
+    arguments = ["--model", "tiny-repair", "--split", "dense", "--rounds", "1,2", "--limit", "24", "--samples", "1"]
+    assert main(["eval", "world", *arguments, "--no-controls", "--variety", "0", "--dtype", "bfloat16", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["reasons"]["true"]["mean"] > 0.7 and result["claims"]["accuracy"]["mean"] > 0.5
+    assert result["verdict"]["accuracy"]["mean"] > 0.7
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -74,8 +74,8 @@ class JanusR1:
     ) -> JanusR1:
         """Load an embedded model, a folder or a Hub id.
 
-        In the package are ``tiny-base``, ``tiny-sft``, ``tiny-r1``, which judges pictures of others best, and
-        ``tiny-r1-edit``, which draws and edits best.
+        In the package are ``tiny-base``, ``tiny-sft``, ``tiny-r1``, which judges pictures of others best,
+        ``tiny-r1-edit``, which draws and edits best, and ``tiny-repair``, which finds what is wrong and mends it.
         Folders may be in transformers' layout or in DeepSeek's; ``weights`` replaces theirs by a state
         dict with DeepSeek's names. ``dtype``: ``float32``, ``bfloat16``, ``auto`` (as stored) or ``int8``
         (large matrices in 8 bits, to generate with). ``kv``: ``auto``, or ``fp8`` for cached keys and values.

@@ -236,7 +236,7 @@ def write_candidates(folder: Path, rollout: int, rank: int, groups: Sequence[Gro
 def candidates(group: Group, prompt_id: int) -> list[Candidate]:
     """Every draft of a group, chain by chain."""
     return [
-        Candidate(prompt_id, group.prompt, r.ids, reward, true_reason(r.verdict, reward), f"round {number}")
+        Candidate(prompt_id, group.prompt, r.ids, float(reward), true_reason(r.verdict, reward), f"round {number}")
         for chain, rewards in zip(group.chains, group.rewards, strict=True)
         for number, (r, reward) in enumerate(zip(chain.rounds, rewards, strict=True), 1)
     ]

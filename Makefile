@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PAGE := .venv-page
 PAGE_STAMP := $(PAGE)/.installed
-PROMPT ?= a red circle above a blue square, and a green star right of the square
+PROMPT ?= a purple ring above an orange cross, and a white heart right of the cross
 
 # Threads that wait must sleep: on a busy machine spinning ones cost more than the work itself.
 export OMP_WAIT_POLICY := PASSIVE

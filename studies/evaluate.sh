@@ -18,6 +18,10 @@ for model in tiny-base tiny-sft tiny-r1 tiny-r1-edit; do
   for split in held_out dense; do measure "$model" "$split" --no-controls; done
 done
 measure tiny-base test --no-controls
+repairing=(--temperature 0.7 --repair-from best)
+measure tiny-repair test --samples 1 --limit 280 "${repairing[@]}"
+measure tiny-repair dense --samples 2 "${repairing[@]}"
+measure tiny-repair held_out --samples 1 "${repairing[@]}"
 for split in test held_out; do
   measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done
@@ -38,5 +42,5 @@ for model in base sft r1; do # what they accept though it is wrong, and reject t
   cp "outputs/audit-$model/audit.json" "results/audit-tiny-$model.json"
 done
 python studies/audit.py page results/audit-tiny-{base,sft,r1}.json > docs/audit.md
-python -m janus_r1.eval.report results/tiny-{base,sft,r1,r1-edit}-{test,held_out,dense}.json \
+python -m janus_r1.eval.report results/tiny-{base,sft,r1,r1-edit,repair}-{test,held_out,dense}.json \
   results/understanding-tiny-{base,sft,r1,r1-edit}.json > docs/results.md

@@ -154,8 +154,14 @@ def _round(card: Image.Image, chain: Chain, index: int, left: int, top: int, las
     card.paste(_shown(item.pixels), (left, top))
     _verdict(card, item, left, top + SIDE + 12)
     if index + 1 < len(chain.rounds) and not last:
-        mended = chain.rounds[index + 1].repairs == index
-        _arrow(draw, left + SIDE, top + SIDE // 2, "repair" if mended else "redraw")
+        _arrow(draw, left + SIDE, top + SIDE // 2, _way(chain.rounds[index + 1].repairs, index))
+
+
+def _way(mended: int | None, before: int) -> str:
+    """How a draft came about that stands behind draft ``before``: it mends that one, another, or none."""
+    if mended is None:
+        return "redraw"
+    return "repair" if mended == before else f"mends {mended + 1}"
 
 
 def _verdict(card: Image.Image, item: Round, left: int, top: int) -> None:

@@ -151,11 +151,10 @@ KINDS: dict[str, Kind] = {
         f"{BASE} --prompts_per_step 2 --group 2 --rounds 2 --eval_every 3 --eval_prompts 2 --max_reason_tokens 8 "
         "--lr 1e-3 --keep_candidates true",
     ),
-    # drafts of the model as it is: equal where a checkpoint falls on a refresh that draws all that is kept
     "repair": trains(
         "repair",
-        f"{BASE} --rows.draw 2 --rows.repair 2 --rows.edit 1 --rows.look 4 --rows.judge_edit 0 --rows.compare 1 "
-        "--rows.see 1 --drafts 4 --refresh 2 --kept 4",
+        f"{BASE} --rows.draw 2 --rows.repair 2 --rows.edit 1 --rows.look 4 --rows.judge_edit 2 --rows.compare 1 "
+        "--rows.see 1 --drafts 4 --refresh 3 --kept 7",
     ),
     "import": Kind("data import {root}/source {out} --shard-rows 5", of_files("data/*.parquet")),
     "make": Kind("data make --config {root}/make.yaml --out {out}", of_store),

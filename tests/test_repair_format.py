@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from janus_r1.api import JanusR1
 from janus_r1.chain import AGAIN, Settings, Task, load_chain
@@ -17,7 +18,7 @@ from janus_r1.errors import UnknownWords
 from janus_r1.introspect import introspect, judge
 from janus_r1.model.loading import load, save
 from janus_r1.segments import Drawn, Row, Seen, Text
-from janus_r1.train.loop import RunOptions
+from janus_r1.train.loop import Run, RunOptions
 from janus_r1.train.objective import targets
 from janus_r1.worlds.shapes.training.model import known_words
 from janus_r1.worlds.shapes.training.repair import RepairRecipe, Rows, repair
@@ -38,6 +39,10 @@ def flat(*rows: Row) -> list:
     for segment in (segment for row in rows for segment in row):
         tokens += [segment.pixels.tobytes()] if isinstance(segment, Seen) else segment.ids
     return tokens
+
+
+class Stopped(Exception):
+    """A run is cut off."""
 
 
 class Script:
@@ -211,9 +216,9 @@ def test_a_stage_of_repairs_trains_all_tasks_and_can_be_taken_up_again(tiny_fold
     options = {"rows": rows, "micro_batch": 11, "drafts": 8, "refresh": 2, "own_drawn": 0.5, "model": str(tiny_folder)}
     short = RunOptions(out=str(tmp_path / "run"), steps=2, precision="no", preview_every=0, save_every=1, log_every=1)
     repair(RepairRecipe(run=short, **options))
-    folder = repair(RepairRecipe(run=replace(short, steps=3), **options), resume=True)
+    folder = repair(RepairRecipe(run=replace(short, steps=4), **options), resume=True)
     figures = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in figures] == [0, 1, 2]
+    assert [row["step"] for row in figures] == [0, 1, 2, 3]
     assert all(row[name] > 0 for row in figures for name in ("image_loss", "look_loss", "seeing_loss"))
     made = load(str(folder), "bfloat16")
     assert made.format == "repair" and not made.unknown_words("two red rings")
@@ -224,3 +229,29 @@ def test_a_stage_of_repairs_trains_all_tasks_and_can_be_taken_up_again(tiny_fold
         if not torch.equal(value.bfloat16(), before[name].bfloat16())
     }
     assert "language_model" in moved and not moved & {"vision_model", "aligner", "vqmodel"}
+
+
+def test_a_stage_goes_on_with_its_own_pictures(tiny_folder, tmp_path):
+    """Stopped between two refreshes, when what is looked at cannot be drawn again by the weights of now."""
+    options = {
+        "rows": Rows(draw=4, look=6, repair=4, edit=2, judge_edit=4, compare=2, see=0),
+        "model": str(tiny_folder),
+    }
+    options |= {"drafts": 8, "refresh": 3, "kept": 15, "own_drawn": 0.5, "lr": 1e-3}
+    run = RunOptions(out=str(tmp_path / "whole"), steps=6, precision="no", preview_every=0, save_every=1, trackers=[])
+    whole = repair(RepairRecipe(run=run, **options))
+    run = replace(run, out=str(tmp_path / "parts"))
+    with pytest.MonkeyPatch.context() as patch:
+        update = Run.update
+
+        def stop_at_5(self, *args, **kwargs):
+            if self.done == 5:
+                raise Stopped
+            return update(self, *args, **kwargs)
+
+        patch.setattr(Run, "update", stop_at_5)
+        with pytest.raises(Stopped):
+            repair(RepairRecipe(run=run, **options))
+    parts = repair(RepairRecipe(run=run, **options), resume=True)
+    a, b = (load_file(folder / "model.safetensors") for folder in (whole, parts))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -17,19 +17,15 @@ import torch
 
 from janus_r1.data.edit_rows import WorldEditRows
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
-from janus_r1.engine.decoder import Decoder
-from janus_r1.engine.sampling import DRAW, uniforms
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
-from janus_r1.introspect import first_drafts
 from janus_r1.model.loading import load, save
-from janus_r1.segments import Lead, Row, Source, row_length
+from janus_r1.segments import Row, row_length
 from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
 from janus_r1.train.prepare import Replica, chain_sheet, prepare
-from janus_r1.worlds.base import world
-from janus_r1.worlds.shapes.prompts import Prompt
-from janus_r1.worlds.shapes.training.repair_rows import Picture, RepairRows, exchanged, pictures, prompts
+from janus_r1.worlds.shapes.training.own_pictures import OwnPictures
+from janus_r1.worlds.shapes.training.repair_rows import RepairRows, exchanged
 
 
 @dataclass
@@ -107,76 +103,33 @@ class RepairStage:
         self.make = RepairRows(self.janus, recipe.dense, recipe.caption_dropout)
         self.edits = WorldEditRows(self.janus)
         self.seeing = SeeingRows(self.janus.layout, recipe.seeing)
-        self.own: list[Picture] = []
-        self.own_edits: list[Row] = []
-        self.drawn_at = -1
-        self.figures: dict[str, float] = {}
+        kept = (recipe.drafts, recipe.kept, recipe.guidance, recipe.rows.judge_edit > 0)
+        self.own = OwnPictures(self.replica.model, self.make, *kept)
         self.module = NextToken(self.janus)
         self.optimizers = muon_and_adamw(self.janus, recipe.lr, recipe.weight_decay)
 
     def batches(self, step: int) -> list[Batch]:
-        """After a pause the drafts begin anew: they follow from the weights, not from the step alone."""
+        """The rows of a step, in parts."""
         recipe, rows = self.recipe, self.recipe.rows
         rng = random.Random(recipe.run.seed_of(step))
-        if not self.own or step // recipe.refresh != self.drawn_at:
-            self.drawn_at = step // recipe.refresh
-            self._refresh(rng, recipe.run.seed_of(step))
-        right = [picture for picture in self.own if picture.finding.correct]
+        if not self.own.pictures or step % recipe.refresh == 0:
+            self.replica.refresh()
+            self.own.refresh(rng, recipe.run.seed_of(step))
+        own_pictures = self.own.pictures
+        right = [picture for picture in own_pictures if picture.finding.correct]
         again = rng.choices(right, k=round(recipe.own_drawn * rows.draw)) if right else []
         images = [*self.make.draw_again(again, rng), *self.make.draw(rows.draw - len(again), rng)]
-        mended = self.make.mend_drafts(rng.choices(self.own, k=rows.repair), rng)[: rows.repair // 2]
+        mended = self.make.mend_drafts(rng.choices(own_pictures, k=rows.repair), rng)[: rows.repair // 2]
         images += [*mended, *self.make.mend_spoilt(rows.repair - len(mended), rng)]
         images += self.edits.draw(rows.edit, rng, recipe.caption_dropout)
         own = round(recipe.own * rows.look)
         rendered = self.make.rendered(rows.look - own, recipe.right, rng)
-        shown = [*rng.choices(self.own, k=own), *exchanged(rendered, recipe.foreign)]
+        shown = [*rng.choices(own_pictures, k=own), *exchanged(rendered, recipe.foreign)]
         looks = [*self.make.look(shown), *self.make.look_at_edits(rows.judge_edit // 2, 0.5, rng)]
         looks += self.make.compare(rows.compare, recipe.right, rng)
         if rows.judge_edit:
-            looks += rng.choices(self.own_edits, k=rows.judge_edit - rows.judge_edit // 2)
+            looks += rng.choices(self.own.edits, k=rows.judge_edit - rows.judge_edit // 2)
         return self._parts(images, looks, self.seeing.rows(rows.see, rng))
-
-    def _refresh(self, rng: random.Random, seed: int) -> None:
-        """Drafts of the model as it is, and drafts that mend the wrong ones of them as they should be mended."""
-        asked = [next(prompts(rng, self.recipe.dense)) for _ in range(self.recipe.drafts)]
-        model = self.replica.refresh()
-        drawn = self._drafts(asked, [model.layout.opening(p.text) for p in asked], seed, 1.0)
-        wrong = [picture for picture in drawn if picture.finding.repair][: self.recipe.drafts // 2]
-        leads = [model.layout.opening(p.finding.instruction, Source(p.ids, p.pixels)) for p in wrong]
-        mended = self._drafts([p.prompt for p in wrong], leads, seed + 1, 0.5)
-        self.own = [*self.own, *drawn, *mended][-self.recipe.kept :]
-        if self.recipe.rows.judge_edit:
-            self.own_edits = [*self.own_edits, *self._edited(rng, seed + 2)][-self.recipe.kept :]
-        self.figures = {
-            "drafts_right": _share(drawn, lambda p: p.prompt.family != "dense"),
-            "dense_right": _share(drawn, lambda p: p.prompt.family == "dense"),
-            "mended": sum(
-                after.finding.instruction != before.finding.instruction
-                for before, after in zip(wrong, mended, strict=True)
-            )
-            / max(1, len(wrong)),
-            "mended_right": _share(mended, lambda p: True),
-        }
-
-    def _edited(self, rng: random.Random, seed: int) -> list[Row]:
-        """Looks at the world's edits as the model makes them, a quarter as many as drafts."""
-        tasks = [lesson.task for lesson in world("shapes").lessons(self.recipe.drafts // 4, 0, rng)]
-        sources = self.make.sources(tasks)
-        layout = self.replica.model.layout
-        leads = [layout.opening(task.prompt, source) for task, source in zip(tasks, sources, strict=True)]
-        return self.make.look_at_results(tasks, sources, self._ids(leads, seed, 0.5))
-
-    def _ids(self, leads: list[Lead], seed: int, temperature: float) -> list[tuple[int, ...]]:
-        """First drafts by the model as it was when last refreshed."""
-        model = self.replica.model
-        uniform = uniforms(seed, list(range(len(leads))), 0, DRAW, model.image_tokens)
-        ids = first_drafts(Decoder(model), leads, uniform, self.recipe.guidance, temperature)
-        return [tuple(row) for row in ids.tolist()]
-
-    def _drafts(self, asked: list[Prompt], leads: list[Lead], seed: int, temperature: float) -> list[Picture]:
-        if not asked:
-            return []
-        return pictures(self.replica.model, asked, self._ids(leads, seed, temperature))
 
     def _parts(self, *kinds: Sequence[Row]) -> list[Batch]:
         self.parts = max(1, round(sum(map(len, kinds)) / self.recipe.micro_batch))
@@ -202,18 +155,14 @@ class RepairStage:
         return chain_sheet(self.replica.refresh(), rounds=4)
 
 
-def _share(drawn: Sequence[Picture], wanted) -> float:
-    chosen = [picture.finding.correct for picture in drawn if wanted(picture)]
-    return sum(chosen) / max(1, len(chosen))
-
-
 def repair(recipe: RepairRecipe, resume: bool = False) -> Path:
     """Finetune a model of the world to look, list, decide and repair; ``<out>/model`` then holds it."""
     stage = RepairStage(recipe)
     headline = ("image_loss", "look_loss", "seeing_loss", "drafts_right")
     with running(recipe, stage.module, stage.optimizers, resume=resume, headline=headline) as run:
+        stage.own.restore(run.stage_state)
         for step in run.steps():
             figures = run.update(stage.batches(step), stage.loss)
-            run.end_step(figures | stage.figures, stage.preview)
+            run.end_step(figures | stage.own.figures, stage.preview, stage.own.state())
     save(stage.janus, run.out / "model", torch.bfloat16)
     return run.out / "model"

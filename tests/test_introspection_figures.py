@@ -10,6 +10,7 @@ from janus_r1.eval.statistics import Rows
 from janus_r1.eval.world import observed, variety
 from janus_r1.worlds.base import WorldTask, world
 from janus_r1.worlds.shapes.scene import Scene, SceneObject, render
+from janus_r1.worlds.shapes.verifier import purity
 
 TEXT = "a red circle left of a blue star"
 RIGHT = (SceneObject("circle", "red", "small", 4, 8), SceneObject("star", "blue", "small", 40, 8))
@@ -84,6 +85,16 @@ def test_an_object_that_moved_has_not_stayed():
     repair = figures((drawn(RIGHT, "No, add a white ring."), drawn(SHIFTED, "No", repairs=0)))["repair"]
     assert mean(repair["kept"]) == (pytest.approx(1 / 2), 2)
     assert repair["fixed"] is None and repair["improved"] is None
+
+
+def test_an_object_of_two_colours_is_right_and_not_pure():
+    pixels = render(Scene("black", RIGHT)).copy()
+    assert purity(pixels) == 1.0
+    pixels[8:15, 4:12][pixels[8:15, 4:12].max(-1) > 100] = (140, 40, 180)  # the circle's upper part turns purple
+    assert 0.4 < purity(pixels) < 0.9
+    spoilt = Round((1,), pixels, Verdict(True, "Yes.", 0.9), ())
+    final = figures((drawn(RIGHT, "Yes."),), (spoilt,), (drawn(PINK, "Yes."),))["final"]
+    assert mean(final["pure"]) == (0.5, 2)  # the wrong one does not count
 
 
 def test_without_cases_there_is_no_figure():

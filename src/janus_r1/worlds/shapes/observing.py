@@ -29,7 +29,7 @@ from janus_r1.worlds.shapes.repairs import (
     repairs,
 )
 from janus_r1.worlds.shapes.scene import Description
-from janus_r1.worlds.shapes.verifier import Seen, check, find_objects
+from janus_r1.worlds.shapes.verifier import Seen, check, find_objects, purity
 
 STAYED = 4.0  # pixels that the centre of an object may have moved and still be where it was
 LISTED = re.compile(r"([a-z ]+): ([a-z ]+) (Yes|No)(?=,|$)")
@@ -53,7 +53,9 @@ NAMES = {
     "reasons": ("true", "instruction"),
     "claims": ("accuracy",),
     "repair": ("fixed", "improved", "worse", "kept"),
+    "final": ("pure",),
 }
+PURE = 0.9  # of an object's inner pixels, to be of one colour
 
 
 def observations(chains: Sequence[Chain], descriptions: Sequence[Description]) -> Observations:
@@ -61,6 +63,7 @@ def observations(chains: Sequence[Chain], descriptions: Sequence[Description]) -
 
     reasons: ``true`` names a fact that fails, ``instruction`` does so by what it asks for. claims: ``accuracy`` of the
     marks. repair: of wrong drafts ``fixed``, ``improved`` and made ``worse``, and ``kept`` of what had been right.
+    final: of right final drafts those that are ``pure``, each of their objects of one colour.
     """
     seen: dict[str, dict[str, list[tuple[int, float]]]]
     seen = {group: {name: [] for name in names} for group, names in NAMES.items()}
@@ -73,6 +76,8 @@ def observations(chains: Sequence[Chain], descriptions: Sequence[Description]) -
                 (number, instruction_mends(first.objects, description, first.round.verdict.instruction))
             )
         seen["claims"]["accuracy"] += [(number, right) for right in marks_right(first, description)]
+        if looks[chain.final].found.correct:
+            seen["final"]["pure"].append((number, purity(chain.rounds[chain.final].pixels) >= PURE))
         for before, after in pairwise(looks):
             if before.round.verdict.accepted:
                 continue

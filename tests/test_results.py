@@ -11,7 +11,7 @@ from janus_r1.reading import read_json
 ROOT = Path(__file__).parent.parent
 ORDER = [
     f"tiny-{model}-{split}.json"
-    for model in ("base", "sft", "r1", "r1-edit")
+    for model in ("base", "sft", "r1", "r1-edit", "repair")
     for split in ("test", "held_out", "dense")
 ]
 

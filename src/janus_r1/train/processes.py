@@ -6,7 +6,9 @@ pass gathers weights from all processes, so all must make equally many.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +23,15 @@ from janus_r1.errors import UserError
 
 def this_process() -> PartialState:
     """Its index, its device, how many there are. accelerate by itself asks for GPUs until an Accelerator is made."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    _leave_at_exit()
+    return state
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Processes part in order: threads of the group that still wait at the end would abort theirs."""
+    atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
 
 
 def sharded() -> bool:

@@ -43,6 +43,7 @@ MAX_INSTRUCTION_TOKENS = 90
 MAX_REASON_TOKENS = 184
 MAX_LIST_TOKENS = 160
 LIST_END = "\n"
+WORD_WEIGHT = 6.0  # format repair: tokens of a list that the verdict's word counts for
 MARK_WEIGHT = 4.0  # of a mark's Yes or No beside the other words of a list
 
 
@@ -196,7 +197,7 @@ class Layout:
         seen: Seen,
         listing: str,
         verdict: str,
-        word_weight: float = 1.0,
+        word_weight: float = WORD_WEIGHT,
         source: Source | None = None,
     ) -> Row:
         """Format ``repair``: loss on the list, the word (``word_weight`` tokens) and the instruction after a No."""
@@ -204,7 +205,7 @@ class Layout:
         said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
         return *self.opening(task, source).seeing, seen, self.self_check, self.listing(listing, learn=True), said
 
-    def compare_list(self, task: str, listing: str, verdict: str, word_weight: float = 1.0) -> Row:
+    def compare_list(self, task: str, listing: str, verdict: str, word_weight: float = WORD_WEIGHT) -> Row:
         """As :meth:`look` without an image: of a given list, loss on all but what is seen, which nobody could know."""
         ids = (*self._shortened(verdict, "", MAX_REASON_TOKENS), self.special.eos)
         said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))

@@ -68,3 +68,8 @@ class Source:
     """Its VQ ids, as the drawing stream holds it."""
     pixels: np.ndarray
     """uint8 [H, W, 3], as the seeing stream sees it."""
+
+
+def unseen(ids: tuple[int, ...]) -> Source:
+    """A source for the drawing stream alone, which holds its ids: nobody looks at it."""
+    return Source(ids, np.zeros((1, 1, 3), np.uint8))

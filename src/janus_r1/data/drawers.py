@@ -31,6 +31,7 @@ from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.score import Abstained
+from janus_r1.rewards.yes_no import text_of
 
 IMAGES = "images/generations"  # the route of an images server
 DTYPES = ("auto", "float32", "bfloat16", "float16")  # of a pipeline
@@ -216,10 +217,7 @@ def lengthen(chat: Chat, prompt: str) -> str | Abstained:
     answer = chat.complete({"messages": [{"role": "user", "content": asked}], "max_tokens": 256, "temperature": 0})
     if isinstance(answer, Abstained):
         return answer
-    try:
-        text = answer["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        text = None
-    if not isinstance(text, str) or not text.strip():
+    text = text_of(answer)
+    if text is None or not text.strip():
         return Abstained(f"bad answer: no text in {json.dumps(answer)[:60]}")
     return " ".join(text.rpartition("</think>")[2].split())

@@ -7,11 +7,11 @@ makers in ``train/sft.py``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from janus_r1.segments import Row, Segment
+from janus_r1.segments import Row, Segment, row_length
 
 SHARES = {
     "draw": "a prompt and an image of it, of the candidates",
@@ -75,6 +75,12 @@ class Begun:
 
     rows: Rows = field(default_factory=lambda: Rows([], [], []))
     job: Job | None = None
+
+
+def in_parts(rows: Sequence[Row], parts: int) -> list[list[Row]]:
+    """Rows in ``parts`` of equal size and alike lengths: what is padded is computed, too."""
+    ordered = sorted(rows, key=row_length)
+    return [ordered[len(ordered) * i // parts : len(ordered) * (i + 1) // parts] for i in range(parts)]
 
 
 class RowMaker(Protocol):

@@ -23,12 +23,11 @@ from janus_r1.data.rows import Begun, Rows, Told, Wanted
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
-from janus_r1.segments import Drawn, Row, Seen, Source
+from janus_r1.segments import Drawn, Row, Seen, Source, unseen
 
 DRAW_THRESHOLD = 0.8  # images worth drawing (the paper's); one without a score is an example and counts as right
 YES_THRESHOLD = 0.7  # images to say Yes to
 NO_THRESHOLD = 0.5  # below: images that are wrong
-WORD_TOKENS = 6.0  # format repair: tokens of a list that the verdict's word counts for
 SHARES = ("draw", "judge", "redraw", "edit")
 NEEDS = {
     "draw": "right images (without a score, or with one of at least 0.8)",
@@ -233,14 +232,14 @@ class StoreRows:
         layout, last, codes = self.model.layout, parts[-1], self.codes
         if pick.share == "judge" and self.repairs:
             shown = Seen(_pixels(last), layout.image_tokens)
-            return layout.look(last.prompt, shown, last.listing, last.reason, WORD_TOKENS)
+            return layout.look(last.prompt, shown, last.listing, last.reason)
         if pick.share == "judge":
             seen = [(Seen(_pixels(part), layout.image_tokens), part.reason) for part in parts]
             return layout.judge(last.prompt, seen[:-1], *seen[-1], self.word_weight)
         assert codes is not None  # made for every share but judge
         ids = codes.image(pick.rows[-1])
         if pick.share == "redraw" and self.repairs:
-            rejected = Source(codes.image(pick.rows[0]), np.zeros((1, 1, 3), np.uint8))  # drawing does not see it
+            rejected = unseen(codes.image(pick.rows[0]))
             return layout.draw(instruction_of(parts[0].reason) or last.prompt, ids, pick.dropped, rejected)
         if pick.share == "redraw":
             earlier = [(Drawn(codes.image(row)), part.reason) for row, part in zip(pick.rows, parts[:-1], strict=False)]

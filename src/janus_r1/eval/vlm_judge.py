@@ -20,6 +20,7 @@ from janus_r1.errors import UserError, first_line, require
 from janus_r1.rewards.chat import Chat, Patience
 from janus_r1.rewards.endpoint import data_url
 from janus_r1.rewards.score import Abstained
+from janus_r1.rewards.yes_no import text_of
 
 TOP_LOGPROBS = 20
 
@@ -88,11 +89,8 @@ class EndpointJudge:
 def _content(answer: dict[str, Any] | Abstained) -> str | Abstained:
     if isinstance(answer, Abstained):
         return answer
-    try:
-        text = answer["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        text = None
-    if not isinstance(text, str):
+    text = text_of(answer)
+    if text is None:
         return Abstained("bad answer: no text in it")
     return _answer_of(text)
 

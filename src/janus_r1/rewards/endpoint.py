@@ -23,7 +23,7 @@ from janus_r1.rewards import cache as caching
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.questions import EXPLAIN, REPLY, SPLIT, Plan, combine, decomposition, edit, whole
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, checked, shown
-from janus_r1.rewards.yes_no import END_OF_THOUGHT, MIN_MASS, NO_LOGPROBS, p_yes, said, spelling
+from janus_r1.rewards.yes_no import END_OF_THOUGHT, MIN_MASS, NO_LOGPROBS, p_yes, said, spelling, text_of
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -144,7 +144,7 @@ class EndpointReward:
         answer = self.chat.complete({"max_tokens": max(MAX_REASON_TOKENS, self.max_tokens), **body}, deadline)
         if isinstance(answer, Abstained):
             return answer
-        reason = " ".join(_content(answer).rpartition(END_OF_THOUGHT)[2].split())
+        reason = " ".join((text_of(answer) or "").rpartition(END_OF_THOUGHT)[2].split())
         word = spelling(reason.split()[0]) if reason else None
         if word is None:
             return Abstained("no reason: it does not begin with yes or no")
@@ -197,7 +197,7 @@ class EndpointReward:
             )
             if isinstance(answer, Abstained):
                 return answer
-            reply = _content(answer)
+            reply = text_of(answer) or ""
             self.cache.put(key, reply)
         try:
             return decomposition(reply)
@@ -221,12 +221,3 @@ def data_url(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # 13 % larger than the default, in 60 % of its time
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _content(answer: dict[str, Any]) -> str:
-    """The text of a chat completion; empty when there is none."""
-    try:
-        content = answer["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        return ""
-    return content if isinstance(content, str) else ""

@@ -57,13 +57,19 @@ def p_yes(answer: dict[str, Any], min_mass: float = MIN_MASS, thinks: bool = Fal
     return share_of_yes(mass["yes"], mass["no"], min_mass)
 
 
-def said(answer: dict[str, Any]) -> Score:
-    """1 or 0 by the first word of a chat completion after its thoughts: for servers that give no log-probs."""
+def text_of(answer: dict[str, Any]) -> str | None:
+    """The text of a chat completion; None where it has none."""
     try:
         text = answer["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
-        text = None
-    if not isinstance(text, str):
+        return None
+    return text if isinstance(text, str) else None
+
+
+def said(answer: dict[str, Any]) -> Score:
+    """1 or 0 by the first word of a chat completion after its thoughts: for servers that give no log-probs."""
+    text = text_of(answer)
+    if text is None:
         return Abstained("bad answer: no text")
     words = text.rpartition(END_OF_THOUGHT)[2].split()
     word = spelling(words[0]) if words else None

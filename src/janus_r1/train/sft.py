@@ -22,7 +22,7 @@ import torch
 from janus_r1.data.candidate_rows import CandidateRows
 from janus_r1.data.candidates import CandidateSet
 from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
-from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Told, Wanted, together
+from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Told, Wanted, in_parts, together
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.data.store_rows import StoreRows
 from janus_r1.data.store_tasks import store_tasks
@@ -31,7 +31,7 @@ from janus_r1.errors import UserError, require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
-from janus_r1.segments import Row, row_length
+from janus_r1.segments import Row
 from janus_r1.train.ahead import Ahead
 from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.lora import Adapters, LoraRecipe
@@ -251,13 +251,7 @@ def micro_batches(rows: Rows, size: int) -> list[Rows]:
     if size:
         own = [len(kind) / this_process().num_processes for kind in rows if kind]
         parts = max(1, min(math.ceil(sum(own) / size), *map(int, own)))
-    return [Rows(*kinds) for kinds in zip(*(_alike(share(kind), parts) for kind in rows), strict=True)]
-
-
-def _alike(rows: Sequence[Row], parts: int) -> list[list[Row]]:
-    """Rows in ``parts`` of equal size and alike lengths: what is padded is computed, too."""
-    ordered = sorted(rows, key=row_length)
-    return [ordered[len(ordered) * i // parts : len(ordered) * (i + 1) // parts] for i in range(parts)]
+    return [Rows(*kinds) for kinds in zip(*(in_parts(share(kind), parts) for kind in rows), strict=True)]
 
 
 # ------------------------------------------------------------------------------------------ loss

@@ -7,6 +7,7 @@ overlapping template. It reads pixels only and knows nothing of any model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
@@ -97,13 +98,15 @@ def _look(picture: bytes, shape: tuple[int, ...], dtype: str) -> View:
 
 def _objects_before(background: np.ndarray, image: np.ndarray) -> list[Seen]:
     distance = np.linalg.norm(image - background, axis=-1)
+    blobs = _blobs(distance)
+    return in_reading_order([_describe_blob(image, background, distance, *np.nonzero(blob)) for blob in blobs])
+
+
+def _blobs(distance: np.ndarray) -> Iterator[np.ndarray]:
+    """What stands out by its ``distance`` [H, W] from the background, as masks, without specks."""
     labels, count = ndimage.label(distance > FOREGROUND_DISTANCE)  # 4-connected, in reading order
     areas = np.bincount(labels.ravel(), minlength=count + 1)
-    seen = []
-    for label in range(1, count + 1):
-        if areas[label] >= MIN_AREA:
-            seen.append(_describe_blob(image, background, distance, *np.nonzero(labels == label)))
-    return in_reading_order(seen)
+    return (labels == label for label in range(1, count + 1) if areas[label] >= MIN_AREA)
 
 
 def purity(pixels: np.ndarray) -> float:
@@ -113,12 +116,8 @@ def purity(pixels: np.ndarray) -> float:
     """
     image = pixels.astype(np.float32)
     distance = np.linalg.norm(image - find_background(image), axis=-1)
-    labels, count = ndimage.label(distance > FOREGROUND_DISTANCE)
     shares = [1.0]
-    for label in range(1, count + 1):
-        inside = labels == label
-        if inside.sum() < MIN_AREA:
-            continue
+    for inside in _blobs(distance):
         inner = ndimage.binary_erosion(inside)  # without soft edges, which mix with the background
         core = image[inner if inner.sum() >= MIN_AREA // 4 else inside]
         nearest = np.linalg.norm(core[:, None] - _PALETTE, axis=-1).argmin(1)

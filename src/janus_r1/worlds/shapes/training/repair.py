@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 
 from janus_r1.data.edit_rows import WorldEditRows
+from janus_r1.data.rows import in_parts
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share
 from janus_r1.model.loading import load, save
-from janus_r1.segments import Row, row_length
+from janus_r1.segments import Row
 from janus_r1.train.loop import RunOptions, running
 from janus_r1.train.objective import NextToken
 from janus_r1.train.optim import muon_and_adamw
@@ -129,30 +131,26 @@ class RepairStage:
         looks += self.make.compare(rows.compare, recipe.right, rng)
         if rows.judge_edit:
             looks += rng.choices(self.own.edits, k=rows.judge_edit - rows.judge_edit // 2)
-        return self._parts(images, looks, self.seeing.rows(rows.see, rng))
-
-    def _parts(self, *kinds: Sequence[Row]) -> list[Batch]:
-        self.parts = max(1, round(sum(map(len, kinds)) / self.recipe.micro_batch))
-        ordered = [sorted(rows, key=row_length) for rows in kinds]
-        cut = [
-            [rows[len(rows) * i // self.parts : len(rows) * (i + 1) // self.parts] for i in range(self.parts)]
-            for rows in ordered
-        ]
-        return [Batch(*rows) for rows in zip(*cut, strict=True)]
-
-    def loss(self, module, batch: Batch):
-        """The mean of the parts' losses; rows of text and of images go through the model together."""
-        weights = {"image_loss": 1.0, "look_loss": self.recipe.look_weight, "seeing_loss": self.recipe.see_weight}
-        total, figures = torch.zeros(()), {}
-        for (name, weight), rows in zip(weights.items(), batch, strict=True):
-            if rows:
-                value = module(rows)[int(name != "image_loss")] / self.parts
-                total = total + weight * value
-                figures[name] = value.detach()
-        return total, figures
+        kinds = images, looks, self.seeing.rows(rows.see, rng)
+        parts = max(1, round(sum(map(len, kinds)) / recipe.micro_batch))
+        return [Batch(*part) for part in zip(*(in_parts(kind, parts) for kind in kinds), strict=True)]
 
     def preview(self) -> np.ndarray:
         return chain_sheet(self.replica.refresh(), rounds=4)
+
+
+def loss(
+    module: torch.nn.Module, batch: Batch, *, parts: int, recipe: RepairRecipe
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The losses of a batch, one of ``parts``; rows of text and of images go through the model together."""
+    weights = {"image_loss": 1.0, "look_loss": recipe.look_weight, "seeing_loss": recipe.see_weight}
+    total, figures = torch.zeros(()), {}
+    for (name, weight), rows in zip(weights.items(), batch, strict=True):
+        if rows:
+            value = module(rows)[int(name != "image_loss")] / parts
+            total = total + weight * value
+            figures[name] = value.detach()
+    return total, figures
 
 
 def repair(recipe: RepairRecipe, resume: bool = False) -> Path:
@@ -162,7 +160,8 @@ def repair(recipe: RepairRecipe, resume: bool = False) -> Path:
     with running(recipe, stage.module, stage.optimizers, resume=resume, headline=headline) as run:
         stage.own.restore(run.stage_state)
         for step in run.steps():
-            figures = run.update(stage.batches(step), stage.loss)
+            batches = stage.batches(step)
+            figures = run.update(batches, partial(loss, parts=len(batches), recipe=recipe))
             run.end_step(figures | stage.own.figures, stage.preview, stage.own.state())
     save(stage.janus, run.out / "model", torch.bfloat16)
     return run.out / "model"

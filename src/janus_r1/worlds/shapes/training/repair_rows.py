@@ -16,7 +16,7 @@ import torch
 
 from janus_r1.layout import Layout
 from janus_r1.model.janus import Janus, from_uint8
-from janus_r1.segments import Row, Seen, Source
+from janus_r1.segments import Row, Seen, Source, unseen
 from janus_r1.worlds.base import WorldTask, world
 from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
@@ -36,8 +36,6 @@ from janus_r1.worlds.shapes.verifier import View
 from janus_r1.worlds.shapes.verifier import look as view_of
 from janus_r1.worlds.shapes.verify_edit import check_edit
 from janus_r1.worlds.shapes.world import EditTask
-
-WORD_WEIGHT = 6.0  # tokens of a list that the verdict's word counts for
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +126,7 @@ class RepairRows:
             if rng.random() >= right:
                 scene = spoil(scene, prompt.description, rng)
             finding = look_and_say(as_seen(scene), prompt.description)
-            rows.append(self.layout.compare_list(prompt.text, finding.listing, finding.verdict, WORD_WEIGHT))
+            rows.append(self.layout.compare_list(prompt.text, finding.listing, finding.verdict))
         return rows
 
     def look_at_edits(self, count: int, wrong: float, rng: random.Random) -> list[Row]:
@@ -156,7 +154,7 @@ class RepairRows:
             assert isinstance(task, EditTask)
             finding = look_at_edit(view.objects, check_edit(view_of(source.pixels), view, task.edits))
             seen, said = Seen(pixels, self.layout.image_tokens), (finding.listing, finding.verdict)
-            rows.append(self.layout.look(task.prompt, seen, *said, WORD_WEIGHT, source))
+            rows.append(self.layout.look(task.prompt, seen, *said, source=source))
         return rows
 
     def mend_spoilt(self, count: int, rng: random.Random) -> list[Row]:
@@ -194,9 +192,7 @@ class RepairRows:
     ) -> list[Row]:
         targets = encoded(self.model, [after for _, _, after in steps])
         return [
-            self.layout.draw(
-                instruction, target, rng.random() < self.dropout, Source(source, np.zeros((1, 1, 3), np.uint8))
-            )
+            self.layout.draw(instruction, target, rng.random() < self.dropout, unseen(source))
             for source, (_, instruction, _), target in zip(sources, steps, targets, strict=True)
         ]
 
@@ -204,4 +200,4 @@ class RepairRows:
 def looking(layout: Layout, picture: Picture) -> Row:
     """One row of looking."""
     seen, finding = Seen(picture.pixels, layout.image_tokens), picture.finding
-    return layout.look(picture.prompt.text, seen, finding.listing, finding.verdict, WORD_WEIGHT)
+    return layout.look(picture.prompt.text, seen, finding.listing, finding.verdict)

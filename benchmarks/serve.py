@@ -78,7 +78,10 @@ class Served:
     """The server's process."""
 
     def __init__(self, model: str, options: str) -> None:
-        code = f"from janus_r1.serve.command import serve; serve({model!r}, port=0, page=False, {options})"
+        code = (
+            "from janus_r1.serve.command import Options, serve; "
+            f"serve({model!r}, port=0, options=Options(page=False, {options}))"
+        )
         self.process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self.lines: list[str] = []

@@ -129,8 +129,8 @@ def test_sigterm_ends_the_command_with_0_and_answers_first(tiny_folder, tmp_path
     key = tmp_path / "key"
     key.write_text("s3cret\n")
     code = (
-        "from janus_r1.serve.command import serve\n"
-        f"serve({str(tiny_folder)!r}, port=0, api_key_file={str(key)!r}, rounds=2, page=False)"
+        "from janus_r1.serve.command import Options, serve\n"
+        f"serve({str(tiny_folder)!r}, port=0, api_key_file={str(key)!r}, options=Options(rounds=2, page=False))"
     )
     source = str(Path(__file__).parent.parent / "src")
     environment = {**os.environ, "PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}

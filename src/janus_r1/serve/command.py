@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,33 +20,56 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "JANUS_R1_API_KEY"
 Rounds = Annotated[int, Range(ge=1, le=8)]
-Megabytes = Annotated[int, Range(ge=1, le=4096)]
 
 
 @dataclass(frozen=True)
 class Options(Checked):
-    """The arguments of :func:`serve`, as each process gets them."""
+    """What is served, and what clients may ask of it."""
 
-    model: str
-    dtype: str
-    kv: str
-    adapters: tuple[str, ...]
-    aliases: tuple[str, ...]
-    rounds: Rounds
-    edit_rounds: Rounds
-    max_batch: Positive
-    window: Window
-    max_waiting: Positive
-    per_client: Positive
-    max_body_mb: Megabytes
-    max_megapixels: Above0
-    fetch_urls: bool
-    page: bool
-    gallery: Path | None
-    trainer: Path | None
-    log_prompts: bool
-    local: bool
-    key: str | None = field(repr=False)
+    dtype: Literal["float32", "bfloat16", "int8", "auto"] = "float32"
+    """Of the weights; auto: as stored."""
+    kv: Literal["auto", "fp8"] = "auto"
+    """Cached keys and values: auto, or fp8."""
+    adapters: tuple[str, ...] = ()
+    """LoRA folders, each as name=folder; a request chooses one as its model."""
+    aliases: tuple[str, ...] = ()
+    """Further names that mean the model, for clients that only know gpt-image-1."""
+    rounds: Rounds = 3
+    """Most drafts of a chain, where a request does not say."""
+    edit_rounds: Rounds = 1
+    """The same for edits."""
+    max_batch: Positive = 16
+    """Rows drawn at once at most."""
+    window: Window = "auto"
+    """Image tokens drawn in one forward pass, for the same image; auto: as many as pay."""
+    max_waiting: Positive = 256
+    """Images in the house at most; beyond that requests get 503 and a time to come back."""
+    per_client: Positive = 64
+    """Images that one address may have in the house; beyond that it gets 429."""
+    max_body_mb: Annotated[int, Range(ge=1, le=4096)] = 32
+    """Largest request in megabytes."""
+    max_megapixels: Above0 = 16.0
+    """Largest picture that is decoded."""
+    fetch_urls: bool = False
+    """Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone."""
+    page: bool = True
+    """Show the page at /page, where gradio is installed; needs one process."""
+    gallery: Path | None = None
+    """Folder in which the page keeps chains; without it nothing is kept."""
+    trainer: Path | None = None
+    """Offer rollouts with log-probs, and new weights from safetensors files in this folder; needs a key."""
+    log_prompts: bool = False
+    """Write prompts into the log."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for options that cannot be meant."""
+        super().__post_init__()
+        require(self.max_batch <= self.max_waiting, "max_batch must not be above max_waiting")
+        taken = self.trainer is None or self.trainer.is_dir()
+        require(taken, f"{self.trainer} is no folder to take weights from")
+
+
+AS_IT_COMES = Options()
 
 
 def serve(
@@ -55,25 +78,9 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Range(ge=0, le=65535)] = 8000,
     api_key_file: Path | None = None,
-    dtype: Literal["float32", "bfloat16", "int8", "auto"] = "float32",
     device: str = "cpu",
-    kv: Literal["auto", "fp8"] = "auto",
-    adapters: list[str] | None = None,
-    aliases: list[str] | None = None,
-    rounds: Rounds = 3,
-    edit_rounds: Rounds = 1,
-    max_batch: Positive = 16,
-    window: Window = "auto",
-    max_waiting: Positive = 256,
-    per_client: Positive = 64,
-    max_body_mb: Megabytes = 32,
-    max_megapixels: Above0 = 16.0,
-    fetch_urls: bool = False,
-    page: bool = True,
-    gallery: Path | None = None,
-    trainer: Path | None = None,
-    log_prompts: bool = False,
     drain_s: Above0 = 300.0,
+    options: Options = AS_IT_COMES,
 ) -> None:
     """Serve OpenAI's image endpoints, a judge, and a page that shows the model think.
 
@@ -85,24 +92,7 @@ def serve(
         host: Address to listen on; 0.0.0.0 for all of this machine's
         port: Port to listen on; 0 takes a free one
         api_key_file: File that holds the key which clients must send
-        dtype: float32, bfloat16, auto (as stored) or int8
         device: cpu, cuda, or several with commas (cuda:0,cuda:1): one process each
-        kv: Cached keys and values: auto, or fp8
-        adapters: LoRA folders, each as name=folder; a request chooses one as its model
-        aliases: Further names that mean the model, for clients that only know gpt-image-1
-        rounds: Most drafts of a chain, where a request does not say
-        edit_rounds: The same for edits
-        max_batch: Rows drawn at once at most
-        window: Image tokens drawn in one forward pass, for the same image; auto: as many as pay
-        max_waiting: Images in the house at most; beyond that requests get 503 and a time to come back
-        per_client: Images that one address may have in the house; beyond that it gets 429
-        max_body_mb: Largest request in megabytes
-        max_megapixels: Largest picture that is decoded
-        fetch_urls: Fetch pictures from http(s) addresses in requests; lets clients make the server call anyone
-        page: Show the page at /page, where gradio is installed; needs one process
-        gallery: Folder in which the page keeps chains; without it nothing is kept
-        trainer: Offer rollouts with log-probs, and new weights from safetensors files in this folder; needs a key
-        log_prompts: Write prompts into the log
         drain_s: Seconds that answers may take after a SIGTERM before they are cut
 
     Examples:
@@ -114,8 +104,8 @@ def serve(
         UserError: for options that cannot be meant, and for a missing extra.
     """
     needed("serve")
-    if page and find_spec("gradio") is None:
-        page = False
+    if options.page and find_spec("gradio") is None:
+        options = replace(options, page=False)
         _say("no page: it needs gradio (pip install 'janus-r1[page]')")
     from janus_r1.serve.limits import is_loopback
     from janus_r1.serve.server import bind, run
@@ -123,31 +113,24 @@ def serve(
     devices = [name.strip() for name in device.split(",") if name.strip()]
     require(bool(devices), "no device: pass --device cpu or cuda")
     if len(devices) > 1:
-        require(trainer is None, "the trainer's endpoints need one process: name one --device")
-        page = False  # a visitor's clicks would reach a process that does not know them
-    require(max_batch <= max_waiting, "max_batch must not be above max_waiting")
+        require(options.trainer is None, "the trainer's endpoints need one process: name one --device")
+        options = replace(options, page=False)  # a visitor's clicks would reach a process that does not know them
     key = _key(api_key_file)
-    require(trainer is None or trainer.is_dir(), f"{trainer} is no folder to take weights from")
-    require(trainer is None or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
+    require(options.trainer is None or key is not None, f"the trainer's endpoints need a key: set {KEY_VARIABLE}")
     local = is_loopback(host)
-    options = Options(
-        model, dtype, kv, tuple(adapters or ()), tuple(aliases or ()), rounds, edit_rounds, max_batch, window,
-        max_waiting, per_client, max_body_mb, max_megapixels, fetch_urls, page, gallery, trainer,
-        log_prompts, local, key,
-    )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if not local and key is None:
         _say(f"warning: everybody who can reach {host} may use this server: set {KEY_VARIABLE} to ask for a key")
     with bind(host, port) as listening:
         shown, number = ("localhost" if local else host), listening.getsockname()[1]
-        _say(f"loading {model} ({dtype}, {', '.join(devices)})")
-        say = partial(_say_ready, f"http://{shown}:{number}", page)
-        run(partial(make_app, options), devices, listening, drain_s, say)
+        _say(f"loading {model} ({options.dtype}, {', '.join(devices)})")
+        say = partial(_say_ready, f"http://{shown}:{number}", options.page)
+        run(partial(make_app, model, options, key, local), devices, listening, drain_s, say)
 
 
-def make_app(options: Options, device: str) -> FastAPI:
-    """The application on a device, as the operator wants it.
+def make_app(model: str, options: Options, key: str | None, local: bool, device: str) -> FastAPI:
+    """The application on a device, as the operator wants it; ``key`` is what clients must send.
 
     Raises:
         UserError: for a model that cannot be loaded.
@@ -170,12 +153,12 @@ def make_app(options: Options, device: str) -> FastAPI:
         min(20_000_000, options.max_body_mb * 1_000_000), round(options.max_megapixels * 1e6), options.fetch_urls
     )
     limits = Limits(options.max_body_mb * 1_000_000, per_client=options.per_client, pictures=pictures)
-    models = load_all(options.model, options.dtype, device, options.kv, options.adapters)
+    models = load_all(model, options.dtype, device, options.kv, options.adapters)
     scheduler = Scheduler(
         models, max_batch=options.max_batch, max_waiting=options.max_waiting, window=width(options.window)
     )
     defaults = Defaults(options.rounds, options.edit_rounds)
-    house = House(scheduler, limits, defaults, options.aliases, options.key, options.local, options.log_prompts)
+    house = House(scheduler, limits, defaults, options.aliases, key, local, options.log_prompts)
     app = create_app(house)
     if options.trainer:
         from janus_r1.serve.trainer import add_trainer

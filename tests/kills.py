@@ -36,7 +36,7 @@ from data_formats import lines, picture
 
 PROMPTS = [f"a cat number {number}" for number in range(12)]
 MODULES = ("train.rl", "train.sft", "worlds.shapes.training.repair", "worlds.shapes.training.vision")
-MODULES += ("worlds.shapes.training.pretrain", "commands.evaluate", "commands.data", "eval.benchmark_commands")
+MODULES += ("worlds.shapes.training.pretrain", "commands.evaluate", "commands.data", "commands.benchmarks")
 UNDER_WAY = 4  # calls that a server answers at once: what a kill may lose
 Found = dict[str, Any]
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from janus_r1.chain import Task
+from janus_r1.commands import data
 from janus_r1.errors import UserError
-from janus_r1.eval import benchmark_commands as commands
-from janus_r1.eval import geneval_reward
+from janus_r1.eval import compare, geneval_reward
 from janus_r1.eval.benchmark import draw
 from janus_r1.eval.benchmark_report import report
 from janus_r1.eval.benchmark_score import score_folder
@@ -97,10 +97,10 @@ def test_files_that_are_no_results(content, tmp_path):
 
 
 def test_the_command_writes_a_page(result, tmp_path, capsys):
-    commands.compare([result, official(tmp_path / "sd3.jsonl", 6)], tmp_path / "page.html")
+    compare.compare([result, official(tmp_path / "sd3.jsonl", 6)], tmp_path / "page.html")
     assert "sd3" in capsys.readouterr().out
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
-    commands.compare([result], cited=False, json=True)
+    compare.compare([result], cited=False, json=True)
     assert json.loads(capsys.readouterr().out)[0]["entries"]
 
 
@@ -118,10 +118,10 @@ def test_overlap_is_blind_to_case_marks_and_a_photo_of():
 
 def test_the_overlap_of_a_prompt_file(tmp_path, capsys):
     (tmp_path / "p.txt").write_text("a photo of a bench\nsomething else\nA photo of a bench\n")
-    commands.overlap(tmp_path / "p.txt")
+    data.overlap(tmp_path / "p.txt")
     assert "geneval: 1 of its 553 prompts stand in 2 rows" in capsys.readouterr().out
     (tmp_path / "color_val.txt").write_text("something else\n")
-    commands.overlap(tmp_path / "p.txt", [f"compbench-color={tmp_path / 'color_val.txt'}"], json=True)
+    data.overlap(tmp_path / "p.txt", data=[f"compbench-color={tmp_path / 'color_val.txt'}"], json=True)
     assert json.loads(capsys.readouterr().out)["compbench-color"]["prompts"] == 1
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from janus_r1.commands import benchmarks as commands
 from janus_r1.errors import UserError
-from janus_r1.eval import benchmark_commands as commands
 from janus_r1.eval.benchmark import Item, save_png
 from janus_r1.eval.benchmark_report import report
 from janus_r1.eval.benchmark_score import Outcome, score_folder
@@ -211,6 +211,6 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "p.txt").write_text("a dog\n")
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="hf download Salesforce/blip-vqa-capfilt-large"):
-        commands.score_compbench("color", tmp_path / "out", tmp_path / "p.txt")
+        commands.score_compbench("color", tmp_path / "out", data=tmp_path / "p.txt")
     with pytest.raises(UserError, match="needs --weights"):
-        commands.score_compbench("spatial", tmp_path / "out", tmp_path / "p.txt")
+        commands.score_compbench("spatial", tmp_path / "out", data=tmp_path / "p.txt")

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from janus_r1.chain import Settings
+from janus_r1.commands import benchmarks as commands
+from janus_r1.commands.model import ModelOptions
 from janus_r1.errors import UserError
-from janus_r1.eval import benchmark_commands as commands
 from janus_r1.eval import geneval_detector
 from janus_r1.eval.benchmark import Item, save_png
 from janus_r1.eval.geneval import judge, prompts, summary
@@ -48,7 +50,7 @@ def some(monkeypatch, *numbers):
 def test_draw_score_report(monkeypatch, tmp_path, tiny_folder, weights, capsys):
     some(monkeypatch, 0, 180, 260, 353)
     out = tmp_path / "out"
-    commands.draw("geneval", out, str(tiny_folder), rounds=2, controls=True)
+    commands.draw("geneval", out, settings=Settings(rounds=2), using=ModelOptions(str(tiny_folder)), controls=True)
     eyes = {"detector": str(weights / "detector"), "clip": str(weights / "clip")}
     commands.score_geneval(out, **eyes)
     assert "0 failed" in capsys.readouterr().out

@@ -11,8 +11,8 @@ import pytest
 
 from endpoint_server import Endpoint
 from janus_r1.chain import Chain, Round, Settings, Verdict
+from janus_r1.commands import benchmarks as commands
 from janus_r1.errors import UserError
-from janus_r1.eval import benchmark_commands as commands
 from janus_r1.eval.benchmark import DrawOptions, draw, save_png
 from janus_r1.eval.benchmark_report import report
 from janus_r1.eval.benchmark_score import score_folder
@@ -326,10 +326,10 @@ def test_a_judge_behind_an_endpoint(dpg_data, tmp_path, capsys):
 
     with Endpoint(reply) as server:
         arguments = {"url": server.url, "model": "judge-7b", "extra": {"seed": 3}}
-        commands.score_judged("dpg", folder, dpg_data, **arguments)
+        commands.score_judged("dpg", folder, data=dpg_data, **arguments)
         assert server.calls[0].body["seed"] == 3 and server.calls[0].body["temperature"] == 0
         before = len(server.calls)
-        commands.score_judged("dpg", folder, dpg_data, **arguments)
+        commands.score_judged("dpg", folder, data=dpg_data, **arguments)
         assert len(server.calls) == before  # nothing is asked twice
     commands.report("dpg", folder, data=dpg_data)
     assert "DPG-judge-7b: 50.00 [" in capsys.readouterr().out
@@ -342,7 +342,7 @@ def test_first_tokens_of_an_endpoint(geneval2, tmp_path):
         call.probabilities(**{"Yes": 0.5, "yes": 0.25, "3": 0.125, "No": 0.1})
 
     with Endpoint(reply) as server:
-        commands.score_judged("geneval2", folder, tmp_path / "data.jsonl", url=server.url, model="j")
+        commands.score_judged("geneval2", folder, data=tmp_path / "data.jsonl", url=server.url, model="j")
     found = report(geneval2, [folder / "scores-geneval2.jsonl"], folder)
     assert found["arms"]["round_1"]["groups"]["4 atoms"]["mean"] == pytest.approx(0.75)
     assert found["arms"]["round_1"]["extras"]["skill count"] == pytest.approx(0.125)
@@ -350,9 +350,9 @@ def test_first_tokens_of_an_endpoint(geneval2, tmp_path):
 
 def test_what_judges_cannot_be(dpg_data, tmp_path):
     with pytest.raises(UserError, match="name a judge"):
-        commands.score_judged("dpg", tmp_path, dpg_data)
+        commands.score_judged("dpg", tmp_path, data=dpg_data)
     with pytest.raises(UserError, match="--url needs --model"):
-        commands.score_judged("dpg", tmp_path, dpg_data, url="http://localhost:1/v1")
+        commands.score_judged("dpg", tmp_path, data=dpg_data, url="http://localhost:1/v1")
     with pytest.raises(UserError, match="name the folder with dpg_bench"):
         commands.benchmark("dpg")
     for name in ("geneval2", "wise", "unigenbench", "compbench-color"):
@@ -366,7 +366,7 @@ def test_a_judge_in_this_process(dpg_data, tmp_path):
 
     bench = Dpg(dpg_data)
     folder = drawn(bench, tmp_path / "out")
-    commands.score_judged("dpg", folder, dpg_data, local=str(save_vlm(tmp_path / "vlm")))
+    commands.score_judged("dpg", folder, data=dpg_data, local=str(save_vlm(tmp_path / "vlm")))
     with pytest.raises(UserError, match="nothing was scored: neither yes nor no"):
         report(bench, [folder / "scores-dpg.jsonl"], folder)
 

@@ -21,8 +21,7 @@ from janus_r1.eval.benchmark_score import score_folder
 from janus_r1.eval.benchmark_tables import text
 from janus_r1.eval.compare import boards, read_results
 from janus_r1.eval.compare import text as boards_text
-from janus_r1.eval.pie.benchmark import Pie, PieScorer, at_512
-from janus_r1.eval.pie.metrics import MAX_PSNR, PIXELS, NotMeasured, mse, psnr
+from janus_r1.eval.pie import MAX_PSNR, PIXELS, NotMeasured, Pie, PieScorer, at_512, mse, psnr
 from janus_r1.eval.records import read_records
 
 OPTIONS = DrawOptions(Settings(rounds=2, seed=3), batch=2)

@@ -8,7 +8,7 @@ from PIL import Image
 
 import pie_bench
 from janus_r1.errors import UserError
-from janus_r1.eval.pie.folder import decode_mask, read_folder
+from janus_r1.eval.pie import decode_mask, read_folder
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import pie_bench
-from janus_r1.eval.pie.learned import ClipScore, StructureDistance, learned_metrics, prepared, self_similarity
-from janus_r1.eval.pie.metrics import MAX_PSNR, NotMeasured, Pair, mse, psnr, ssim
+from janus_r1.eval.pie import MAX_PSNR, NotMeasured, Pair, mse, psnr, ssim
+from janus_r1.eval.pie_learned import ClipScore, StructureDistance, learned_metrics, prepared, self_similarity
 from janus_r1.eval.similarity import C1
 from test_similarity import pictures, plain
 

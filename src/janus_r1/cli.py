@@ -20,12 +20,11 @@ from janus_r1.errors import TextCut, UnknownWords, UserError, one_line
 from janus_r1.parser import At
 
 SHAPES = "janus_r1.worlds.shapes.training"
-BENCHMARKS = "janus_r1.eval.benchmark_commands"
+BENCHMARKS = "janus_r1.commands.benchmarks"
 CATEGORIES = ("color", "shape", "texture", "spatial", "numeracy", "non_spatial")
 JUDGED = {"geneval2": "GenEval 2", "dpg": "DPG-Bench", "wise": "WISE", "unigenbench": "UniGenBench++"}
 COMPBENCH = {f"compbench-{name}": f"T2I-CompBench, {name}" for name in CATEGORIES}
 TITLES = {"geneval": "GenEval", **JUDGED, **COMPBENCH, "pie": "PIE-Bench"}
-PIE = "janus_r1.eval.pie.commands"
 
 
 def _benchmark(name: str, score: At) -> dict[str, At]:
@@ -46,7 +45,7 @@ def _benchmarks() -> dict[str, At]:
     for category in CATEGORIES:
         score = At(f"{BENCHMARKS}:score_compbench", {"category": category})
         found |= _benchmark(f"compbench-{category}", score)
-    return found | _benchmark("pie", At(f"{PIE}:score")) | {"eval pie draw": At(f"{PIE}:draw")}
+    return found | _benchmark("pie", At(f"{BENCHMARKS}:score_pie")) | {"eval pie draw": At(f"{BENCHMARKS}:edit")}
 
 
 COMMANDS: dict[str, At] = {
@@ -64,14 +63,14 @@ COMMANDS: dict[str, At] = {
     "data make": At("janus_r1.commands.data:make"),
     "data look": At("janus_r1.commands.data:look"),
     "data splits": At("janus_r1.commands.data:splits"),
-    "data overlap": At(f"{BENCHMARKS}:overlap"),
+    "data overlap": At("janus_r1.commands.data:overlap"),
     "eval world": At("janus_r1.commands.evaluate:world"),
     "eval edit": At("janus_r1.commands.evaluate:edit"),
     "eval judge": At("janus_r1.commands.judging:judge"),
     "eval understanding": At("janus_r1.commands.evaluate:understanding"),
     "eval tokenizer": At("janus_r1.commands.evaluate:tokenizer"),
     **_benchmarks(),
-    "eval compare": At(f"{BENCHMARKS}:compare"),
+    "eval compare": At("janus_r1.eval.compare:compare"),
     "serve": At("janus_r1.serve.command:serve"),
     "convert": At("janus_r1.commands.convert:convert"),
     "average": At("janus_r1.commands.convert:average"),

@@ -19,7 +19,7 @@ from janus_r1.data import making
 from janus_r1.data.importing import AS_IT_COMES, ImportOptions, import_data
 from janus_r1.data.make_recipe import MakeRecipe
 from janus_r1.data.report import show as show_report
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.fields import Count, Positive
 from janus_r1.files import check_new_files
 from janus_r1.worlds import DEFAULT
@@ -131,6 +131,33 @@ def _show_cost(made: making.Made, dry_run: bool) -> None:
     for cause, count in missing.items():
         table.add_row(cause, str(count))
     Console(highlight=False).print(table)
+
+
+def overlap(prompts: Path, *, data: list[str] | None = None, json: bool = False) -> None:
+    """Which prompts of the benchmarks stand in one's own: a file of prompts, or a store of `data import`.
+
+    Args:
+        prompts: The file or the store
+        data: Files of benchmarks whose prompts are not shipped, such as dpg=DPG-Bench wise=data_verified
+        json: Print JSON in place of lines
+    """
+    from janus_r1.commands.benchmarks import benchmark
+    from janus_r1.eval.overlap import overlap as overlap_of
+    from janus_r1.eval.overlap import own_prompts, prompts_of
+
+    named: dict[str, Path | None] = {"geneval": None}
+    for text in data or []:
+        name, equals, path = text.partition("=")
+        require(bool(equals and path), f"--data {text!r} is no NAME=FILE, such as dpg=DPG-Bench")
+        named[name] = Path(path)
+    sets = {name: prompts_of(benchmark(name, path)) for name, path in named.items()}
+    found = overlap_of(own_prompts(prompts), sets)
+    if json:
+        print_json({name: asdict(one) for name, one in found.items()})
+        return
+    for name, one in found.items():
+        shown = f", such as {one.examples[0]!r}" if one.examples else ""
+        print(f"{name}: {one.prompts} of its {one.of} prompts stand in {one.rows} rows of the data{shown}")
 
 
 def splits(*, world: str = DEFAULT, examples: Count = 5, json: bool = False) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,6 +65,11 @@ class Scorer(Protocol):
     batch: int
 
     def score(self, shots: Sequence[tuple[Item, np.ndarray]]) -> list[Outcome]: ...
+
+
+def kind_of(device: str) -> str:
+    """``cuda`` of ``cuda:1``: shards on several GPUs of a machine make one result."""
+    return device.partition(":")[0]
 
 
 class Tally(NamedTuple):
@@ -134,6 +139,15 @@ def row_key(row: Row) -> tuple[str, str, int | None]:
 
 def is_scored(row: Row) -> bool:
     return "value" in row or "measures" in row
+
+
+def means(rows: Iterable[Mapping[str, Any]], names: str, values: str) -> dict[str, float]:
+    """The mean value under every name; a score row's detail holds both as lists of one length."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in zip(row["detail"][names], row["detail"][values], strict=True):
+            found.setdefault(name, []).append(value)
+    return {name: float(np.mean(own)) for name, own in found.items()}
 
 
 def _survey(benchmark: Benchmark, folder: Path, shard: tuple[int, int]) -> tuple[list[tuple[str, Shot]], list[str]]:

@@ -8,9 +8,10 @@ A page is one HTML file without scripts; the same table is printed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import BASELINES
 from janus_r1.eval.benchmark_tables import cell, grid
 from janus_r1.eval.statistics import Figure, Rows
+from janus_r1.files import check_new_files, write_text
 from janus_r1.reading import parse_json, read_text
 
 LARGEST = 1e9  # of a figure: a share, a count of tokens, an error
@@ -45,6 +47,25 @@ class Entry:
     scale: float = 1.0
     note: str = ""
     less_is_better: bool = False
+
+
+def compare(
+    results: list[Path], out: Path | None = None, cited: bool = True, overwrite: bool = False, json: bool = False
+) -> None:
+    """The leaderboard: results side by side with their intervals, published figures beside them.
+
+    Args:
+        results: Reports (`report --out`), GenEval result files of anyone's scorer, or imported figures
+        out: An HTML page with the tables and plots
+        cited: Also show what authors and re-measurements published
+        overwrite: Replace --out if it exists
+        json: Print JSON in place of tables
+    """
+    check_new_files(overwrite, out)
+    found = boards([entry for path in results for entry in read_results(path)], published() if cited else ())
+    if out is not None:
+        write_text(out, page(found))
+    print(dumps([asdict(board) for board in found], indent=1) if json else text(found))
 
 
 def read_results(path: Path) -> list[Entry]:

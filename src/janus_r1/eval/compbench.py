@@ -54,9 +54,6 @@ class CompBench(Benchmark):
         require(bool(prompts), f"{data} holds no prompt")
         self._items = [Item(f"{number:04}", prompt, category) for number, prompt in enumerate(prompts)]
 
-    def items(self) -> list[Item]:
-        return self._items
-
     def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
         for index, image in enumerate(images):
             save_png(folder / "samples" / f"{item.prompt}_{int(item.id) * self.images + index:06}.png", image)

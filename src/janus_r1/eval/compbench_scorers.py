@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForObjectDetection,
+    AutoTokenizer,
+    BlipForQuestionAnswering,
+    CLIPModel,
+)
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, require
 from janus_r1.eval.benchmark import Item
-from janus_r1.eval.benchmark_score import Outcome, failed
-from janus_r1.eval.compbench import Box, counted, distinct, numeracy_score, spatial_score
+from janus_r1.eval.benchmark_score import Outcome, Scorer, failed, kind_of
+from janus_r1.eval.compbench import ATTRIBUTES, Box, counted, distinct, numeracy_score, spatial_score
 from janus_r1.eval.geneval_detector import CLIP_MEAN, CLIP_STD, clip_input
-from janus_r1.eval.weights import finite
+from janus_r1.eval.weights import finite, load_auto, load_model, revision, weights_folder
 
+BLIP = "Salesforce/blip-vqa-capfilt-large"
+CLIP_B32 = "openai/clip-vit-base-patch32"
 BLIP_SIDE, MAX_CHUNKS, MAX_WORDS, MAX_TOKENS = 480, 8, 50, 35
 NO_CHUNKS = ("top", "the side", "the left", "the right")
 MARKS = r"[.!\"()*#:;~]"
@@ -161,3 +170,26 @@ class ClipCosine:
         found = self.model(**read, pixel_values=shown)
         cosines = torch.cosine_similarity(found.image_embeds.float(), found.text_embeds.float())
         return [Outcome(min(max(cosine, -1.0), 1.0), least=-1.0) for cosine in finite(cosines, "CLIP").tolist()]
+
+
+def scorer(category: str, weights: str | None, device: str, batch: int, download: bool) -> Scorer:
+    """The network that the category is measured by.
+
+    Raises:
+        UserError: for weights that are not here, or that a category needs and nobody named.
+    """
+    detects = category in ("spatial", "numeracy")
+    name = weights or ("" if detects else BLIP if category in ATTRIBUTES else CLIP_B32)
+    require(bool(name), f"{category} needs --weights: an object detector such as facebook/detr-resnet-50")
+    folder = weights_folder(name, download)
+    record = {"judge": name, "revision": revision(folder), "device": kind_of(device)}
+    if detects:
+        nouns = spacy_readers()[1] if category == "spatial" else None
+        detector = load_auto(AutoModelForObjectDetection, folder).to(device)
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        return Boxes(detector, processor, category, nouns, record, batch)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if category in ATTRIBUTES:
+        chunks = spacy_readers()[0]
+        return BlipVqa(load_model(BlipForQuestionAnswering, folder).to(device), tokenizer, chunks, record, batch)
+    return ClipCosine(load_model(CLIPModel, folder).to(device), tokenizer, record, batch)

@@ -18,9 +18,9 @@ import numpy as np
 
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import Benchmark, Item, Shot, Survey, save_png
-from janus_r1.eval.benchmark_score import Outcome, failed
+from janus_r1.eval.benchmark_score import Outcome, failed, means
 from janus_r1.eval.records import Row
-from janus_r1.eval.vlm_judge import Ask, VlmJudge
+from janus_r1.eval.vlm_judge import Ask, VlmJudge, by_item, yes_or_no
 from janus_r1.reading import read_table, read_text
 from janus_r1.rewards.score import Abstained
 
@@ -56,9 +56,6 @@ class Dpg(Benchmark):
             raise UserError(f"no prompts in {data / PROMPTS}")
         self._items = [_item(path, questions.get(path.stem, ())) for path in files]
 
-    def items(self) -> list[Item]:
-        return self._items
-
     def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
         """Fewer than four images leave black tiles."""
         blank = np.zeros_like(images[0])
@@ -88,11 +85,7 @@ class Dpg(Benchmark):
     def extras(self, rows: Sequence[Row]) -> dict[str, Any]:
         """By category, before zeros cascade: of all tiles, or of each prompt's last one in official mode."""
         last = {row["id"]: row for row in sorted(rows, key=lambda row: row["tile"])}
-        found: dict[str, list[float]] = {}
-        for row in last.values() if self.official else rows:
-            for broad, answer in zip(row["detail"]["categories"], row["detail"]["answers"], strict=True):
-                found.setdefault(broad, []).append(answer)
-        return {broad: float(np.mean(answers)) for broad, answers in found.items()}
+        return means(last.values() if self.official else rows, "categories", "answers")
 
 
 def read_questions(path: Path, official: bool = False) -> dict[str, tuple[Question, ...]]:
@@ -139,26 +132,17 @@ class DpgScorer:
         self.record: Mapping[str, Any] = {**judge.record, "question": ASK, "official": official}
 
     def score(self, shots: Sequence[tuple[Item, np.ndarray]]) -> list[Outcome]:
-        asks = [
-            Ask(pixels, ASK.format(question=question.text), 8)
-            for item, pixels in shots
-            for question in item.data["questions"]
-        ]
-        answers = iter(self.judge.answer(asks) if asks else [])
-        return [_outcome(item.data["questions"], [next(answers) for _ in item.data["questions"]]) for item, _ in shots]
+        asks = [[Ask(pixels, ASK.format(question=q.text), 8) for q in item.data["questions"]] for item, pixels in shots]
+        said = by_item(self.judge.answer, asks)
+        return [_outcome(item.data["questions"], own) for (item, _), own in zip(shots, said, strict=True)]
 
 
 def _outcome(questions: Sequence[Question], said: Sequence[str | Abstained]) -> Outcome:
     if not questions:
         return failed("the table holds no question of this prompt")
-    answers = []
-    for one in said:
-        if isinstance(one, Abstained):
-            return failed(one.why)
-        word = one.strip().strip("\"'*.,:;!").lower()
-        if word not in ("yes", "no"):
-            return failed(f"neither yes nor no: {one!r:.60}")
-        answers.append(float(word == "yes"))
+    answers = yes_or_no(said)
+    if isinstance(answers, str):
+        return failed(answers)
     try:
         value = tile_score(questions, answers)
     except KeyError as error:

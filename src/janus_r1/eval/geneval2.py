@@ -16,9 +16,9 @@ import numpy as np
 
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import Benchmark, Item, Shot, Survey, save_png
-from janus_r1.eval.benchmark_score import Outcome, failed
+from janus_r1.eval.benchmark_score import Outcome, failed, means
 from janus_r1.eval.records import Row
-from janus_r1.eval.vlm_judge import Ask, VlmJudge
+from janus_r1.eval.vlm_judge import Ask, VlmJudge, by_item
 from janus_r1.files import write_text
 from janus_r1.reading import field, read_json_object, read_jsonl
 from janus_r1.rewards.score import Abstained
@@ -44,9 +44,6 @@ class GenEval2(Benchmark):
         if len({item.prompt for item in self._items}) < len(self._items) or not self._items:
             raise UserError(f"{data} holds no prompt, or one twice")
 
-    def items(self) -> list[Item]:
-        return self._items
-
     def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
         save_png(folder / f"{item.id}.png", images[0])
         if not (folder / PATHS).exists():
@@ -70,14 +67,10 @@ class GenEval2(Benchmark):
 
     def extras(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The arithmetic mean over prompts, each skill's mean over atoms, and the hard matches."""
-        skills: dict[str, list[float]] = {}
-        for row in rows:
-            for skill, score in zip(row["detail"]["skills"], row["detail"]["scores"], strict=True):
-                skills.setdefault(skill, []).append(score)
-        means = {f"skill {skill}": float(np.mean(scores)) for skill, scores in skills.items()}
+        skills = {f"skill {name}": mean for name, mean in means(rows, "skills", "scores").items()}
         am = float(np.mean([np.mean(row["detail"]["scores"]) for row in rows]))
         hard = float(np.mean([np.mean(row["detail"]["hard"]) for row in rows]))
-        return {"Soft-TIFA AM": am, "TIFA": hard, **means}
+        return {"Soft-TIFA AM": am, "TIFA": hard, **skills}
 
 
 def _item(place: str, number: int, row: Any) -> Item:
@@ -116,12 +109,11 @@ class SoftTifa:
 
     def score(self, shots: Sequence[tuple[Item, np.ndarray]]) -> list[Outcome]:
         asks = [
-            Ask(pixels, ASK.format(question=question), 1, spellings(question, answer))
+            [Ask(pixels, ASK.format(question=pair[0]), 1, spellings(*pair)) for pair in item.data["pairs"]]
             for item, pixels in shots
-            for question, answer in item.data["pairs"]
         ]
-        answers = iter(self.judge.first(asks))
-        return [self._outcome(item, [next(answers) for _ in item.data["pairs"]]) for item, _ in shots]
+        said = by_item(self.judge.first, asks)
+        return [self._outcome(item, own) for (item, _), own in zip(shots, said, strict=True)]
 
     def _outcome(self, item: Item, answers: Sequence[Any]) -> Outcome:
         if lost := next((one for one in answers if isinstance(one, Abstained)), None):

@@ -14,7 +14,7 @@ import numpy as np
 
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import Benchmark, Item, Shot, Survey, save_png
-from janus_r1.eval.benchmark_score import Outcome, failed
+from janus_r1.eval.benchmark_score import Outcome, failed, kind_of
 from janus_r1.eval.geneval import (
     IMAGES_PER_PROMPT,
     RULES,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # torch only where it is needed
     from janus_r1.eval.geneval_detector import ColorClassifier, Detector, Found
 
 METADATA = "metadata.jsonl"
+DETECTOR = "facebook/mask2former-swin-small-coco-instance"
+CLIP = "openai/clip-vit-large-patch14"
 
 
 class GenEval(Benchmark):
@@ -42,8 +44,8 @@ class GenEval(Benchmark):
 
     name, title, images, binary = "geneval", "GenEval", IMAGES_PER_PROMPT, True
 
-    def items(self) -> list[Item]:
-        return [_item(f"{number:05}", row) for number, row in enumerate(prompts())]
+    def __init__(self) -> None:
+        self._items = [_item(f"{number:05}", row) for number, row in enumerate(prompts())]
 
     def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
         own = folder / item.id
@@ -174,6 +176,25 @@ class GenEvalScorer:
         for blank, color in zip(blanks, self.colors.classify(asked) if self.colors else [], strict=True):
             blank["color"] = color
         return detections
+
+
+def geneval_scorer(detector: str, clip: str, device: str, batch: int, download: bool) -> GenEvalScorer:
+    """Without CLIP's weights, rows that ask for no color are scored all the same."""
+    from transformers import AutoTokenizer, CLIPModel, Mask2FormerForUniversalSegmentation
+
+    from janus_r1.eval.geneval_detector import ColorClassifier, Detector
+    from janus_r1.eval.weights import NotHere, load_model, revision, weights_folder
+
+    eyes = weights_folder(detector, download)
+    record: dict[str, Any] = {"judge": detector, "revision": revision(eyes), "colors": clip, "device": kind_of(device)}
+    found = Detector(load_model(Mask2FormerForUniversalSegmentation, eyes).to(device))
+    try:
+        folder = weights_folder(clip, download)
+    except NotHere as error:
+        return GenEvalScorer(found, None, {**record, "colors_revision": None}, batch, no_colors=str(error))
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    colors = ColorClassifier(load_model(CLIPModel, folder).to(device), tokenizer)
+    return GenEvalScorer(found, colors, {**record, "colors_revision": revision(folder)}, batch)
 
 
 def _kept(found: Sequence[Found], tag: str, rules: Rules) -> dict[str, list[Found]]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import Benchmark, Item, Survey, by_name, save_png
-from janus_r1.eval.benchmark_score import Outcome, failed
+from janus_r1.eval.benchmark_score import Outcome, failed, means
 from janus_r1.eval.records import Row
-from janus_r1.eval.vlm_judge import Ask, VlmJudge
+from janus_r1.eval.vlm_judge import Ask, VlmJudge, by_item, yes_or_no
 from janus_r1.reading import parse_json, read_table
 from janus_r1.rewards.score import Abstained
 
@@ -40,9 +40,6 @@ class UniGenBench(Benchmark):
         if len({item.id for item in self._items}) < len(self._items) or not self._items:
             raise UserError(f"{data} holds no prompt, or an index twice")
 
-    def items(self) -> list[Item]:
-        return self._items
-
     def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
         for index, image in enumerate(images):
             save_png(folder / f"{item.id}_{index}.png", image)
@@ -62,14 +59,10 @@ class UniGenBench(Benchmark):
 
     def extras(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Every sub-dimension's share."""
-        found: dict[str, list[float]] = {}
-        for row in rows:
-            for name, value in zip(row["detail"]["points"], row["detail"]["passed"], strict=True):
-                found.setdefault(name, []).append(value)
-        dimensions = self.units(rows)
-        means = [float(dimensions[0][dimensions[2] == name].mean()) for name in np.unique(dimensions[2])]
-        shares = {name: float(np.mean(values)) for name, values in sorted(found.items())}
-        return {"mean of the dimensions": float(np.mean(means)), **shares}
+        values, _, dimensions = self.units(rows)
+        shares = [float(values[dimensions == name].mean()) for name in np.unique(dimensions)]
+        found = means(rows, "points", "passed")
+        return {"mean of the dimensions": float(np.mean(shares)), **{name: found[name] for name in sorted(found)}}
 
 
 def _item(place: str, row: dict[str, str]) -> Item:
@@ -97,21 +90,18 @@ class UniGenScorer:
 
     def score(self, shots: Sequence[tuple[Item, np.ndarray]]) -> list[Outcome]:
         asks = [
-            Ask(pixels, ASK.format(prompt=item.prompt, point=point, description=description), 8)
+            [
+                Ask(pixels, ASK.format(prompt=item.prompt, point=point, description=description), 8)
+                for point, description in zip(item.data["points"], item.data["descriptions"], strict=True)
+            ]
             for item, pixels in shots
-            for point, description in zip(item.data["points"], item.data["descriptions"], strict=True)
         ]
-        answers = iter(self.judge.answer(asks))
-        return [_outcome(item, [next(answers) for _ in item.data["points"]]) for item, _ in shots]
+        said = by_item(self.judge.answer, asks)
+        return [_outcome(item, own) for (item, _), own in zip(shots, said, strict=True)]
 
 
 def _outcome(item: Item, said: Sequence[str | Abstained]) -> Outcome:
-    passed = []
-    for one in said:
-        if isinstance(one, Abstained):
-            return failed(one.why)
-        word = one.strip().strip("\"'*.,:;!").lower()
-        if word not in ("yes", "no"):
-            return failed(f"neither yes nor no: {one!r:.60}")
-        passed.append(float(word == "yes"))
+    passed = yes_or_no(said)
+    if isinstance(passed, str):
+        return failed(passed)
     return Outcome(sum(passed) / len(passed), {"points": item.data["points"], "passed": passed})

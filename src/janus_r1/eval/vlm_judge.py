@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import exp
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,29 @@ class VlmJudge(Protocol):
     def answer(self, asks: Sequence[Ask]) -> list[str | Abstained]: ...
 
     def first(self, asks: Sequence[Ask]) -> list[First | Abstained]: ...
+
+
+T = TypeVar("T")
+
+
+def by_item(answer: Callable[[list[Ask]], list[T]], questions: Sequence[Sequence[Ask]]) -> list[list[T]]:
+    """All items' questions asked together, and the answers item by item."""
+    asked = [question for own in questions for question in own]
+    answers = iter(answer(asked) if asked else [])
+    return [[next(answers) for _ in own] for own in questions]
+
+
+def yes_or_no(said: Sequence[str | Abstained]) -> list[float] | str:
+    """1 for each yes and 0 for each no; where one is neither, what it is instead."""
+    read = []
+    for one in said:
+        if isinstance(one, Abstained):
+            return one.why
+        word = one.strip().strip("\"'*.,:;!").lower()
+        if word not in ("yes", "no"):
+            return f"neither yes nor no: {one!r:.60}"
+        read.append(float(word == "yes"))
+    return read
 
 
 class EndpointJudge:

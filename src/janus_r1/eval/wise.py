@@ -49,9 +49,6 @@ class Wise(Benchmark):
         if len({item.id for item in self._items}) < len(self._items):
             raise UserError(f"{data} holds a prompt_id twice")
 
-    def items(self) -> list[Item]:
-        return self._items
-
     def write(self, folder: Path, item: Item, images: Sequence[np.ndarray]) -> None:
         save_png(folder / f"{item.id}.png", images[0])
 

@@ -22,7 +22,7 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, ViTModel
 
 from janus_r1.errors import UserError, first_line
-from janus_r1.eval.pie.metrics import Metrics, NotMeasured, Pair
+from janus_r1.eval.pie import Metrics, NotMeasured, Pair
 from janus_r1.eval.weights import load_model, revision, weights_folder
 
 NONE = "none"

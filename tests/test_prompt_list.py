@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from janus_r1.data.prompt_list import read_prompt_list
-from janus_r1.data.task_files import read_tasks
+from janus_r1.data.task_files import read_prompt_list, read_tasks
 from janus_r1.errors import UserError
 
 WANTED = ["a red circle", "two stars, one above the other"]

@@ -16,8 +16,7 @@ from janus_r1.data.importing import import_data
 from janus_r1.data.rows import Wanted
 from janus_r1.data.store import Store
 from janus_r1.data.store_rows import Index, StoreRows, read
-from janus_r1.data.store_tasks import store_edits, store_tasks
-from janus_r1.data.tasks import tasks
+from janus_r1.data.tasks import store_edits, store_tasks, tasks
 from janus_r1.errors import UserError
 from janus_r1.model.loading import load
 from janus_r1.rewards.build import RewardRecipe

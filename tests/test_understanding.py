@@ -155,8 +155,8 @@ def test_the_harness_asks_through_its_own_interface(lmms, tiny, pictures):
 
 
 def test_the_harness_is_named_where_it_is_missing(monkeypatch):
-    from janus_r1.eval import harness
+    from janus_r1.eval import understanding
 
-    monkeypatch.setattr(harness, "find_spec", lambda name: None)
+    monkeypatch.setattr(understanding, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install lmms-eval"):
-        harness.evaluate_tasks(lambda: pytest.fail("a model was loaded"), ["mme"])
+        understanding.evaluate_tasks(lambda: pytest.fail("a model was loaded"), ["mme"])

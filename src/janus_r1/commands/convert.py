@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from janus_r1.commands.model import ModelOptions, load_model
-from janus_r1.commands.output import new_folder
-from janus_r1.commands.terminal import answers_only, print_json
+from janus_r1.commands.output import answers_only, new_folder, print_json
 
 
 def convert(

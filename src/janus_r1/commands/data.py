@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from janus_r1.commands.terminal import answers_only, print_json, say
+from janus_r1.commands.output import answers_only, print_json, say
 from janus_r1.data import look as looking
 from janus_r1.data import making
 from janus_r1.data.importing import AS_IT_COMES, ImportOptions, import_data

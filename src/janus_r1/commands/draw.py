@@ -23,8 +23,20 @@ from janus_r1.commands.model import (
     plan_batch,
     warn_of_words,
 )
-from janus_r1.commands.output import INDEX, ChainFolder, check_texts, index, new_folder, save, show, slug
-from janus_r1.commands.terminal import answers_only, print_json, progress, warn
+from janus_r1.commands.output import (
+    INDEX,
+    ChainFolder,
+    answers_only,
+    check_texts,
+    index,
+    new_folder,
+    print_json,
+    progress,
+    save,
+    show,
+    slug,
+    warn,
+)
 from janus_r1.data.containers import IMAGE_SUFFIXES
 from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, one_line, require

@@ -12,10 +12,9 @@ from rich.table import Table
 
 from janus_r1.chain import Verdict
 from janus_r1.commands.data import renamed
-from janus_r1.commands.measure import Result, measure
+from janus_r1.commands.evaluate import Result, measure
 from janus_r1.commands.model import JUDGE, ModelOptions, load_model
-from janus_r1.commands.output import ResultFile
-from janus_r1.commands.terminal import progress
+from janus_r1.commands.output import ResultFile, progress
 from janus_r1.errors import UserError, require
 from janus_r1.fields import Count, Positive
 from janus_r1.worlds import DEFAULT

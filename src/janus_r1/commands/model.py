@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from janus_r1.chain import Settings
-from janus_r1.commands.terminal import note, say, warn
+from janus_r1.commands.output import note, say, warn
 from janus_r1.errors import UnknownWords, UserError, first_line, foreign, one_line
 from janus_r1.fields import Checked, Positive
 

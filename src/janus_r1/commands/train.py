@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_r1.commands.model import quiet_transformers
-from janus_r1.commands.output import check_writable
-from janus_r1.commands.terminal import answers_only, print_json, say
+from janus_r1.commands.output import answers_only, check_writable, print_json, say
 from janus_r1.errors import require
 from janus_r1.files import locked
 from janus_r1.recipe import maker_of

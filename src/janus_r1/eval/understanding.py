@@ -3,25 +3,30 @@
 Asked before and after SFT and reinforcement learning, it tells whether training to draw hurts seeing. Pictures and
 questions follow from a seed that no training uses. An answer is right if it is the true one, letter for letter but
 for case, blanks and a final dot; an item of a checklist is right if P(Yes) is on the true side of a half. Intervals
-are over pictures.
+are over pictures. Where lmms-eval is installed, its tasks can be asked instead.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from janus_r1.ask import ask, check
-from janus_r1.errors import require
+from janus_r1.errors import UserError, first_line, require
 from janus_r1.eval.statistics import figure, judge_figures, mean_of
 from janus_r1.model.janus import Janus
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Checklist, Question
+
+if TYPE_CHECKING:
+    from janus_r1.api import JanusR1
 
 SEED = "understanding"  # trainings seed their generators with numbers
 
@@ -98,3 +103,38 @@ def _checked(model: Janus, lists: list[Checklist], max_batch: int) -> dict[str, 
     truth = np.array([float(true) for one in lists for _, true in one.items])
     pictures = np.repeat(np.arange(len(lists)), [len(own) for own in items])
     return judge_figures((p_yes >= 0.5).astype(float), truth, p_yes, pictures)
+
+
+def evaluate_tasks(
+    load: Callable[[], JanusR1], tasks: Sequence[str], limit: int | None = None, max_batch: int = 8
+) -> dict[str, Any]:
+    """Figures by task, as the harness names them: ``{"tasks": {task: {figure: value}}, "harness": its version}``.
+
+    Raises:
+        UserError: if the harness is not installed, or knows no such task, or cannot have its data.
+    """
+    if find_spec("lmms_eval") is None:
+        raise UserError("--tasks are lmms-eval's, which is not installed: pip install lmms-eval")
+    from importlib.metadata import version
+
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    from janus_r1.eval.lmms import Lmms
+
+    known = set(TaskManager().all_tasks)
+    if unknown := [name for name in tasks if name not in known]:
+        raise UserError(
+            f"lmms-eval {version('lmms-eval')} has no task {', '.join(unknown)}: see lmms-eval --tasks list"
+        )
+    try:
+        found = simple_evaluate(Lmms(load(), batch_size=max_batch), tasks=list(tasks), limit=limit, log_samples=False)
+    except UserError:
+        raise
+    except (OSError, ValueError, NotImplementedError) as error:  # data that cannot be had, a task of another form
+        raise UserError(f"lmms-eval: {first_line(error)}") from None
+    figures = {
+        task: {name: value for name, value in one.items() if isinstance(value, int | float)}
+        for task, one in found["results"].items()
+    }
+    return {"tasks": figures, "harness": f"lmms-eval {version('lmms-eval')}"}

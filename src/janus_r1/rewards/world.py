@@ -1,9 +1,10 @@
-"""A world's own check as a reward: free, and never wrong about what it can read."""
+"""A world's own check as a reward, and as the truth of reasons: free, and never wrong about what it can read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from janus_r1.chain import Chain, Round
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, Claimed, EditWeights, Item, Score, shown
 from janus_r1.worlds.base import DEFAULT, FAIL_CEILING, CannotCheck, Check, world
 
@@ -59,3 +60,22 @@ def examine(item: Item, world_name: str = DEFAULT) -> Check | Abstained:
         return world(world_name).check(*item)
     except CannotCheck as error:
         return Abstained(str(error))
+
+
+def true_reasons(chain: Chain, world_name: str = DEFAULT) -> tuple[float | None, ...]:
+    """Whether the reason of a No is true. A reason that is paid by the draft it leads to alone (paper) need not be, and
+    does not stay so.
+
+    One number a round: 1 for a No whose reason holds, 0 for one whose does not; None for a Yes, which has nothing
+    to explain, and where the verifier cannot read the prompt.
+    """
+    return tuple(None if r.verdict.accepted else _holds(chain, r, world_name) for r in chain.rounds)
+
+
+def _holds(chain: Chain, rejected: Round, world_name: str) -> float | None:
+    """Whether the reason is a fact that fails, in the words that reasons are taught in, or asks for what mends."""
+    found = examine((chain.task, rejected.pixels), world_name)
+    if isinstance(found, Abstained):
+        return None
+    said = rejected.verdict
+    return float(said.reason in found.failed or world(world_name).mends(chain.task, rejected.pixels, said.instruction))

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import MARKER, write_atomically, write_json
 from janus_r1.reading import field, open_regular, read_json_object
-from janus_r1.train import state as states
+from janus_r1.train import processes
 from janus_r1.train.optim import Ema
 from janus_r1.train.processes import most, this_process
 
@@ -88,8 +88,8 @@ def write_checkpoint(target: Path, trained: Trained, state: dict[str, Any]) -> N
     """
     broken = broken_weight(trained.module)
     require(not most(int(broken is not None)), f"no checkpoint is written: {broken or 'a weight'} is not a number")
-    kept = states.weights(trained.module, frozen=not trained.reloads_frozen)
-    optimizers = [states.optimizer_state(optimizer) for optimizer in trained.optimizers]
+    kept = processes.weights(trained.module, frozen=not trained.reloads_frozen)
+    optimizers = [processes.optimizer_state(optimizer) for optimizer in trained.optimizers]
     ema = trained.ema.state() if trained.ema else {}
     if not this_process().is_main_process:
         return
@@ -108,7 +108,7 @@ def write_checkpoint(target: Path, trained: Trained, state: dict[str, Any]) -> N
 def broken_weight(module: torch.nn.Module) -> str | None:
     """The name of a trained weight, or of this process's part of one, that is NaN or infinite."""
     for name, weight in module.named_parameters():
-        if weight.requires_grad and not torch.isfinite(states.own_part(weight.detach())).all():
+        if weight.requires_grad and not torch.isfinite(processes.own_part(weight.detach())).all():
             return name
     return None
 
@@ -154,7 +154,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def load_weights(checkpoint: Path, trained: Trained) -> None:
     """Raises UserError where they do not fit or cannot be read."""
-    states.load_weights(trained.module, read_tensors(checkpoint / "model.safetensors"), checkpoint)
+    processes.load_weights(trained.module, read_tensors(checkpoint / "model.safetensors"), checkpoint)
 
 
 def load_optimizers(checkpoint: Path, trained: Trained) -> None:
@@ -168,7 +168,7 @@ def load_optimizers(checkpoint: Path, trained: Trained) -> None:
         raise _damaged(checkpoint, f"optimizers.pt: {first_line(error)}") from None
     for optimizer, state in zip(trained.optimizers, saved, strict=True):
         said = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-        states.load_optimizer_state(optimizer, state)
+        processes.load_optimizer_state(optimizer, state)
         for group, options in zip(optimizer.param_groups, said, strict=True):
             group.update(options)
     if trained.ema and (checkpoint / "ema.safetensors").exists():

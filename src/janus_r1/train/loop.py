@@ -41,7 +41,7 @@ from janus_r1.train.checkpoint import (
 )
 from janus_r1.train.log import RunLog
 from janus_r1.train.optim import Ema
-from janus_r1.train.state import whole
+from janus_r1.train.processes import whole
 
 Figure = float | torch.Tensor  # a scalar tensor waits for no device until the step is over
 Loss = Callable[[nn.Module, Any], tuple[torch.Tensor, Mapping[str, Figure]]]

@@ -19,8 +19,7 @@ from janus_r1.fields import Checked, Count, Positive, Range
 from janus_r1.files import write_atomically
 from janus_r1.model.adapters import insert
 from janus_r1.model.janus import Janus
-from janus_r1.train.processes import this_process
-from janus_r1.train.state import weights, whole
+from janus_r1.train.processes import this_process, weights, whole
 
 HEADS = ["model.aligner", "model.generation_aligner", "model.generation_head", "lm_head"]
 NAME = "default"  # peft's, of a model's only adapter

@@ -19,8 +19,7 @@ from torch import nn
 
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
-from janus_r1.train.processes import sharded
-from janus_r1.train.state import gathered, like
+from janus_r1.train.processes import gathered, like, sharded
 
 # Coefficients of the quintic iteration that takes every singular value close to 1 (Jordan et al.).
 _A, _B, _C = 3.4445, -4.7750, 2.0315

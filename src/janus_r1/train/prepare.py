@@ -17,8 +17,7 @@ from janus_r1.model.loading import DTYPES, load, save
 from janus_r1.model.matrices import adjoin
 from janus_r1.sheet import sheet
 from janus_r1.train.lora import Adapters
-from janus_r1.train.processes import sharded, this_process
-from janus_r1.train.state import copy_trained
+from janus_r1.train.processes import copy_trained, sharded, this_process
 from janus_r1.worlds.base import DEFAULT, world
 
 

@@ -25,8 +25,7 @@ from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, Worl
 from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Told, Wanted, in_parts, together
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.data.store_rows import StoreRows
-from janus_r1.data.store_tasks import store_tasks
-from janus_r1.data.tasks import OF_WORLD, check_families
+from janus_r1.data.tasks import OF_WORLD, check_families, store_tasks
 from janus_r1.errors import UserError, require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.model.janus import Janus

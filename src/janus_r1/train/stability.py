@@ -23,7 +23,7 @@ from torch import nn
 from janus_r1.errors import UserError
 from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 from janus_r1.files import write_atomically
-from janus_r1.train import state as states
+from janus_r1.train import processes
 from janus_r1.train.checkpoint import Trained, load_optimizers, load_weights, read_tensors, write_checkpoint
 from janus_r1.train.processes import this_process
 
@@ -163,7 +163,7 @@ class Guard:
             self._forget_unproven()
             self.rollouts = 0
         elif self.reference is not None:
-            states.copy_trained(self.trained.module, self.reference)
+            processes.copy_trained(self.trained.module, self.reference)
             self.moved = True
             self._keep_reference()
         if this_process().is_main_process:
@@ -195,7 +195,7 @@ class Guard:
         this_process().wait_for_everyone()  # all read it when they roll back
 
     def _keep_reference(self) -> None:
-        weights = {name: value.contiguous() for name, value in states.weights(self.trained.module).items()}
+        weights = {name: value.contiguous() for name, value in processes.weights(self.trained.module).items()}
         if this_process().is_main_process:
             write_atomically(self.moved_reference, lambda path: save_file(weights, path), "file")
 
@@ -212,7 +212,7 @@ class Guard:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the checkpoint's state.json is damaged: {error!r:.60}") from None
         if self.moved and self.reference is not None:
-            states.load_weights(self.reference, read_tensors(self.moved_reference), self.moved_reference)
+            processes.load_weights(self.reference, read_tensors(self.moved_reference), self.moved_reference)
 
 
 def _agreed(*values: float) -> list[float]:

@@ -238,7 +238,7 @@ def repair_forwards(model: Janus, prompts: int, settings: Settings, window: int 
             counts.append(decoder.forwards - before)
             (pixels,) = model.decode_image(ids)
             said = look_and_say(find_objects(pixels), prompt.description)
-            if not said.repair:
+            if not said.repairs:
                 break
             lead, guess = model.layout.opening(said.instruction, Source(tuple(ids[0].tolist()), pixels)), ids
         found.append(counts)

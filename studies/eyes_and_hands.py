@@ -23,7 +23,7 @@ from janus_r1.model.loading import load
 from janus_r1.worlds.base import world
 from janus_r1.worlds.shapes.edits import Edit
 from janus_r1.worlds.shapes.observing import listed
-from janus_r1.worlds.shapes.repairs import Repair, assign, look_and_say, repairs, write_repair
+from janus_r1.worlds.shapes.repairs import Repair, assign, look_and_say, repairs, write_repairs
 from janus_r1.worlds.shapes.scene import COLOURS, RELATIONS, SHAPES, SIZES, Description, Slot, name
 from janus_r1.worlds.shapes.verifier import Seen, find_objects, verify
 
@@ -37,14 +37,14 @@ def from_list(listing: str, description: Description) -> str:
     bare = Description(description.slots, (), description.alike)
     first = next((r for r in repairs(objects, bare) if r.edits), None)
     if first:
-        return write_repair(first)
+        return write_repairs([first])
     places = [what for what in said if any(f" {r} " in what for r in RELATIONS) or " beside " in what]
     chosen = assign(objects, bare)
     for (a, where, b), seen in zip(description.relations, places, strict=False):
         one, other = chosen[a], chosen[b]
         if f" {where} " not in seen and one is not None and other is not None:
             names = [Slot(objects[i].shape, objects[i].colour) for i in (one, other)]
-            return write_repair(Repair((Edit("move", names[0], where, names[1]),)))
+            return write_repairs([Repair((Edit("move", names[0], where, names[1]),))])
     return ""
 
 
@@ -87,7 +87,7 @@ def mended(model, tasks: list[Task], firsts, way: str, settings: Settings) -> li
         for i, (task, (_, pixels, listing)) in enumerate(zip(tasks, drafts, strict=True)):
             if way == "truth":
                 said = look_and_say(find_objects(pixels), task.description)
-                instruction = said.instruction if said.repair else ""
+                instruction = said.instruction if said.repairs else ""
             else:
                 instruction = from_list(listing, task.description)
             done[i] = done[i] or not instruction

@@ -17,9 +17,9 @@ from janus_r1.worlds.shapes.repairs import (
     look_and_say,
     mend,
     nearest,
-    parse_repair,
+    parse_repairs,
     repairs,
-    write_repair,
+    write_repairs,
 )
 from janus_r1.worlds.shapes.scene import HELD_OUT, Scene, SceneObject, render, sample_scene
 from janus_r1.worlds.shapes.spoiling import spoil
@@ -50,7 +50,7 @@ def test_spoilt_scenes_are_wrong_in_pixels_and_hold_no_pair_kept_from_training()
 
 
 def test_following_the_instructions_makes_a_picture_right_and_leaves_the_rest_alone():
-    reached, steps, untouched = 0, 0, 0
+    reached, steps, untouched, at_once = 0, 0, 0, 0
     for description, _, wrong, rng in scenes(400, 3):
         path = nearest(wrong, description, rng)
         if path is None:
@@ -58,14 +58,15 @@ def test_following_the_instructions_makes_a_picture_right_and_leaves_the_rest_al
         reached += 1
         assert verify_scene(path[-1][1], description).correct
         for (instruction, after), before in zip(path, [wrong, *(scene for _, scene in path)], strict=False):
-            wanted = parse_repair(instruction)
-            assert wanted is not None and after.background == before.background
+            wanted = parse_repairs(instruction)
+            assert wanted and after.background == before.background
             moved = [item for item in before.objects if item not in after.objects]
-            assert len(moved) <= 1, instruction  # one fault a time
+            assert len(moved) <= len(wanted), instruction  # no other object is touched
+            at_once += len(wanted) > 1
             steps += 1
             untouched += len(before.objects) - len(moved)
     assert reached >= 340  # others need a place that is not there, or another size of the only object
-    assert steps < 2 * reached and untouched > steps
+    assert steps < 1.2 * reached and untouched > steps and at_once > 60
 
 
 def test_each_instruction_leaves_less_to_mend():
@@ -83,10 +84,15 @@ def test_instructions_are_read_back_as_what_was_meant():
     for description, _, wrong, _ in scenes(300, 5):
         for repair in repairs(as_seen(wrong), description):
             if repair.edits:
-                assert parse_repair(write_repair(repair)) == repair
-                written.add(write_repair(repair).split()[0])
+                again = parse_repairs(write_repairs([repair]))
+                assert [edit for one in again for edit in one.edits] == list(repair.edits)
+                assert all(one.any_one == repair.any_one for one in again[:1])
+                written.add(write_repairs([repair]).split()[0])
+        said = look_and_say(as_seen(wrong), description)
+        again = parse_repairs(said.instruction)
+        assert [edit for one in again for edit in one.edits] == [edit for one in said.repairs for edit in one.edits]
     assert written == {"make", "remove", "add", "move"}
-    assert parse_repair("draw it again") is None
+    assert parse_repairs("draw it again") == ()
 
 
 def say(prompt: str, *objects: SceneObject):
@@ -98,23 +104,22 @@ def say(prompt: str, *objects: SceneObject):
 def test_what_is_said_of_a_wrong_picture():
     said = say(
         "a red circle left of a blue star",
-        SceneObject("circle", "pink", "small", 40, 20),
-        SceneObject("star", "blue", "large", 4, 20),
+        SceneObject("circle", "pink", "small", 24, 20),
+        SceneObject("star", "blue", "small", 4, 20),
     )
     assert said.listing == (
-        "large blue star: blue star Yes, small pink circle: red circle No, circle right of star: left of No"
+        "@37 small blue star: blue star Yes, @87 small pink circle: red circle No, circle right of star: left of No"
     )
-    assert said.verdict == "No, make the pink circle red."
+    assert said.verdict == "No, make the pink circle red and then move the blue star right of the red circle."
 
 
 def test_what_is_said_of_a_right_one_and_of_one_of_several_alike():
     right = say("two stars", *(SceneObject("star", "red", "small", x, 8) for x in (0, 40)))
-    assert right.listing == "small red star: star Yes, small red star: star Yes" and right.verdict == "Yes."
+    assert right.listing == "@24 small red star: star Yes, @C4 small red star: star Yes" and right.verdict == "Yes."
     three = tuple(SceneObject("star", "red", "small", x, 8) for x in (0, 20, 40))
     surplus = say("two stars", *three)
     assert surplus.verdict == "No, remove a red star."
-    assert surplus.repair is not None
-    assert mend(Scene("black", three), surplus.repair, random.Random(0)).objects == three[1:]
+    assert mend(Scene("black", three), surplus.repairs, random.Random(0)).objects == three[1:]
 
 
 def test_a_lone_object_of_the_wrong_size_is_drawn_again():

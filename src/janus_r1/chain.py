@@ -178,9 +178,20 @@ class Round:
 
 def final_round(rounds: Sequence[Round], settings: Settings) -> int:
     """Which of ``rounds`` is final under ``settings``."""
-    if settings.final == "best":
-        return max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
-    return len(rounds) - 1
+    return best_round(rounds) if settings.final == "best" else len(rounds) - 1
+
+
+def best_round(rounds: Sequence[Round]) -> int:
+    """The round that its verdict speaks best of: by its word, then the fewest marks No, then the highest P(Yes).
+
+    P(Yes) of different Nos says little once a model is sure of each: how much fails is what its list says.
+    """
+
+    def standing(index: int) -> tuple[bool, int, float]:
+        verdict = rounds[index].verdict
+        return verdict.p_yes >= 0.5, -sum(mark is False for _, mark in verdict.marks), verdict.p_yes
+
+    return max(range(len(rounds)), key=standing)
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from janus_r1.chain import AGAIN, Chain, Round, Settings, Task, Verdict, final_round
+from janus_r1.chain import AGAIN, Chain, Round, Settings, Task, Verdict, best_round, final_round
 from janus_r1.engine.decoder import Decoder, Stream
 from janus_r1.engine.sampling import DRAW, LIST, SAY, Place, numbers, uniforms
 from janus_r1.errors import require
@@ -307,9 +307,7 @@ def mended_round(rounds: Sequence[Round], settings: Settings) -> int | None:
     """The round whose draft the next one mends; None where it is drawn from the task alone."""
     if not rounds or settings.redraw == "again":
         return None
-    parent = len(rounds) - 1
-    if settings.repair_from == "best":
-        parent = max(range(len(rounds)), key=lambda i: rounds[i].verdict.p_yes)
+    parent = best_round(rounds) if settings.repair_from == "best" else len(rounds) - 1
     instruction = rounds[parent].verdict.instruction
     anew = not instruction or (settings.redraw == "auto" and instruction == AGAIN)
     return None if anew else parent

@@ -61,6 +61,7 @@ class Layout:
         self.list_end = Text(self._encode(LIST_END))
         self.marks = {self._encode(f" {word}")[-1]: word == "Yes" for word in ("Yes", "No")}
         self._wanted = self._encode("circle:")[-1]  # stands before what is wanted of a thing that is listed
+        self._place = self._encode(" @")[-1]  # stands before where a thing that is listed is seen
         request = self._encode(f"{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_OF_IMAGE}")
         self.edit_request = Text((*self._encode(END_OF_IMAGE), *request))
 
@@ -206,13 +207,15 @@ class Layout:
         return *self.opening(task, source).seeing, seen, self.self_check, self.listing(listing, learn=True), said
 
     def compare_list(self, task: str, listing: str, verdict: str, word_weight: float = WORD_WEIGHT) -> Row:
-        """As :meth:`look` without an image: of a given list, loss on all but what is seen, which nobody could know."""
+        """As :meth:`look` without an image, of a given list: no loss on what stands at a place ("@7C small red ring"),
+        which nobody could know, nor on whether there is more of it."""
         ids = (*self._shortened(verdict, "", MAX_REASON_TOKENS), self.special.eos)
         said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
-        listed, told, weights = self.listing(listing), False, []
-        for i in listed.ids:
-            weights.append((MARK_WEIGHT if i in self.marks else 1.0) if told else 0.0)
-            told = i == self._wanted or (told and i not in self.marks)
+        listed, weights, known = self.listing(listing), [], True
+        for i, following in zip(listed.ids, (*listed.ids[1:], -1), strict=True):
+            known = known and self._place not in (i, following)
+            weights.append((MARK_WEIGHT if i in self.marks else 1.0) if known else 0.0)
+            known = known or i == self._wanted
         return *self.opening(task).seeing, self.self_check, Text(listed.ids, True, tuple(weights)), said
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:

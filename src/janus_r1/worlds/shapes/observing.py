@@ -25,14 +25,14 @@ from janus_r1.worlds.shapes.repairs import (
     assign,
     entries,
     mend,
-    parse_repair,
+    parse_repairs,
     repairs,
 )
 from janus_r1.worlds.shapes.scene import Description
 from janus_r1.worlds.shapes.verifier import Seen, check, find_objects, purity
 
 STAYED = 4.0  # pixels that the centre of an object may have moved and still be where it was
-LISTED = re.compile(r"([a-z ]+): ([a-z ]+) (Yes|No)(?=,|$)")
+LISTED = re.compile(r"(@\w+ )?([a-z ]+): ([a-z ]+) (Yes|No)(?=,|$)")
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def reason_is_true(look: Look, description: Description) -> bool:
 
 def instruction_mends(objects: Objects, description: Description, instruction: str) -> bool:
     """Whether the picture would need fewer repairs, or fail fewer facts, if the instruction were followed exactly."""
-    wanted = parse_repair(instruction)
-    if wanted is None:
+    wanted = parse_repairs(instruction)
+    if not wanted:
         return False
     known = [item if item.shape else Seen("", item.colour, item.size, item.centre) for item in objects]
     try:
@@ -115,8 +115,9 @@ def instruction_mends(objects: Objects, description: Description, instruction: s
 
 
 def listed(listing: str) -> list[Entry]:
-    """What a list says: "small red ring: red ring Yes"."""
-    return [Entry(seen.strip(), wanted.strip(), word == "Yes") for seen, wanted, word in LISTED.findall(listing)]
+    """What a list says: "@4C small red ring: red ring Yes"; lists of older models give no places."""
+    found = LISTED.findall(listing)
+    return [Entry(seen.strip(), wanted.strip(), word == "Yes", place.strip()) for place, seen, wanted, word in found]
 
 
 def fact(entry: Entry) -> tuple[str, bool]:
@@ -152,8 +153,8 @@ def marks_wanted(objects: Objects, description: Description, listing: str) -> li
 
 def objects_kept(before: Look, after: Look, description: Description) -> list[bool]:
     """For each object that was right, and that the instruction does not mean, whether it is still there as it was."""
-    wanted = parse_repair(before.round.verdict.instruction)
-    touched = [edit.target for edit in wanted.edits if edit.kind != "add"] if wanted else []
+    wanted = parse_repairs(before.round.verdict.instruction)
+    touched = [edit.target for repair in wanted for edit in repair.edits if edit.kind != "add"]
     kept = []
     for slot, index in zip(description.slots, assign(before.objects, description), strict=True):
         item = None if index is None else before.objects[index]

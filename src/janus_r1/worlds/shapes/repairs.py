@@ -2,12 +2,13 @@
 
 ``repairs`` assigns what is seen to what is asked so that the fewest edits are needed, and lists these; the picture is
 right if and only if there are none. ``look_and_say`` words the whole finding as a model is to say it: what it sees
-beside what is wanted, each with a mark, Yes or No, and after a No the first edit.
+beside what is wanted, each with a mark, Yes or No, and after a No the edits that mend it.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -27,6 +28,7 @@ from janus_r1.worlds.shapes.scene import (
     SIZES,
     STEP,
     Description,
+    Placed,
     Scene,
     SceneObject,
     Slot,
@@ -41,6 +43,8 @@ MOST_REPAIRS = 5  # a picture with more faults is drawn again
 MISSING, SURPLUS = 1.5, 1.0  # costs of an assignment beside 1 a wrong fact: better mend an object than swap it
 OPPOSITE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
 NOTHING = "nothing"
+ANY_ONE = ("make a ", "make an ", "remove a ", "remove an ")
+PLACING = ("add", "move")  # edits that leave open where exactly
 MATCHED = 6  # objects that are tried; a picture with more is wrong whatever they are
 
 
@@ -62,8 +66,8 @@ class Finding:
     correct: bool
     instruction: str
     """After a No; empty after a Yes."""
-    repair: Repair | None
-    """What the instruction asks for; None after a Yes, and where it is to be drawn again."""
+    repairs: tuple[Repair, ...]
+    """What the instruction asks for, one after the other; none after a Yes, and where it is to be drawn again."""
 
     @property
     def verdict(self) -> str:
@@ -153,22 +157,26 @@ class Entry:
     wanted: str
     """ "red circle", "right of", or "nothing" for an object that nobody asked for."""
     true: bool
+    place: str = ""
+    """Of an object, as :func:`place_of` words it: stands in front of what is seen there."""
 
     def __str__(self) -> str:
-        return f"{self.seen}: {self.wanted} {'Yes' if self.true else 'No'}"
+        return f"{self.place} {self.seen}: {self.wanted} {'Yes' if self.true else 'No'}".lstrip()
 
 
 def entries(objects: Objects, description: Description) -> list[Entry]:
     """What is to be listed of a picture: its objects in reading order, what is missing, and relations.
 
-    What is wanted stands in front of its mark, so that a mark follows from the words just before it.
+    What is wanted stands in front of its mark, so that a mark follows from the words just before it; where an object
+    is stands in front of what it is, so that a model points first and then names.
     """
     chosen = assign(objects, description)
     slots = {index: slot for slot, index in zip(description.slots, chosen, strict=True) if index is not None}
     listed = []
     for index, item in enumerate(objects):
         slot = slots.get(index)
-        listed.append(Entry(looks_of(item), name(slot) if slot else NOTHING, bool(slot and meant(slot, item))))
+        right = bool(slot and meant(slot, item))
+        listed.append(Entry(looks_of(item), name(slot) if slot else NOTHING, right, place_of(item)))
     missing = [slot for slot, index in zip(description.slots, chosen, strict=True) if index is None]
     listed += [Entry(NOTHING, name(slot), False) for slot in missing]
     for relation in description.relations:
@@ -179,6 +187,11 @@ def entries(objects: Objects, description: Description) -> list[Entry]:
 def looks_of(item: Looks) -> str:
     """ "small red circle", as it is listed."""
     return name(Slot(item.shape, item.colour, item.size))
+
+
+def place_of(item: Placed) -> str:
+    """ "@7C": column and row of the centre in steps of four pixels, as hexadecimal digits; relations follow from them."""
+    return "@" + "".join(f"{min(round(c / STEP), 15):X}" for c in item.centre)
 
 
 def _where(objects: Objects, chosen: Sequence[int | None], relation: tuple[int, str, int]) -> str:
@@ -292,25 +305,46 @@ def look_and_say(objects: Objects, description: Description) -> Finding:
     listed = entries(objects, description)
     listing = ", ".join(map(str, listed))
     if all(entry.true for entry in listed):
-        return Finding(listing, True, "", None)
-    wanted = repairs(objects, description)
-    first = next((repair for repair in wanted if repair.edits), None)
-    if first is None or len(wanted) > MOST_REPAIRS:
-        return Finding(listing, False, AGAIN, None)
-    return Finding(listing, False, write_repair(first), first)
+        return Finding(listing, True, "", ())
+    asked = repairs_at_once(objects, description)
+    return Finding(listing, False, write_repairs(asked) if asked else AGAIN, asked)
+
+
+def repairs_at_once(objects: Objects, description: Description) -> tuple[Repair, ...]:
+    """The repairs that one instruction asks for, each of what the one before leaves; none for what is to be drawn again.
+
+    What leaves a place open comes last: what it is beside then is known only when it is seen.
+    """
+    asked: list[Repair] = []
+    most = MOST_REPAIRS
+    while most:
+        wanted = repairs(objects, description)
+        first = next((repair for repair in wanted if repair.edits), None)
+        if first is None or len(wanted) > most:
+            break
+        asked.append(first)
+        most = len(wanted) - 1  # else the one before has mended nothing
+        if any(edit.kind in PLACING for edit in first.edits):
+            break
+        try:
+            objects = as_seen(mend(as_scene(objects, "black"), [first], random.Random(0)))
+        except CannotEdit:
+            break
+    return tuple(asked)
 
 
 def look_at_edit(objects: Objects, found: Check) -> Finding:
     """As :func:`look_and_say`, of the result of an edit: two marks, and after a No it is to be made again."""
     rest = found.preserving is None or found.preserving.correct
     marks = [f"{what} {'Yes' if true else 'No'}" for what, true in (("edit", found.following.correct), ("rest", rest))]
-    listing = ", ".join([*(looks_of(item) for item in objects), *marks])
-    return Finding(listing, found.correct, "" if found.correct else AGAIN, None)
+    listing = ", ".join([*(f"{place_of(item)} {looks_of(item)}" for item in objects), *marks])
+    return Finding(listing, found.correct, "" if found.correct else AGAIN, ())
 
 
-def write_repair(repair: Repair) -> str:
+def write_repairs(asked: Sequence[Repair]) -> str:
     """One wording for each kind of edit, of those that editing is taught with."""
-    return " and then ".join(_write_edit(edit, "a" if repair.any_one else "the") for edit in repair.edits)
+    edits = ((edit, "a" if repair.any_one else "the") for repair in asked for edit in repair.edits)
+    return " and then ".join(_write_edit(*edit) for edit in edits)
 
 
 def _write_edit(edit: Edit, article: str) -> str:
@@ -328,29 +362,33 @@ def _write_edit(edit: Edit, article: str) -> str:
     return f"add {phrase(edit.target)}{place}"
 
 
-def parse_repair(text: str) -> Repair | None:
-    """The way back from :func:`write_repair` and other wordings of edits; None for anything else, AGAIN included."""
-    plain = " ".join(text.lower().split()).rstrip(" .")
-    if edits := parse_instruction(plain):
-        return Repair(edits)
-    for verb in ("make", "remove"):
-        for article in (" a ", " an "):
-            if plain.startswith(verb + article) and (
-                edits := parse_instruction(plain.replace(verb + article, f"{verb} the ", 1))
-            ):
-                return Repair(edits, any_one=True)
-    return None
+def parse_repairs(text: str) -> tuple[Repair, ...]:
+    """The way back from :func:`write_repairs` and other wordings of edits; none for anything else, AGAIN included."""
+    found: list[Repair] = []
+    for part in " ".join(text.lower().split()).rstrip(" .").split(" and then "):
+        any_one = part.startswith(ANY_ONE) and not parse_instruction(part)
+        edits = parse_instruction(re.sub(" an? ", " the ", part, count=1) if any_one else part)
+        if not edits:
+            return ()
+        found += [Repair((edit,), any_one) for edit in edits]
+    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------- applying
 
 
-def mend(scene: Scene, repair: Repair, rng: random.Random) -> Scene:
-    """The scene with a repair made; of several that are meant, the first in reading order is changed.
+def mend(scene: Scene, asked: Sequence[Repair], rng: random.Random) -> Scene:
+    """The scene with repairs made, one after the other; of several that are meant, the first in reading order is changed.
 
     Raises:
         CannotEdit: as :func:`janus_r1.worlds.shapes.edits.apply`.
     """
+    for repair in asked:
+        scene = _mended(scene, repair, rng)
+    return scene
+
+
+def _mended(scene: Scene, repair: Repair, rng: random.Random) -> Scene:
     if not repair.any_one:
         return apply_all(scene, repair.edits, rng)
     first, *others = repair.edits
@@ -369,17 +407,17 @@ def mend(scene: Scene, repair: Repair, rng: random.Random) -> Scene:
 
 
 def nearest(scene: Scene, description: Description, rng: random.Random) -> list[tuple[str, Scene]] | None:
-    """Instructions and the scene after each, one fault a time, until ``description`` holds; None if they do not lead
-    there. Empty for a scene that is right. What no instruction names stays as it is."""
+    """Instructions and the scene after each, until ``description`` holds; None if they do not lead there. Empty for a
+    scene that is right. What no instruction names stays as it is."""
     steps: list[tuple[str, Scene]] = []
     while len(steps) <= 2 * MOST_REPAIRS:
         found = look_and_say(as_seen(scene), description)
         if found.correct:
             return steps
-        if found.repair is None:
+        if not found.repairs:
             return None
         try:
-            scene = mend(scene, found.repair, rng)
+            scene = mend(scene, found.repairs, rng)
         except CannotEdit:
             return None
         steps.append((found.instruction, scene))

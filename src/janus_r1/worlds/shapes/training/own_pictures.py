@@ -57,7 +57,7 @@ class OwnPictures:
         layout = self.model.layout
         asked = [next(prompts(rng, self.make.dense)) for _ in range(self.drafts)]
         drawn = self._add(Drawn(asked, self._ids([layout.opening(p.text) for p in asked], seed, 1.0)))
-        wrong = [picture for picture in drawn if picture.finding.repair][: self.drafts // 2]
+        wrong = [picture for picture in drawn if picture.finding.repairs][: self.drafts // 2]
         leads = [layout.opening(p.finding.instruction, Source(p.ids, p.pixels)) for p in wrong]
         mended = self._add(Drawn([p.prompt for p in wrong], self._ids(leads, seed + 1, MENDING)))
         if self.with_edits:

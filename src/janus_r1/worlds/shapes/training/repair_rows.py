@@ -158,7 +158,7 @@ class RepairRows:
         return rows
 
     def mend_spoilt(self, count: int, rng: random.Random) -> list[Row]:
-        """Spoilt renderings and what one repair makes of them: any of those that lead to a right picture."""
+        """Spoilt renderings and what an instruction makes of them: any of those that lead to a right picture."""
         steps: list[tuple[Scene, str, Scene]] = []
         for prompt in prompts(rng, self.dense):
             if len(steps) == count:
@@ -175,11 +175,11 @@ class RepairRows:
         """The model's own wrong drafts and what the repair that they need makes of them."""
         ids, steps = [], []
         for picture in shown:
-            if picture.finding.repair is None:
+            if not picture.finding.repairs:
                 continue
             try:
                 scene = as_scene(picture.view.objects, background_of(picture.view))
-                after = mend(scene, picture.finding.repair, rng)
+                after = mend(scene, picture.finding.repairs, rng)
             except CannotEdit:
                 continue
             if not any((item.shape, item.colour) in HELD_OUT for item in after.objects):

@@ -13,13 +13,13 @@ import json
 import numpy as np
 
 from janus_r1.chain import Settings, Task
-from janus_r1.segments import Source
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, Place, uniforms
 from janus_r1.eval.protocol import choose_tasks
 from janus_r1.eval.statistics import figure
 from janus_r1.introspect import first_drafts, introspect, look
 from janus_r1.model.loading import load
+from janus_r1.segments import Source
 from janus_r1.worlds.base import world
 from janus_r1.worlds.shapes.edits import Edit
 from janus_r1.worlds.shapes.observing import listed

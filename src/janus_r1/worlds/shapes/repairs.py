@@ -190,7 +190,7 @@ def looks_of(item: Looks) -> str:
 
 
 def place_of(item: Placed) -> str:
-    """ "@7C": column and row of the centre in steps of four pixels, as hexadecimal digits; relations follow from them."""
+    """ "@7C": column and row of the centre in steps of four pixels, in hexadecimal. Relations follow from them."""
     return "@" + "".join(f"{min(round(c / STEP), 15):X}" for c in item.centre)
 
 
@@ -311,7 +311,7 @@ def look_and_say(objects: Objects, description: Description) -> Finding:
 
 
 def repairs_at_once(objects: Objects, description: Description) -> tuple[Repair, ...]:
-    """The repairs that one instruction asks for, each of what the one before leaves; none for what is to be drawn again.
+    """The repairs that one instruction asks for, each of what the one before leaves; none if it is to be drawn again.
 
     What leaves a place open comes last: what it is beside then is known only when it is seen.
     """
@@ -378,7 +378,7 @@ def parse_repairs(text: str) -> tuple[Repair, ...]:
 
 
 def mend(scene: Scene, asked: Sequence[Repair], rng: random.Random) -> Scene:
-    """The scene with repairs made, one after the other; of several that are meant, the first in reading order is changed.
+    """The scene with repairs made, one after the other; of several that are meant the first in reading order changes.
 
     Raises:
         CannotEdit: as :func:`janus_r1.worlds.shapes.edits.apply`.

@@ -17,7 +17,7 @@ RIGHT = (SceneObject("circle", "red", "small", 4, 8), SceneObject("star", "blue"
 PINK = (SceneObject("circle", "pink", "small", 4, 8), RIGHT[1])
 BOTH = (SceneObject("circle", "pink", "small", 4, 8), SceneObject("star", "white", "small", 40, 8))
 SHIFTED = (RIGHT[0], SceneObject("star", "blue", "small", 40, 40))
-TRUE_LIST = "@34 small pink circle: red circle No, @C4 small blue star: blue star Yes, circle left of star: left of Yes"
+TRUE_LIST = "small pink circle @34: red circle No, small blue star @C4: blue star Yes, circle left of star: left of Yes"
 
 
 def drawn(objects, text: str, listing: str = "", repairs: int | None = None) -> Round:

@@ -102,12 +102,12 @@ def test_what_is_learnt_is_the_list_the_word_and_the_instruction(repairing):
 
 
 def test_a_given_list_teaches_all_but_what_stands_at_a_place(repairing):
-    listing = "@34 small red ring: red ring Yes, @C4 small blue star: red star No, star below ring: left of No"
+    listing = "small red ring @34: red ring Yes, small blue star @C4: red star No, star below ring: left of No"
     wanted = targets([repairing.layout.compare_list("a ring", listing, "No, remove the star.", 6.0)])
     ids, weights = wanted.text_ids.tolist(), wanted.text_weights.tolist()
     end = ids.index(repairing.layout.list_end.ids[-1])
     learnt = [i for i, weight in zip(ids[:end], weights[:end], strict=True) if weight]
-    assert repairing.tokenizer.decode(learnt) == " red ring Yes, red star No, star below ring: left of No"
+    assert repairing.tokenizer.decode(learnt) == " red ring Yes red star No, star below ring: left of No"
     assert [w for w in weights[:end] if w not in (0.0, 1.0)] == [4.0, 4.0, 4.0]
     assert weights[end + 1] == 6.0 and all(weight == 1.0 for weight in weights[end + 2 :])
 

@@ -108,14 +108,14 @@ def test_what_is_said_of_a_wrong_picture():
         SceneObject("star", "blue", "small", 4, 20),
     )
     assert said.listing == (
-        "@37 small blue star: blue star Yes, @87 small pink circle: red circle No, circle right of star: left of No"
+        "small blue star @37: blue star Yes, small pink circle @87: red circle No, circle right of star: left of No"
     )
     assert said.verdict == "No, make the pink circle red and then move the blue star right of the red circle."
 
 
 def test_what_is_said_of_a_right_one_and_of_one_of_several_alike():
     right = say("two stars", *(SceneObject("star", "red", "small", x, 8) for x in (0, 40)))
-    assert right.listing == "@24 small red star: star Yes, @C4 small red star: star Yes" and right.verdict == "Yes."
+    assert right.listing == "small red star @24: star Yes, small red star @C4: star Yes" and right.verdict == "Yes."
     three = tuple(SceneObject("star", "red", "small", x, 8) for x in (0, 20, 40))
     surplus = say("two stars", *three)
     assert surplus.verdict == "No, remove a red star."

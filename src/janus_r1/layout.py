@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -207,16 +208,20 @@ class Layout:
         return *self.opening(task, source).seeing, seen, self.self_check, self.listing(listing, learn=True), said
 
     def compare_list(self, task: str, listing: str, verdict: str, word_weight: float = WORD_WEIGHT) -> Row:
-        """As :meth:`look` without an image, of a given list: no loss on what stands at a place ("@7C small red ring"),
-        which nobody could know, nor on whether there is more of it."""
+        """As :meth:`look` without an image, of a given list: no loss on what is seen at a place ("small red ring @7C"),
+        which nobody could know."""
         ids = (*self._shortened(verdict, "", MAX_REASON_TOKENS), self.special.eos)
         said = Text(ids, True, (word_weight, *(1.0 for _ in ids[1:])))
-        listed, weights, known = self.listing(listing), [], True
-        for i, following in zip(listed.ids, (*listed.ids[1:], -1), strict=True):
-            known = known and self._place not in (i, following)
-            weights.append((MARK_WEIGHT if i in self.marks else 1.0) if known else 0.0)
-            known = known or i == self._wanted
-        return *self.opening(task).seeing, self.self_check, Text(listed.ids, True, tuple(weights)), said
+        listed = self.listing(listing, learn=True)
+        weights, start = list(listed.weights or ()), 0
+        for end, token in enumerate(listed.ids):
+            if token in self.marks:
+                line = listed.ids[start:end]
+                if self._place in line:
+                    given = line.index(self._wanted) + 1
+                    weights[start : start + given] = [0.0] * given
+                start = end + 1
+        return *self.opening(task).seeing, self.self_check, replace(listed, weights=tuple(weights)), said
 
     def compare(self, instruction: str, source: Source, seen: Seen, items: list[tuple[str, bool]]) -> Row:
         """What became of ``source``: as :meth:`judge`, with a checklist in place of the verdict."""

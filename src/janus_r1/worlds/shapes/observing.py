@@ -32,7 +32,7 @@ from janus_r1.worlds.shapes.scene import Description
 from janus_r1.worlds.shapes.verifier import Seen, check, find_objects, purity
 
 STAYED = 4.0  # pixels that the centre of an object may have moved and still be where it was
-LISTED = re.compile(r"(@\w+ )?([a-z ]+): ([a-z ]+) (Yes|No)(?=,|$)")
+LISTED = re.compile(r"([a-z ]+)(@\w+)?: ([a-z ]+) (Yes|No)(?=,|$)")
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def instruction_mends(objects: Objects, description: Description, instruction: s
 
 
 def listed(listing: str) -> list[Entry]:
-    """What a list says: "@4C small red ring: red ring Yes"; lists of older models give no places."""
+    """What a list says: "small red ring @4C: red ring Yes"; lists of older models give no places."""
     found = LISTED.findall(listing)
-    return [Entry(seen.strip(), wanted.strip(), word == "Yes", place.strip()) for place, seen, wanted, word in found]
+    return [Entry(seen.strip(), wanted.strip(), word == "Yes", place) for seen, place, wanted, word in found]
 
 
 def fact(entry: Entry) -> tuple[str, bool]:

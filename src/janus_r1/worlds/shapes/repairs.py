@@ -158,17 +158,18 @@ class Entry:
     """ "red circle", "right of", or "nothing" for an object that nobody asked for."""
     true: bool
     place: str = ""
-    """Of an object, as :func:`place_of` words it: stands in front of what is seen there."""
+    """Of an object, as :func:`place_of` words it: stands behind what is seen there."""
 
     def __str__(self) -> str:
-        return f"{self.place} {self.seen}: {self.wanted} {'Yes' if self.true else 'No'}".lstrip()
+        what = f"{self.seen} {self.place}" if self.place else self.seen
+        return f"{what}: {self.wanted} {'Yes' if self.true else 'No'}"
 
 
 def entries(objects: Objects, description: Description) -> list[Entry]:
     """What is to be listed of a picture: its objects in reading order, what is missing, and relations.
 
     What is wanted stands in front of its mark, so that a mark follows from the words just before it; where an object
-    is stands in front of what it is, so that a model points first and then names.
+    is stands behind what it is, since it is found by what it is.
     """
     chosen = assign(objects, description)
     slots = {index: slot for slot, index in zip(description.slots, chosen, strict=True) if index is not None}
@@ -337,7 +338,7 @@ def look_at_edit(objects: Objects, found: Check) -> Finding:
     """As :func:`look_and_say`, of the result of an edit: two marks, and after a No it is to be made again."""
     rest = found.preserving is None or found.preserving.correct
     marks = [f"{what} {'Yes' if true else 'No'}" for what, true in (("edit", found.following.correct), ("rest", rest))]
-    listing = ", ".join([*(f"{place_of(item)} {looks_of(item)}" for item in objects), *marks])
+    listing = ", ".join([*(f"{looks_of(item)} {place_of(item)}" for item in objects), *marks])
     return Finding(listing, found.correct, "" if found.correct else AGAIN, ())
 
 

@@ -45,8 +45,8 @@ from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import DTYPES, load
 from janus_r1.model.presets import PRESETS
 from janus_r1.segments import Drawn, Row, Seen, Text, row_length
+from janus_r1.worlds.shapes.findings import look_and_say
 from janus_r1.worlds.shapes.prompts import split
-from janus_r1.worlds.shapes.repairs import look_and_say
 from janus_r1.worlds.shapes.verifier import find_objects
 
 RESULTS = Path(__file__).parent / "results" / "chain.jsonl"

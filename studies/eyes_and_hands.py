@@ -22,8 +22,9 @@ from janus_r1.model.loading import load
 from janus_r1.segments import Source
 from janus_r1.worlds.base import world
 from janus_r1.worlds.shapes.edits import Edit
+from janus_r1.worlds.shapes.findings import look_and_say, write_repairs
 from janus_r1.worlds.shapes.observing import listed
-from janus_r1.worlds.shapes.repairs import Repair, assign, look_and_say, repairs, write_repairs
+from janus_r1.worlds.shapes.repairs import Repair, assign, repairs
 from janus_r1.worlds.shapes.scene import COLOURS, RELATIONS, SHAPES, SIZES, Description, Slot, name
 from janus_r1.worlds.shapes.verifier import Seen, find_objects, verify
 

@@ -16,18 +16,8 @@ from math import hypot
 from janus_r1.chain import Chain, Round
 from janus_r1.worlds.base import Check, Observations
 from janus_r1.worlds.shapes.edits import CannotEdit, meant
-from janus_r1.worlds.shapes.repairs import (
-    NOTHING,
-    Entry,
-    Objects,
-    as_scene,
-    as_seen,
-    assign,
-    entries,
-    mend,
-    parse_repairs,
-    repairs,
-)
+from janus_r1.worlds.shapes.findings import NOTHING, Entry, entries, mend, parse_repairs
+from janus_r1.worlds.shapes.repairs import Objects, as_scene, as_seen, assign, repairs
 from janus_r1.worlds.shapes.scene import Description
 from janus_r1.worlds.shapes.verifier import Seen, check, find_objects, purity
 

@@ -25,13 +25,13 @@ from janus_r1.worlds.base import (
 )
 from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, EditCase, edit_split, train_edits
 from janus_r1.worlds.shapes.edits import CannotEdit, Edit
+from janus_r1.worlds.shapes.findings import nearest as mending
 from janus_r1.worlds.shapes.language import parse, parse_instruction
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
 from janus_r1.worlds.shapes.observing import instruction_mends, marks_wanted, observations
 from janus_r1.worlds.shapes.prompts import TRAIN_WEIGHTS, Prompt, near_miss, split, train_prompts
 from janus_r1.worlds.shapes.questions import ask, checklist, enumerate_objects, statements
 from janus_r1.worlds.shapes.repairs import as_scene, background_of
-from janus_r1.worlds.shapes.repairs import nearest as mending
 from janus_r1.worlds.shapes.scene import IMAGE_SIZE, Description, Scene, Slot, random_description, render, sample_scene
 from janus_r1.worlds.shapes.verifier import find_objects, look, verify, verify_scene
 from janus_r1.worlds.shapes.verify_edit import make_plan, verify_edit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from janus_r1.chain import Chain, Round, Settings, Task, Verdict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.model.loading import load, save
+from janus_r1.rewards.build import RewardRecipe
+from janus_r1.rewards.score import Claimed
 from janus_r1.train.credit import (
     EPSILON,
     Credit,
@@ -27,7 +30,7 @@ from janus_r1.train.credit import (
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.policy import Policy, rows_of
 from janus_r1.train.repairing import branch_out, token_marks, varied, wrong_drafts
-from janus_r1.train.rl import Parts, rl
+from janus_r1.train.rl import Parts, credited, rl
 from janus_r1.train.rl_recipe import RlRecipe
 from janus_r1.train.rollout import Group
 from janus_r1.worlds.base import world
@@ -112,6 +115,28 @@ def test_marks_are_paid_by_the_log_score_of_their_truth_alone(repairing):
     assert len(image_tokens(trajectory, "decisions").old) == 1
 
 
+def test_marks_are_held_to_the_claims_that_a_reward_tells(repairing):
+    yes, no = (next(i for i, is_yes in repairing.layout.marks.items() if is_yes == w) for w in (True, False))
+    blank = np.zeros((64, 64, 3), np.uint8)
+    listing, logprobs = "a dog Yes, the dog is black No", tuple(np.log([1, 0.8, 1, 0.5]))
+    verdict = Verdict(False, "No.", 0.5, (1,), (-1.0,), listing, (5, yes, 6, no), logprobs)
+    chain = Chain("a black dog", (Round((1,), blank, verdict, (-1.0,)),), 0, Settings())
+    its = world("shapes")  # which knows no dogs
+
+    def marks(*claims):
+        return token_marks(repairing.layout, chain, its, (Claimed(0.6, claims),))[0]
+
+    assert token_marks(repairing.layout, chain, its)[0] == marks() == marks(("a cat", 1.0)) == [None] * 4
+    told = marks(("A dog.", 1.0), ("the dog is  black", 0.25), ("it is night", 0.0))
+    assert told == [None, (True, 1.0), None, (False, 0.25)]
+    (credit,) = listed([Credit((0.0,), (0.0,), (0.0,))], [chain], [[told]], 2.0)
+    # Yes with p = 0.8 of a claim that holds: (1 - p) / (1 - p); No with p(Yes) = 0.5 of one at 0.25: (p - r) / p
+    assert credit.lists == (pytest.approx((0.0, 2.0, 0.0, 2.0 * (0.5 - 0.25) / 0.5)),)
+    longer = replace(verdict, list_ids=(5, yes, 6, no, no), list_logprobs=(*logprobs, 0.0))  # a mark too many
+    chain = replace(chain, rounds=(replace(chain.rounds[0], verdict=longer),))
+    assert marks(("a dog", 1.0)) == [None] * 5
+
+
 def test_drafts_that_differ_from_their_group_earn_more_of_what_they_earned():
     def chain(level: int) -> Chain:
         return Chain(
@@ -148,6 +173,39 @@ def test_a_run_learns_from_drafts_lists_and_repairs(repairing_folder, tmp_path):
     assert any(not torch.equal(before[name], value) for name, value in after.core.state_dict().items())
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"branch_rejected", "kl_text", "kl_image"} <= logged[-1].keys()
+
+
+CLAIMS = """
+def score(prompts, images, **columns):
+    light = [image.resize((1, 1)).convert("L").getpixel((0, 0)) for image in images]
+    return [{"a dog": float(level > 50), "it is black": 0.0} for level in light]
+"""
+
+
+def test_claims_of_a_users_reward_are_credited_where_they_are_listed(repairing_folder, tmp_path):
+    (tmp_path / "mine.py").write_text(CLAIMS)
+    (tmp_path / "prompts.txt").write_text("a black dog\na dog at night\n")
+    recipe = RlRecipe(
+        run=RunOptions(out=str(tmp_path / "run"), steps=1, trackers=[], precision="no"),
+        model=str(repairing_folder),
+        prompts=str(tmp_path / "prompts.txt"),
+        rewards=[RewardRecipe(kind="python", path=f"{tmp_path / 'mine.py'}:score")],
+        credit="decisions",
+        judge_claims=True,
+        eval_prompts=1,
+    )
+    parts = Parts(recipe)
+    yes, no = (next(i for i, is_yes in parts.janus.layout.marks.items() if is_yes == w) for w in (True, False))
+    said = Verdict(True, "Yes.", 0.5, (1,), (-1.0,), "a dog Yes, it is black No", (yes, no), (-0.5, -0.5))
+    drawn = [np.full((64, 64, 3), level, np.uint8) for level in (0, 200)]
+    chains = tuple(Chain("a black dog", (Round((1,), image, said, (-1.0,)),), 0, Settings()) for image in drawn)
+    scores = parts.rewards.score([(chain.task, chain.rounds[0].pixels) for chain in chains])
+    none, one = credited(parts, Group("a black dog", chains, tuple((score,) for score in scores)))
+    assert none.scored.rewards == (0.0,) and one.scored.rewards == (0.5,)
+    assert none.scored.truth == one.scored.truth == (0.0,)  # neither draft has all, and both were told Yes
+    assert none.credit.word[0] < 0 and one.credit.word == none.credit.word
+    assert none.credit.lists[0][0] < 0 < one.credit.lists[0][0]  # whether there is a dog
+    assert none.credit.lists[0][1] > 0 and none.credit.lists[0][1] == one.credit.lists[0][1]  # it is black in neither
 
 
 def test_what_is_for_the_format_repair_is_refused_for_another(tiny_folder, tmp_path):

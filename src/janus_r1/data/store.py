@@ -280,7 +280,9 @@ class Store:
                 self._recent.move_to_end(key)
                 return self._recent[key]
         with _readable(self.shards[number].path):
-            table = self._file(number).read_row_group(group, columns=None if images else WITHOUT_IMAGES)
+            columns = None if images else WITHOUT_IMAGES
+            # one thread: a group is small, and readers are many processes side by side
+            table = self._file(number).read_row_group(group, columns, use_threads=False)
             table.validate(full=True)  # text that is none would end in an error wherever it is first looked at
         self._recent[number, group, images] = table
         if len(self._recent) > OPEN_GROUPS:

@@ -43,7 +43,7 @@ Claims = tuple[tuple[str, float], ...]
 
 
 class Claimed(float):
-    """A score that tells what it is made of, for the log; it counts like any other."""
+    """A score that tells what it is made of, for the log and for credit; it counts like any other."""
 
     claims: Claims
 
@@ -56,6 +56,11 @@ class Claimed(float):
 def claims_of(score: float) -> Claims:
     """Nothing where the scorer tells none."""
     return score.claims if isinstance(score, Claimed) else ()
+
+
+def weakest_claim(score: float) -> float:
+    """How far all holds: the least score of a claim, or ``score`` where the scorer tells none."""
+    return min((of_claim for _, of_claim in claims_of(score)), default=score)
 
 
 Score = float | Abstained

@@ -138,7 +138,7 @@ def token_weights(name: str, drawn: int, said: int, chain_tokens: int) -> tuple[
 
 # ----------------------------------------------------------------------------------- ways to credit
 
-Marks = Sequence[Sequence[tuple[bool, bool] | None]]  # of a chain: for every round, for every token of its list
+Marks = Sequence[Sequence[tuple[bool, float] | None]]  # of a chain: for every round, for every token of its list
 Word = Callable[[float, float, float], float]  # of truth, verdict and p_yes: the advantage of a verdict's word
 
 
@@ -219,7 +219,7 @@ def decisions_credit(group: Sequence[Scored], limit: int, draw: float, judge: fl
 def listed(credits: Sequence[Credit], chains: Sequence[Chain], truths: Sequence[Marks], weight: float) -> list[Credit]:
     """``credits`` whose lists are paid as well: each mark by the log score of its truth, the other words not at all.
 
-    ``truths`` are of every round of every chain, a number for each token of its list; None where nobody knows.
+    ``truths`` are of every round of every chain, one for each token of its list; None where nobody knows.
     """
     paid = []
     for credit, chain, known in zip(credits, chains, truths, strict=True):
@@ -231,13 +231,13 @@ def listed(credits: Sequence[Credit], chains: Sequence[Chain], truths: Sequence[
     return paid
 
 
-def _of_mark(truth: tuple[bool, bool] | None, logprob: float) -> float:
-    """``truth``: whether Yes was said, and whether it should have been."""
+def _of_mark(truth: tuple[bool, float] | None, logprob: float) -> float:
+    """``truth``: whether Yes was said, and how far it should have been, in [0, 1]."""
     if truth is None:
         return 0.0
     said, wanted = truth
     p = math.exp(logprob)
-    return _by_log_score(float(wanted), float(said), p if said else 1 - p)
+    return _by_log_score(wanted, float(said), p if said else 1 - p)
 
 
 def _by_agreement(r: float, v: float, p: float) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from janus_r1.chain import Chain, Round, Settings, Task
 from janus_r1.layout import Layout
 from janus_r1.model.janus import Janus
-from janus_r1.rewards.score import Reward
+from janus_r1.rewards.score import Claims, Reward, claims_of
 from janus_r1.train.credit import Credit, Marks, Scored
 from janus_r1.train.rollout import Group, Rollout, roll_out
 from janus_r1.worlds.base import World
@@ -107,18 +107,38 @@ def alike(credits: Sequence[Credit], chains: Sequence[Chain]) -> list[Credit]:
     ]
 
 
-def token_marks(layout: Layout, chain: Chain, its: World) -> Marks:
-    """For every round, for every token of its list: of a mark whether it says Yes and whether it should; else None."""
-    return [_of_list(layout, item, its.marks(chain.task, item.pixels, item.verdict.listing)) for item in chain.rounds]
+def token_marks(layout: Layout, chain: Chain, its: World, rewards: Sequence[float] = ()) -> Marks:
+    """For every round, for every token of its list: of a mark whether it says Yes, and how far it should; else None.
+
+    A mark whose words are those of a claim that the round's reward tells is held to that claim's score, another to what
+    the world knows.
+    """
+    told = [claims_of(reward) for reward in rewards] or [()] * len(chain.rounds)
+    return [
+        _of_list(layout, item, _by_claims(item, claims), its.marks(chain.task, item.pixels, item.verdict.listing))
+        for item, claims in zip(chain.rounds, told, strict=True)
+    ]
 
 
-def _of_list(layout: Layout, item: Round, truths: Sequence[bool | None]) -> Sequence[tuple[bool, bool] | None]:
-    """A list whose marks are not those that the world read says nothing."""
+def _by_claims(item: Round, claims: Claims) -> list[float | None]:
+    """For every mark of a list the score of the claim that it stands behind; None where no reward tells of it."""
+    scores = {_words(text): score for text, score in claims}
+    return [scores.get(_words(text)) for text, mark in item.verdict.marks if mark is not None]
+
+
+def _words(text: str) -> str:
+    return " ".join(text.casefold().strip(" ,;:.?!").split())
+
+
+def _of_list(
+    layout: Layout, item: Round, of_claims: Sequence[float | None], of_world: Sequence[bool | None]
+) -> Sequence[tuple[bool, float] | None]:
+    """A list that was read as having more or fewer marks than it has says nothing."""
     at = [i for i, token in enumerate(item.verdict.list_ids) if token in layout.marks]
-    found: list[tuple[bool, bool] | None] = [None] * len(item.verdict.list_ids)
-    if len(at) != len(truths):
-        return found
-    for i, truth in zip(at, truths, strict=True):
-        if truth is not None:
-            found[i] = (layout.marks[item.verdict.list_ids[i]], truth)
+    found: list[tuple[bool, float] | None] = [None] * len(item.verdict.list_ids)
+    for truths in (of_world, of_claims):
+        if len(at) == len(truths):
+            for i, truth in zip(at, truths, strict=True):
+                if truth is not None:
+                    found[i] = (layout.marks[item.verdict.list_ids[i]], float(truth))
     return found

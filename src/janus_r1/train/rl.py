@@ -28,6 +28,7 @@ from janus_r1.model.loading import load, save
 from janus_r1.reading import read_json_object
 from janus_r1.rewards.build import build_rewards
 from janus_r1.rewards.ensemble import Ensemble
+from janus_r1.rewards.score import weakest_claim
 from janus_r1.rewards.world import true_reasons
 from janus_r1.train.credit import (
     CREDITS,
@@ -227,7 +228,8 @@ def credited(parts: Parts, group: Group) -> list[Trajectory]:
         if sharded():
             whole = Policy(parts.replica.model, recipe.settings(0), recipe.policy)
         chains = tuple(rescored(whole, chains))
-    scored = [_scored(c, r, recipe.judge_threshold) for c, r in zip(chains, group.rewards, strict=True)]
+    truths = [_truth(r, recipe.judge_claims, recipe.judge_threshold) for r in group.rewards]
+    scored = [_scored(*of_one) for of_one in zip(chains, group.rewards, truths, strict=True)]
     if recipe.judge_balanced:
         scored = balanced(scored)
     if recipe.reason_weight:
@@ -236,20 +238,28 @@ def credited(parts: Parts, group: Group) -> list[Trajectory]:
     credits = CREDITS[recipe.credit](earned, recipe.limit, recipe.draw_weight, recipe.judge_weight)
     credits = reasoned(credits, scored, recipe.reason_weight)
     if parts.janus.format == "repair":
-        credits = _of_lists(parts, credits, chains)
+        credits = _of_lists(parts, credits, chains, group.rewards)
     return [Trajectory(*of_one) for of_one in zip(chains, scored, credits, strict=True)]
 
 
-def _of_lists(parts: Parts, credits: Sequence[Credit], chains: Sequence[Chain]) -> list[Credit]:
+def _of_lists(
+    parts: Parts, credits: Sequence[Credit], chains: Sequence[Chain], rewards: Sequence[Sequence[float]]
+) -> list[Credit]:
     """Marks by their own truth where decisions are credited, else the list as the word."""
     if parts.recipe.credit != "decisions":
         return alike(credits, chains)
-    truths = [token_marks(parts.janus.layout, chain, world(parts.recipe.world)) for chain in chains]
+    its = world(parts.recipe.world)
+    truths = [token_marks(parts.janus.layout, chain, its, own) for chain, own in zip(chains, rewards, strict=True)]
     return listed(credits, chains, truths, parts.recipe.judge_weight)
 
 
-def _scored(chain: Chain, rewards: tuple[float, ...], threshold: float | None) -> Scored:
-    truth = rewards if threshold is None else tuple(float(r >= threshold) for r in rewards)
+def _truth(rewards: Sequence[float], by_claims: bool, threshold: float | None) -> tuple[float, ...]:
+    """What verdicts are held to, one number a draft."""
+    values = [weakest_claim(reward) if by_claims else reward for reward in rewards]
+    return tuple(value if threshold is None else float(value >= threshold) for value in values)
+
+
+def _scored(chain: Chain, rewards: tuple[float, ...], truth: tuple[float, ...]) -> Scored:
     verdicts = [r.verdict for r in chain.rounds]
     return Scored(rewards, tuple(float(v.accepted) for v in verdicts), tuple(v.p_yes for v in verdicts), truth)
 
@@ -346,7 +356,7 @@ def evaluate(parts: Parts, out: Path, step: int) -> dict[str, float]:
     settings = replace(recipe.settings(seed=0), text_temperature=0.0)
     model = parts.replica.refresh()
     rollout = roll_out(model, parts.tasks.held_out, 1, settings, parts.rewards, max_batch=64, fewest=1)
-    scored = [_scored(c, r, None) for g in rollout.groups for c, r in zip(g.chains, g.rewards, strict=True)]
+    scored = [_scored(c, r, r) for g in rollout.groups for c, r in zip(g.chains, g.rewards, strict=True)]
     if not scored:
         return {}
     figures = {f"eval_{k}": v for k, v in chain_figures(scored, recipe.rounds, recipe.right).items()}

@@ -67,7 +67,8 @@ class RlRecipe(Checked):
     """Which tokens a reward is credited to: ``chain`` (paper: one advantage for all tokens),
     ``segment`` (official code: each draft and verdict by itself), ``direct`` (ours: each decision by
     what follows from it), ``calibrated`` (so, and verdicts by their log score, which does not pay for being sure),
-    ``decisions`` (format repair: so, repairs by what they improve, and marks by their log score)."""
+    ``decisions`` (format repair: so, repairs by what they improve, and marks by the log score of their truth: of the
+    claim of the same words that the reward tells, else of what the world knows)."""
     policy: PolicyName = "guided"
     """How an image token's log-prob is taken: ``guided`` (the sampler's), ``tempered`` (official
     code), ``conditional`` (no guidance, half the cost)."""
@@ -81,6 +82,9 @@ class RlRecipe(Checked):
     judge_threshold: Share | None = None
     """Rewards from here on count as 1, below as 0, when verdicts are credited; null takes them as they
     are (paper)."""
+    judge_claims: bool = False
+    """Hold verdicts to the weakest claim that a reward tells of a draft, since a Yes says that all of them hold; the
+    reward itself, which is their mean, still pays the drawing. Where it tells none, to the reward."""
     judge_balanced: bool = False
     """Whether the right and the wrong drafts of a prompt count alike for the judge; as they come (paper), it is also
     paid for knowing which prompts are mostly drawn well."""

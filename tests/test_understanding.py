@@ -154,9 +154,69 @@ def test_the_harness_asks_through_its_own_interface(lmms, tiny, pictures):
     assert lmms.manifest().simple_class_path == "janus_r1.eval.lmms.Lmms"
 
 
-def test_the_harness_is_named_where_it_is_missing(monkeypatch):
+TASK = """
+task: widths
+dataset_path: parquet
+dataset_kwargs: {data_files: {test: FOLDER/rows.parquet}}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function mine.visual
+doc_to_text: !function mine.text
+doc_to_target: answer
+generation_kwargs: {max_new_tokens: 8}
+process_results: !function mine.results
+metric_list: [{metric: right, aggregation: mean, higher_is_better: true}]
+metadata: [{version: 0.0}]
+"""
+MINE = """
+def visual(doc):
+    return [doc["image"].convert("RGB")]
+
+
+def text(doc, lmms_eval_specific_kwargs=None):
+    return doc["question"]
+
+
+def results(doc, results):
+    return {"right": float(results[0].strip() == doc["answer"])}
+"""
+
+
+def test_a_whole_task_runs_in_the_harness(tiny, pictures, tmp_path, monkeypatch):
+    """Its own evaluator on local data, from the task's YAML to its figures; where lmms-eval is installed."""
+    pytest.importorskip("lmms_eval.evaluator")
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    from janus_r1.eval import understanding
+
+    rows = {
+        "image": [Image.fromarray(picture) for picture in pictures],
+        "question": [f"How wide is picture {number}?" for number in range(len(pictures))],
+        "answer": ["64"] * (len(pictures) - 1) + ["65"],
+    }
+    kinds = {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
+    datasets.Dataset.from_dict(rows, datasets.Features(kinds)).to_parquet(str(tmp_path / "rows.parquet"))
+    (tmp_path / "widths.yaml").write_text(TASK.replace("FOLDER", str(tmp_path)))
+    (tmp_path / "mine.py").write_text(MINE)
+
+    class Answering(JanusR1):
+        def ask(self, images, questions, *, max_tokens, max_batch=64):
+            assert max_tokens == 8 and all(text.startswith("How wide is picture") for text in questions)
+            return [str(image.size[0]) for image in images]
+
+    found = understanding.evaluate_tasks(lambda: Answering(tiny), ["widths"], folder=str(tmp_path))
+    right = (len(pictures) - 1) / len(pictures)
+    assert found["tasks"]["widths"]["right,none"] == pytest.approx(right) and "lmms-eval" in found["harness"]
+    with pytest.raises(UserError, match="has no task heights"):
+        understanding.evaluate_tasks(lambda: pytest.fail("a model was loaded"), ["heights"], folder=str(tmp_path))
+
+
+def test_the_harness_is_named_where_it_is_missing(monkeypatch, tmp_path):
     from janus_r1.eval import understanding
 
     monkeypatch.setattr(understanding, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install lmms-eval"):
         understanding.evaluate_tasks(lambda: pytest.fail("a model was loaded"), ["mme"])
+    monkeypatch.setattr(understanding, "find_spec", lambda name: name)
+    with pytest.raises(UserError, match="no such folder of tasks"):
+        understanding.evaluate_tasks(lambda: pytest.fail("a model was loaded"), ["mme"], folder=str(tmp_path / "none"))

@@ -179,6 +179,7 @@ def understanding(
     descriptions: Count = 250,
     checklists: Count = 250,
     tasks: str | None = None,
+    task_folder: str | None = None,
     limit: Positive | None = None,
     seed: Count = 0,
     max_batch: Positive = 64,
@@ -188,13 +189,14 @@ def understanding(
     """Measure what a model sees, such as before and after it learnt to draw.
 
     By default it asks questions about fresh pictures of a world. With --tasks it is lmms-eval that asks, which is a
-    package of its own (pip install lmms-eval) and fetches its tasks' data from the Hub.
+    package of its own (pip install lmms-eval 'filelock<4') and fetches its tasks' data from the Hub.
 
     Args:
         questions: With one answer each
         descriptions: Pictures to describe
         checklists: Lists of words that are there or not
         tasks: Tasks of lmms-eval instead, such as mme,pope
+        task_folder: With tasks of your own in lmms-eval's YAML; the Python that they name is run
         limit: Documents of each task at most
         seed: Of pictures and questions
         max_batch: Pictures at once
@@ -203,6 +205,7 @@ def understanding(
         janus-r1 eval understanding --model tiny-base
         janus-r1 eval understanding --model runs/rl/model --out results/understanding.json
         janus-r1 eval understanding --model models/janus-pro-r1-7b --device cuda --tasks mme,pope
+        janus-r1 eval understanding --model runs/rl/model --tasks my_task --task-folder my_tasks
     """
 
     def evaluate() -> Result:
@@ -213,7 +216,7 @@ def understanding(
             from janus_r1.eval.understanding import evaluate_tasks  # told of before a model is loaded
 
             names = [name.strip() for name in tasks.split(",") if name.strip()]
-            found = evaluate_tasks(lambda: load_model(using), names, limit, max_batch)
+            found = evaluate_tasks(lambda: load_model(using), names, limit, max_batch, task_folder)
             return {"run": {**run, "tasks": names, "limit": limit}, **found}
         from janus_r1.eval.understanding import UnderstandingOptions, evaluate_understanding
 
@@ -228,14 +231,16 @@ def _show_understanding(result: Result, console: Console) -> None:
     from janus_r1.eval.tables import show
 
     table = Table("", "right [95 %]", title=f"what {result['run']['model']} sees")
-    for name, value in {**result.get("kinds", {}), "overall (mean of kinds)": result.get("overall")}.items():
+    for name, value in result.get("kinds", {}).items():
         table.add_row(name, show(value))
+    if "overall" in result:
+        table.add_row("overall (mean of kinds)", show(result["overall"]))
     for name in ("accuracy", "balanced_accuracy", "auroc", "ece"):
         if result.get("checklists"):
             table.add_row(f"checklists: {name.replace('_', ' ')}", show(result["checklists"][name]))
     for task, figures in result.get("tasks", {}).items():
         for name, value in figures.items():
-            table.add_row(f"{task}: {name}", str(value))
+            table.add_row(f"{task}: {name}", f"{value:.4g}")
     console.print(table)
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from janus_r1.api import JanusR1
 
 SEED = "understanding"  # trainings seed their generators with numbers
+INSTALL = "pip install lmms-eval 'filelock<4'"  # lmms-eval 0.7.3 reaches into a module that filelock 4 has not
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,22 @@ def _checked(model: Janus, lists: list[Checklist], max_batch: int) -> dict[str, 
 
 
 def evaluate_tasks(
-    load: Callable[[], JanusR1], tasks: Sequence[str], limit: int | None = None, max_batch: int = 8
+    load: Callable[[], JanusR1],
+    tasks: Sequence[str],
+    limit: int | None = None,
+    max_batch: int = 8,
+    folder: str | None = None,
 ) -> dict[str, Any]:
     """Figures by task, as the harness names them: ``{"tasks": {task: {figure: value}}, "harness": its version}``.
+
+    ``folder`` holds further tasks, in the harness's own YAML; the Python that they name is run.
 
     Raises:
         UserError: if the harness is not installed, or knows no such task, or cannot have its data.
     """
     if find_spec("lmms_eval") is None:
-        raise UserError("--tasks are lmms-eval's, which is not installed: pip install lmms-eval")
+        raise UserError(f"--tasks are lmms-eval's, which is not installed: {INSTALL}")
+    require(folder is None or Path(folder).is_dir(), f"no such folder of tasks: {folder}")
     from importlib.metadata import version
 
     from lmms_eval.evaluator import simple_evaluate
@@ -122,15 +131,18 @@ def evaluate_tasks(
 
     from janus_r1.eval.lmms import Lmms
 
-    known = set(TaskManager().all_tasks)
-    if unknown := [name for name in tasks if name not in known]:
+    manager = TaskManager(include_path=folder)
+    if unknown := [name for name in tasks if name not in manager.all_tasks]:
         raise UserError(
             f"lmms-eval {version('lmms-eval')} has no task {', '.join(unknown)}: see lmms-eval --tasks list"
         )
     try:
-        found = simple_evaluate(Lmms(load(), batch_size=max_batch), tasks=list(tasks), limit=limit, log_samples=False)
+        model = Lmms(load(), batch_size=max_batch)
+        found = simple_evaluate(model, tasks=list(tasks), limit=limit, log_samples=False, task_manager=manager)
     except UserError:
         raise
+    except ModuleNotFoundError as error:  # what its package leaves out, or has in another version
+        raise UserError(f"lmms-eval: {error}: it wants {INSTALL}") from None
     except (OSError, ValueError, NotImplementedError) as error:  # data that cannot be had, a task of another form
         raise UserError(f"lmms-eval: {first_line(error)}") from None
     figures = {

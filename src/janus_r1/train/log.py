@@ -69,7 +69,7 @@ class RunLog:
         if (step + 1) % self.every and step + 1 != self.steps:
             return
         for tracker in self.trackers:
-            tracker.log(row, step=step)
+            tracker.log(figures, step=step)
 
     def picture(self, step: int, pixels: Any | None) -> None:
         """A sheet of chains, uint8 [H, W, 3], for the trackers that take pictures."""

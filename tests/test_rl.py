@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from by_hand import figures_of, first_minibatch, groups_of
 from janus_r1.chain import Settings, Task
-from janus_r1.data.tasks import prompt_stream
+from janus_r1.data.tasks import check_families, prompt_stream
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.rewards.ensemble import Ensemble
@@ -361,3 +361,11 @@ def test_world_prompts_of_steps_differ_and_are_not_those_evaluated_on():
     first, second, again = (texts(stream.step(8, 0, step)) for step in (0, 1, 1))
     assert first != second == again and len(stream.held_out) == 50
     assert not set(texts(stream.held_out)) <= set(first)
+
+
+def test_world_prompts_of_families_come_as_often_as_they_are_named():
+    named = ["dense", "dense", "dense", "colors"]
+    families = [task.family for task in prompt_stream("world", 0, families=named).step(200, 0, 0)]
+    assert set(families) == {"dense", "colors"} and 120 <= families.count("dense") <= 180
+    with pytest.raises(UserError, match="prompt_families: the world shapes has no family 'desne'; did you mean dense"):
+        check_families("shapes", ["desne"], "draw")

@@ -38,42 +38,43 @@ def tasks(
     edits: str,
     held_out: int,
     edit_share: float = 0.5,
-    families: Sequence[str] = (),
+    edit_families: Sequence[str] = (),
     world_name: str = DEFAULT,
+    prompt_families: Sequence[str] = (),
 ) -> Stream:
     """Prompts to draw, edits, or ``both``, of which ``edit_share`` are edits.
 
     ``prompts`` and ``edits`` are ``world``, whose training tasks avoid all its splits, a file as in
     :mod:`janus_r1.data.task_files`, or a store; the first ``held_out`` tasks of these are kept for evaluation. The
-    world's edits are of ``families``, each as often as it is named.
+    world's tasks are of the families named, each as often as it is named.
 
     Raises:
         UserError: where a file is missing, broken or too short.
     """
     if name == "draw":
-        return prompt_stream(prompts, held_out, world_name)
+        return prompt_stream(prompts, held_out, world_name, prompt_families)
     if name == "edit":
-        return edit_stream(edits, held_out, families, world_name)
+        return edit_stream(edits, held_out, edit_families, world_name)
     kept = int(held_out * edit_share)
-    return _mixed(
-        prompt_stream(prompts, held_out - kept, world_name), edit_stream(edits, kept, families, world_name), edit_share
-    )
+    drawn = prompt_stream(prompts, held_out - kept, world_name, prompt_families)
+    return _mixed(drawn, edit_stream(edits, kept, edit_families, world_name), edit_share)
 
 
-def check_families(world_name: str, families: Sequence[str]) -> None:
-    """Raises UserError for a family of edits that the world does not have."""
-    known = world(world_name).families("edit")
+def check_families(world_name: str, families: Sequence[str], kind: Kind = "edit") -> None:
+    """Raises UserError for a family of prompts or edits that the world does not have."""
+    known = world(world_name).families(kind)
     for name in families:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
-            raise UserError(f"edit_families: the world {world_name} has no family {name!r}; {hint}")
+            key = "edit_families" if kind == "edit" else "prompt_families"
+            raise UserError(f"{key}: the world {world_name} has no family {name!r}; {hint}")
 
 
-def prompt_stream(source: str, held_out: int, world_name: str = DEFAULT) -> Stream:
+def prompt_stream(source: str, held_out: int, world_name: str = DEFAULT, families: Sequence[str] = ()) -> Stream:
     """Of a file every epoch is a new shuffle. Raises UserError as :func:`tasks`."""
     if source == OF_WORLD:
-        return _of_world(world_name, "draw", held_out)
+        return _of_world(world_name, "draw", held_out, families)
     listed = store_tasks([source]) if is_store(source) else read_tasks(source)
     kept = listed[held_out:]
     if not kept:

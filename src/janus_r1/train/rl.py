@@ -149,6 +149,7 @@ class Parts:
             recipe.edit_share,
             recipe.edit_families,
             recipe.world,
+            recipe.prompt_families,
         )
         self.janus = self._load(recipe.lora.base_dtype if recipe.lora.rank else "float32", recipe.recompute)
         mends = self.janus.format == "repair"

@@ -30,6 +30,8 @@ class RlRecipe(Checked):
     """Where tasks come from: shapes, a Python file with a world of your own, or module:name."""
     prompts: str = "world"
     """``world`` (its training prompts), or a file: a prompt a line, or JSONL with "prompt"."""
+    prompt_families: list[str] = field(default_factory=list)
+    """Families of the world's prompts, each as often as it is named. All, in the world's shares, when empty."""
     task: TaskName = "draw"
     """``edit``: edits instead of prompts; ``both``: some of each. A copied source earns most of an edit's reward
     (0.67 by the paper's weights): let judge_threshold be 0.99, or verdicts are paid for praising copies."""
@@ -147,6 +149,7 @@ def check(recipe: RlRecipe) -> None:
     processes = this_process().num_processes
     require(recipe.prompts_per_step % processes == 0, f"prompts_per_step must be a multiple of {processes} processes")
     check_families(recipe.world, recipe.edit_families)
+    check_families(recipe.world, recipe.prompt_families, "draw")
     share = recipe.prompts_per_step // processes
     require(recipe.minibatches <= share, f"minibatches must be at most the {share} prompts of a process")
     updates = recipe.updates

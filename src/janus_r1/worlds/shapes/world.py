@@ -56,6 +56,13 @@ class EditTask(WorldTask):
     case: EditCase | None = None
 
 
+def _of_families(stream: Iterator[Prompt], families: Sequence[str], rng: random.Random) -> Iterator[Prompt]:
+    """Each family as often as it is named."""
+    while True:
+        wanted = rng.choice(families)
+        yield next(prompt for prompt in stream if prompt.family == wanted)
+
+
 def draw_task(prompt: Prompt) -> DrawTask:
     return DrawTask(prompt.text, family=prompt.family, description=prompt.description)
 
@@ -97,8 +104,8 @@ class Shapes(World):
     def stream(self, rng: random.Random, kind: Kind = "draw", families: Sequence[str] = ()) -> Iterator[WorldTask]:
         if kind == "edit":
             return map(edit_task, train_edits(rng, families or FAMILIES))
-        wanted = families or TRAIN_WEIGHTS
-        return (draw_task(prompt) for prompt in train_prompts(rng) if prompt.family in wanted)
+        stream = train_prompts(rng)
+        return map(draw_task, _of_families(stream, families, rng) if families else stream)
 
     # ---------------------------------------------------------------------------------------- truth
 

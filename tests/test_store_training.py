@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_formats import FORMATS, files, lines
 from janus_r1.data.importing import import_data
@@ -18,6 +19,7 @@ from janus_r1.data.store import Store
 from janus_r1.data.store_rows import Index, StoreRows, read
 from janus_r1.data.tasks import store_edits, store_tasks, tasks
 from janus_r1.errors import UserError
+from janus_r1.images import decode_image
 from janus_r1.model.loading import load
 from janus_r1.rewards.build import RewardRecipe
 from janus_r1.segments import Drawn, Seen, Source
@@ -126,6 +128,23 @@ def test_in_the_format_repair_a_look_lists_claims_and_a_redraw_is_an_edit(tiny, 
     assert redraw == tiny.layout.draw(
         "make the ring red", maker.codes.image(1), False, Source(maker.codes.image(0), SEEN)
     )
+
+
+def test_an_image_that_nothing_mends_is_repaired_to_the_right_one_most_like_it(tiny, tmp_path):
+    tiny.format = "repair"
+    source = tmp_path / "s"
+    source.mkdir()
+    shades = {"wrong": 200, "far": 20, "near": 190, "elsewhere": 200}
+    for name, shade in shades.items():
+        Image.fromarray(np.full((64, 64, 3), shade, np.uint8)).save(source / f"{name}.png")
+    scored = [("wrong", "a wall", 0.1), ("far", "a wall", 1.0), ("near", "a wall", 1.0), ("elsewhere", "a sky", 1.0)]
+    lines(source / "r.jsonl", [{"prompt": p, "image": f"{n}.png", "score": score} for n, p, score in scored])
+    import_data(source, tmp_path / "store")
+    maker = StoreRows([str(tmp_path / "store")], tiny, ["redraw"])
+    picks, _ = rows_of(maker, redraw=8)
+    shown = [[float(decode_image(maker.store[row].image, "").mean()) for row in pick.rows] for pick in picks]
+    assert shown == [[200.0, 190.0]] * 8
+    assert maker.features is not None and len(list((tmp_path / "store" / "features").rglob("*.npy"))) == 1
 
 
 def test_every_prompt_is_as_likely_whatever_it_has(tiny, tmp_path):

@@ -2,7 +2,8 @@
 
 Right images teach drawing, scored ones judging, wrong and right ones of one prompt redrawing, edits editing. In the
 format repair judging is a look, whose list are the image's claims with their marks, and redrawing an edit of the wrong
-image by the reason of its No, which should be an instruction. In memory is an index of some 50 bytes an image; texts
+image by the reason of its No, which should be an instruction, to the image that mends it or else the right one of its
+prompt that looks most like it. In memory is an index of some 50 bytes an image; texts
 and pictures are read by a worker process, VQ ids are mapped from disk.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from janus_r1.chain import Task, Verdict
-from janus_r1.data.codes import Codes, fitted
+from janus_r1.data.codes import Codes, Features, fitted
 from janus_r1.data.rows import Begun, Rows, Told, Wanted
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
@@ -185,6 +186,7 @@ class StoreRows:
                 )
         self.repairs = model.format == "repair"
         self.codes = Codes(self.store, model) if set(wanted) - {"judge"} else None
+        self.features = Features(self.store, model) if self.repairs and "redraw" in wanted else None
 
     def begin(self, wanted: Wanted) -> Begun:
         picks = list(self.picks(wanted))
@@ -217,6 +219,8 @@ class StoreRows:
             if target in index.mends:  # the image that it mends stands directly before it
                 others = [row for row in rejected if row != index.mends[target]]
                 rejected = (*others[: rounds - 1], index.mends[target])
+            elif self.features:  # a repair changes what is wrong and no more
+                target = self.features.nearest(rejected[0], own.tolist())
             picks.append(Pick("redraw", (*rejected, target), rng.random() < wanted.dropout))
         picks += [
             Pick("edit", (index.edits.pick(rng),), rng.random() < wanted.dropout) for _ in range(wanted.count("edit"))

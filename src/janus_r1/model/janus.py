@@ -106,8 +106,15 @@ class Janus(nn.Module):
 
     def image_tokenizer_hash(self) -> str:
         """Of all that VQ ids depend on: the image tokenizer's weights and the image size; 16 hexadecimal digits."""
+        return self._hash_of(self.core.model.vqmodel)
+
+    def understanding_hash(self) -> str:
+        """Of all that the understanding encoder's features depend on, as :meth:`image_tokenizer_hash`."""
+        return self._hash_of(self.vision)
+
+    def _hash_of(self, part: nn.Module) -> str:
         digest = hashlib.sha256(f"{self.image_size} {self.image_tokens}".encode())
-        for name, tensor in sorted(self.core.model.vqmodel.state_dict().items()):
+        for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 

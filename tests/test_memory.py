@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from janus_r1.chain import Settings, Task
+from janus_r1.chain import Settings, Task, Verdict
 from janus_r1.cli import main
 from janus_r1.commands.model import memory_errors
 from janus_r1.engine import memory
@@ -65,6 +65,23 @@ def test_caches_of_a_whole_chain_are_not_underestimated(tiny, history, monkeypat
     streams = (batches[0].drawing, batches[0].seeing)
     real = sum(s.cache.keys.nbytes + s.cache.values.nbytes for s in streams) / 2
     assert real <= estimate(tiny.core.config, torch.float32, settings).caches <= 1.3 * real
+
+
+def test_caches_of_a_chain_that_mends_are_not_underestimated(tiny, monkeypatch):
+    """Every draft has streams of its own: the largest of each kind, prompts, lists and instructions at their longest."""
+    from janus_r1 import introspect as algorithm
+
+    tiny.format = "repair"
+    settings = Settings(rounds=3, guidance=3.0, early_stop=False, max_reason_tokens=100, max_list_tokens=30)
+    said = Verdict(False, f"No, {'make the red ring blue and then ' * 9}.", 0.1)
+    monkeypatch.setattr(algorithm, "say_verdicts", lambda *args: [said, said])
+    streams, opened = [], Decoder.open
+    monkeypatch.setattr(Decoder, "open", lambda self, *args: streams.append(opened(self, *args)) or streams[-1])
+    chains = algorithm.introspect(tiny, [Task("red " * 150), Task("blue " * 150)], settings)
+    assert chains[0].rounds[1].repairs == 0
+    sizes = [s.cache.keys.nbytes + s.cache.values.nbytes for s in streams]
+    real = max(a + b for a, b in zip(sizes[::2], sizes[1::2], strict=True)) / 2
+    assert real <= estimate(tiny.core.config, torch.float32, settings).caches <= 1.4 * real
 
 
 def keep_run(batches: list):

@@ -18,7 +18,7 @@ from janus_r1.chain import Settings
 from janus_r1.engine.cache import READ
 from janus_r1.engine.network import COPIED
 from janus_r1.engine.window import WIDEST
-from janus_r1.layout import MAX_CAPTION_TOKENS
+from janus_r1.layout import MAX_CAPTION_TOKENS, MAX_INSTRUCTION_TOKENS
 from janus_r1.model.presets import random_model
 from janus_r1.model.vq import DECODE_CHUNK
 
@@ -152,14 +152,18 @@ def _streams(config: JanusConfig, settings: Settings, drawing: bool, prompt: int
     said += again
     if not drawing:
         return [(1, _capacity(prompt + image, [look]), image + LEAD_INS)]
-    later = range(1, settings.rounds)
+    rows, later = 2 if settings.guidance > 1 else 1, range(1, settings.rounds)
+    if getattr(config, "introspection", "paper") == "repair":  # every draft has streams of its own
+        mending = MAX_INSTRUCTION_TOKENS + image + EDIT_FRAME if later else 0
+        opening, look = max(prompt, mending), prompt + image + LEAD_INS + settings.max_list_tokens
+        look += settings.max_reason_tokens + 1
+        return [(rows, _capacity(opening + image, []), opening), (1, _capacity(prompt, [look]), image + LEAD_INS)]
     if settings.history == "full":
         seeing = [look + i * (image + said) for i in range(settings.rounds)]
         redraws = [prompt + image + i * (image + said) for i in later]
         fed = said
     else:
         seeing, redraws, fed = [look], [prompt + 2 * image + said for _ in later], image + said
-    rows = 2 if settings.guidance > 1 else 1
     return [
         (rows, _capacity(prompt + image, redraws), fed if later else prompt),
         (1, _capacity(prompt + image, seeing), image + said),

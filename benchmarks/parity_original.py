@@ -34,11 +34,13 @@ from janus_r1.engine.decoder import Decoder
 from janus_r1.images import square
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.model.loading import load
-from janus_r1.model.original import to_original_config
 from janus_r1.model.presets import janus_config, llama_config, pro_config
 from janus_r1.model.tokenizer import ASSISTANT, BEGIN_OF_IMAGE, USER, train_tokenizer
 from janus_r1.model.vq import decode
 from janus_r1.segments import Drawn, Seen, Text
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from originals import to_original_config
 
 CAPTIONS = ["a red circle", "two blue squares left of a large pink heart", "  a ring, three stars and a cross. "]
 SHAPES = [(640, 427), (100, 333), (384, 384), (1000, 37), (51, 50)]  # width, height of preprocessed images

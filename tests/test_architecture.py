@@ -14,7 +14,7 @@ TRAINING = "worlds.shapes.training"  # the tiny world's own stages are a room ab
 # Design section 3; a package may import its own level and those before it.
 LEVELS = [
     {"environment", "errors", "fields", "files", "options", "progress", "reading", "segments"},
-    {"chain", "layout", "model", "notebook", "worlds", "images", "sheet"},
+    {"chain", "layout", "model", "worlds", "images", "sheet"},
     {"engine"},
     {"introspect", "ask"},
     {"data", "rewards"},

@@ -102,7 +102,7 @@ def test_values_reach_the_function_with_their_types():
     assert given["settings"] == Settings(top_p=0.5, early_stop=False)
     call = parse(["judge", "a.png", "b.png", "--text", "one, two", "--text", "null", "--max-batch", "auto"])
     assert call.keywords["text"] == ["one, two", "null"] and call.keywords["max_batch"] == "auto"
-    assert parse(["eval", "world", "--rounds", "1,3"]).keywords["rounds"] == (1, 3)
+    assert parse(["eval", "world", "--rounds", "1,3"]).keywords["asked"].rounds == (1, 3)
     assert parse(["eval", "geneval", "draw", "out"]).keywords["name"] == "geneval"
 
 

@@ -13,8 +13,7 @@ from conftest import build
 from janus_r1.cli import main
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
-from janus_r1.model.original import to_original
-from originals import logits, write_original
+from originals import logits, to_original, write_original
 
 
 @pytest.fixture

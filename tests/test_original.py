@@ -14,8 +14,7 @@ from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.model import loading, streaming
 from janus_r1.model.loading import load
-from janus_r1.model.original import to_original
-from originals import UNUSED, logits, write_original
+from originals import UNUSED, logits, to_original, write_original
 
 FORMS = {
     "bin": {},

@@ -9,7 +9,8 @@ from accelerate import init_empty_weights
 from transformers import JanusForConditionalGeneration
 
 from janus_r1.errors import UserError
-from janus_r1.model.original import from_original, original_name, to_original_config
+from janus_r1.model.original import from_original, original_name
+from originals import to_original_config
 
 JANUS_PRO_7B = {  # as published, without housekeeping
     "model_type": "multi_modality",

@@ -18,9 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import parity_original as parity
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
-from janus_r1.model.original import to_original
 from janus_r1.model.presets import random_model
-from originals import UNUSED, write_original
+from originals import UNUSED, to_original, write_original
 
 RECORDED = Path(__file__).parent / "data" / "original.npz"
 

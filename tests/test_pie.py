@@ -16,9 +16,8 @@ from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.cli import main
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import DrawOptions, draw
-from janus_r1.eval.benchmark_report import report
+from janus_r1.eval.benchmark_report import report, text
 from janus_r1.eval.benchmark_score import score_folder
-from janus_r1.eval.benchmark_tables import text
 from janus_r1.eval.compare import boards, read_results
 from janus_r1.eval.compare import text as boards_text
 from janus_r1.eval.pie import MAX_PSNR, PIXELS, NotMeasured, Pie, PieScorer, at_512, mse, psnr

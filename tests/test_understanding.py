@@ -70,12 +70,12 @@ def test_right_and_wrong_answers_count(tiny, monkeypatch):
         answers = [truth[image.tobytes(), text] for image, text in zip(images, questions, strict=True)]
         return [f" {a.upper()}. " if q.startswith("How many") else a for a, q in zip(answers, questions, strict=True)]
 
-    monkeypatch.setattr(understanding, "ask", oracle)
+    monkeypatch.setattr("janus_r1.ask.ask", oracle)
     found = evaluate_understanding(tiny, FEW)
     assert found["overall"]["mean"] == 1 and found["wrong"] == []
     assert {"Describe the", "How many", "Does this"} <= set(found["kinds"])
     assert found["kinds"]["Describe the"]["n"] == 6
-    monkeypatch.setattr(understanding, "ask", lambda model, images, questions, max_batch: ["no idea"] * len(images))
+    monkeypatch.setattr("janus_r1.ask.ask", lambda model, images, questions, max_batch: ["no idea"] * len(images))
     wrong = evaluate_understanding(tiny, FEW)
     assert wrong["overall"]["mean"] == 0 and wrong["wrong"][0]["said"] == "no idea"
     assert found["checklists"] == wrong["checklists"] and 0 < found["checklists"]["base_rate"]["mean"] < 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import secrets
 import warnings
@@ -18,7 +17,7 @@ from PIL import Image
 from janus_r1 import ask as asking
 from janus_r1 import introspect as algorithm
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Task, Verdict
-from janus_r1.errors import UnknownWords, UserError, first_line, foreign, require
+from janus_r1.errors import UnknownWords, UserError, first_line, foreign, nearest, require
 from janus_r1.images import square, to_pixels
 from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
@@ -350,8 +349,7 @@ def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
             continue
         if name in ELSEWHERE:
             raise UserError(f"there is no {name}: {ELSEWHERE[name]}")
-        close = difflib.get_close_matches(name, [*known, "samples", "max_batch"], n=1)
-        hint = f"did you mean {close[0]}?" if close else f"settings are {', '.join(sorted(known))}"
+        hint = nearest(name, [*known, "samples", "max_batch"], f"settings are {', '.join(sorted(known))}")
         raise UserError(f"there is no setting {name!r}: {hint}")
     return dict(settings)
 

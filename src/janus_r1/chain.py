@@ -8,6 +8,7 @@ verdict on it), which round is final, and the settings and seed that reproduce i
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -21,8 +22,7 @@ from PIL import Image
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.fields import AtLeast0, Checked, Count, Positive, Range
 from janus_r1.files import write_atomically, write_json
-from janus_r1.images import read_image
-from janus_r1.notebook import chain_html
+from janus_r1.images import data_url, read_image
 from janus_r1.reading import field, read_json_object
 from janus_r1.segments import Source
 
@@ -328,3 +328,30 @@ def _pixels(folder: Path, item: dict[str, Any]) -> np.ndarray:
     name = field(item, "image", str, "a round")
     require(Path(name).name == name, f"the image {name!r} lies outside the folder")
     return read_image(folder / name)
+
+
+# ------------------------------------------------------------------------------------- in a notebook
+
+SIDE = 192  # pixels of a shown picture
+YES, NO, MUTED = "#16804a", "#c22f46", "#6a7483"
+
+
+def chain_html(chain: Chain) -> str:
+    """A chain as HTML that needs nothing else: pictures are inside it, and texts are escaped."""
+    cells = []
+    if chain.source is not None:
+        cells.append(_cell(chain.source.pixels, "source", "", MUTED))
+    for number, drawn in enumerate(chain.rounds):
+        verdict = drawn.verdict
+        final = ", final" if number == chain.final else ""
+        title = f"draft {number + 1}{final}: {'Yes' if verdict.accepted else 'No'} {verdict.p_yes:.2f}"
+        cells.append(_cell(drawn.pixels, title, verdict.text, YES if verdict.accepted else NO))
+    row = f"<div style='display:flex;flex-wrap:wrap;gap:12px'>{''.join(cells)}</div>"
+    return f"<div><p><b>{html.escape(chain.prompt)}</b></p>{row}</div>"
+
+
+def _cell(pixels: np.ndarray, title: str, text: str, colour: str) -> str:
+    said = f"<div style='font-size:12px;color:{MUTED}'>{html.escape(text)}</div>" if text else ""
+    picture = f"<img src='{data_url(pixels)}' width='{SIDE}' style='image-rendering:pixelated'>"
+    heading = f"<div style='font-size:12px;color:{colour}'>{html.escape(title)}</div>"
+    return f"<div style='width:{SIDE}px'>{picture}{heading}{said}</div>"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -18,6 +19,12 @@ def require(condition: bool, message: str) -> None:
 def first_line(error: BaseException) -> str:
     """What a foreign error says, for a message of one line; its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """ "did you mean X?" of a name that is none, or ``otherwise`` where nothing that is known is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def one_line(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
 import os
 import warnings
@@ -114,6 +116,18 @@ def _check(file: IO[bytes], path: str | Path) -> None:
         raise UserError(f"{path} is too large: {width} x {height} pixels; the limit is {limit}")
     if min(width, height) < MIN_SIDE:
         raise UserError(f"{path} is too small: {width} x {height} pixels; each side needs at least {MIN_SIDE}")
+
+
+def data_url(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a PNG inside a URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # 13 % larger than the default, in 60 % of its time
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def fingerprint(pixels: np.ndarray) -> str:
+    """What tells a picture from others: of its shape and its pixels."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def square(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -68,8 +68,8 @@ def command(module: str, function: str, fixed: tuple[str, ...] = ()) -> Command:
     """Read the function ``module.function``; arguments that are ``fixed`` are none of the user's options.
 
     Arguments before ``*`` are given by their place; where there is no ``*``, those without a default. A dataclass as
-    an argument stands for its fields, but for those that are arguments themselves; an argument called ``recipe`` for
-    the keys of a recipe.
+    an argument stands for its fields, but for those that are arguments themselves or fields of one before it; an
+    argument called ``recipe`` for the keys of a recipe.
     """
     home, node = _definition(module, function) or (module, None)
     if not isinstance(node, Function):
@@ -87,7 +87,9 @@ def command(module: str, function: str, fixed: tuple[str, ...] = ()) -> Command:
             if name == "recipe":
                 recipe = inner
                 continue
-            found += [option for option in _keys(*inner, _given(home, default), "") if option.name not in names]
+            fresh = [option for option in _keys(*inner, _given(home, default), "") if option.name not in names]
+            names |= {option.name for option in fresh}
+            found += fresh
             continue
         type_ = _spelt_out(home, annotation)
         positional = not keyword_only and (default is None or bool(node.args.kwonlyargs))

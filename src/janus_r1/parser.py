@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NoReturn, get_type_hints
 
 from janus_r1 import options
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, nearest
 from janus_r1.options import Command, Option
 
 KEYS = """\
@@ -61,16 +61,18 @@ def prepare(name: str, at: At, words: Sequence[str]) -> partial[Any]:
 def arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> partial[Any]:
     """``function`` with the values ``given``, converted to its types and checked.
 
-    An argument that is a dataclass takes its fields from ``given``.
+    An argument that is a dataclass takes those of its fields from ``given`` that no argument before it is or has.
     """
     from janus_r1.fields import convert, field_types
 
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters
     values: dict[str, Any] = {}
+    taken = set(parameters)
     for name, parameter in parameters.items():
         if is_dataclass(hints[name]) and name != "recipe":
-            types = {key: hint for key, hint in field_types(hints[name]).items() if key not in parameters}
+            types = {key: hint for key, hint in field_types(hints[name]).items() if key not in taken}
+            taken |= types.keys()
             changes = {key: convert(given[key], hint, _flag(key)) for key, hint in types.items() if key in given}
             values[name] = replace(parameter.default, **changes)
         elif name in given:
@@ -102,12 +104,10 @@ def _flag(name: str) -> str:
 
 
 def _unexpected(word: str, known: Sequence[str]) -> str:
-    import difflib
-
     if not word.startswith("-"):
         return f"unexpected argument {word!r} (see --help)"
-    close = difflib.get_close_matches(word.partition("=")[0], known, n=1)
-    return f"unknown option {word}" + (f": did you mean {close[0]}?" if close else " (see --help)")
+    hint = nearest(word.partition("=")[0], known, "")
+    return f"unknown option {word}" + (f": {hint}" if hint else " (see --help)")
 
 
 # ------------------------------------------------------------------------------------------- help
@@ -128,10 +128,7 @@ def show_group(
     if not words:
         raise UserError(f"a command is required: {', '.join(firsts)} (see {program} --help)")
     if words[0] not in HELP:
-        import difflib
-
-        close = difflib.get_close_matches(words[0], firsts, n=1)
-        hint = f"did you mean {program} {close[0]}?" if close else f"choose {', '.join(firsts)}"
+        hint = nearest(words[0], firsts, f"choose {', '.join(firsts)}").replace("mean ", f"mean {program} ", 1)
         raise UserError(f"{program} has no command {words[0]!r}: {hint}")
     about, example = groups[name]
     print(f"usage: {program} COMMAND ...\n\n{about}\n\ncommands:")

@@ -5,7 +5,6 @@ Every key is checked against the dataclass, so a typing error is an error and no
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, replace
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, nearest
 from janus_r1.fields import Typed, convert, field_types, shown
 from janus_r1.reading import read_yaml
 
@@ -53,8 +52,7 @@ def find_recipe(path: str | Path) -> Path:
     if str(path) in known:
         return known[str(path)]
     named = [name for name in known if Path(name).name == Path(path).stem]
-    close = named or difflib.get_close_matches(str(path), known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the package has {', '.join(known)}"
+    hint = f"did you mean {named[0]}?" if named else nearest(str(path), known, f"the package has {', '.join(known)}")
     raise UserError(f"no such recipe: {path}; {hint}")
 
 
@@ -150,6 +148,4 @@ def _nested(cls: type[R], value: Any, key: str, base: Any) -> R:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """A complaint about a name that is none, with the likeliest of those that are ``known``."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"unknown {what}: {hint}"
+    return f"unknown {what}: " + nearest(name, known, f"known are {', '.join(known)}", cutoff=0.5)

@@ -19,8 +19,8 @@ from janus_r1.errors import UserError, require
 from janus_r1.eval.benchmark import Benchmark, DrawOptions, Trivial
 from janus_r1.eval.benchmark import draw as draw_items
 from janus_r1.eval.benchmark_report import report as report_of
+from janus_r1.eval.benchmark_report import text as report_text
 from janus_r1.eval.benchmark_score import Scorer, Tally, kind_of, score_folder, score_rows
-from janus_r1.eval.benchmark_tables import text as report_text
 from janus_r1.eval.compbench import CATEGORIES, CompBench
 from janus_r1.eval.dpg import Dpg, DpgScorer
 from janus_r1.eval.geneval2 import GenEval2, SoftTifa

@@ -20,10 +20,13 @@ from janus_r1.commands.model import (
     plan_batch,
 )
 from janus_r1.commands.output import ResultFile, answers_only, check_result_file, print_json, progress, say
-from janus_r1.eval.world import EvalOptions
-from janus_r1.fields import Count, Positive, Window, width
+from janus_r1.eval.tables import show
+from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
+from janus_r1.eval.understanding import UnderstandingOptions, evaluate_tasks, evaluate_understanding
+from janus_r1.eval.world import EvalOptions, WorldOptions, evaluate_world
+from janus_r1.fields import Positive, Window, width
 from janus_r1.files import locked, write_json
-from janus_r1.worlds import DEFAULT
+from janus_r1.worlds.base import Kind
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
@@ -85,17 +88,15 @@ EDITING = Settings(temperature=EDIT_TEMPERATURE)
 ANY_MODEL = ModelOptions()
 A_JUDGE = ModelOptions(model=JUDGE)
 A_FILE = ResultFile()
+PROMPTS = WorldOptions(rounds=(1, 2, 3, 4), baselines=False, variety=16)
+EDITS = WorldOptions(rounds=(1,), samples=1, controls=False)
+SIGHT = UnderstandingOptions()
+SCENES = TokenizerOptions()
 
 
 def world(
     *,
-    world: str = DEFAULT,
-    split: str = "test",
-    rounds: tuple[Positive, ...] = (1, 2, 3, 4),
-    samples: Positive = 4,
-    limit: Positive | None = None,
-    controls: bool = True,
-    variety: Count = 16,
+    asked: WorldOptions = PROMPTS,
     settings: Settings = DRAWING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
@@ -104,34 +105,17 @@ def world(
 ) -> None:
     """Measure a model on prompts of a world.
 
-    Args:
-        split: Prompts to draw: a split of the world (see data splits)
-        rounds: Round limits to report
-        samples: Chains a prompt
-        limit: Prompts at most, balanced over families
-        controls: Best-of-N and the like
-        variety: First drafts of each of 20 prompts that are compared with each other; 0: none
-
     Examples:
         janus-r1 eval world --limit 50 --no-controls
         janus-r1 eval world --model runs/sft/model --split dense --rounds 1,3 --out results/dense.json
         janus-r1 eval world --split held_out --json > held_out.json
     """
-
-    chosen = EvalOptions(
-        world, "draw", split, rounds, samples, limit, settings, controls, baselines=False, variety=variety
-    )
-    measure(lambda: _evaluate(chosen, using, max_batch, window), to)
+    measure(lambda: _evaluate(asked, "draw", settings, using, max_batch, window), to)
 
 
 def edit(
     *,
-    world: str = DEFAULT,
-    split: str = "test",
-    rounds: tuple[Positive, ...] = (1,),
-    samples: Positive = 1,
-    limit: Positive | None = None,
-    baselines: bool = True,
+    asked: WorldOptions = EDITS,
     settings: Settings = EDITING,
     using: ModelOptions = ANY_MODEL,
     max_batch: Batch = 64,
@@ -140,49 +124,35 @@ def edit(
 ) -> None:
     """Measure how a model edits pictures of a world.
 
-    Args:
-        split: Edits to make: a split of the world (see data splits)
-        rounds: Round limits to report
-        samples: Chains an edit
-        limit: Edits at most, balanced over their types
-        baselines: Copying, drawing anew, the tokenizer
-
     Examples:
         janus-r1 eval edit --model runs/sft/model --limit 60
         janus-r1 eval edit --model runs/rl/best --split held_out --rounds 1,3 --out results/edit.json
         janus-r1 eval edit --no-baselines --json > edit.json
     """
-
-    chosen = EvalOptions(world, "edit", split, rounds, samples, limit, settings, controls=False, baselines=baselines)
-    measure(lambda: _evaluate(chosen, using, max_batch, window), to)
+    measure(lambda: _evaluate(asked, "edit", settings, using, max_batch, window), to)
 
 
-def _evaluate(options: EvalOptions, using: ModelOptions, max_batch: int | str, window: int | str) -> Result:
+def _evaluate(
+    asked: WorldOptions, kind: Kind, settings: Settings, using: ModelOptions, max_batch: int | str, window: int | str
+) -> Result:
     from janus_r1.eval.protocol import choose_tasks
-    from janus_r1.eval.world import evaluate_world
     from janus_r1.worlds import base as worlds
 
-    # what cannot be had is told before a model is loaded
-    choose_tasks(worlds.world(options.world), options.split, options.limit, options.kind)
-    wish = replace(options.settings, rounds=max(options.rounds))
-    batch = plan_batch(using, max_batch, [], MOST, wish, edit=options.kind == "edit")
+    choose_tasks(worlds.world(asked.world), asked.split, asked.limit, kind)  # what cannot be had is told first
+    wish = replace(settings, rounds=max(asked.rounds))
+    batch = plan_batch(using, max_batch, [], MOST, wish, edit=kind == "edit")
     model = load_model(using)
-    asked = replace(options, settings=wish, model=using.model, **about(using))
+    options = EvalOptions(**asdict(asked), kind=kind, settings=wish, model=using.model, **about(using))
     with progress("sampling") as update, memory_errors(batch, using.device):
-        return evaluate_world(sampler(model, batch, update, width(window)), asked, reconstruct=model.reconstruct)
+        return evaluate_world(sampler(model, batch, update, width(window)), options, reconstruct=model.reconstruct)
 
 
 def understanding(
     *,
-    world: str = DEFAULT,
-    questions: Count = 1000,
-    descriptions: Count = 250,
-    checklists: Count = 250,
+    asked: UnderstandingOptions = SIGHT,
     tasks: str | None = None,
     task_folder: str | None = None,
     limit: Positive | None = None,
-    seed: Count = 0,
-    max_batch: Positive = 64,
     using: ModelOptions = ANY_MODEL,
     to: ResultFile = A_FILE,
 ) -> None:
@@ -192,14 +162,9 @@ def understanding(
     package of its own (pip install lmms-eval 'filelock<4') and fetches its tasks' data from the Hub.
 
     Args:
-        questions: With one answer each
-        descriptions: Pictures to describe
-        checklists: Lists of words that are there or not
         tasks: Tasks of lmms-eval instead, such as mme,pope
         task_folder: With tasks of your own in lmms-eval's YAML; the Python that they name is run
         limit: Documents of each task at most
-        seed: Of pictures and questions
-        max_batch: Pictures at once
 
     Examples:
         janus-r1 eval understanding --model tiny-base
@@ -213,23 +178,16 @@ def understanding(
 
         run = {"benchmark": "understanding", "model": using.model, "environment": environment()}
         if tasks is not None:
-            from janus_r1.eval.understanding import evaluate_tasks  # told of before a model is loaded
-
             names = [name.strip() for name in tasks.split(",") if name.strip()]
-            found = evaluate_tasks(lambda: load_model(using), names, limit, max_batch, task_folder)
+            found = evaluate_tasks(lambda: load_model(using), names, limit, asked.max_batch, task_folder)
             return {"run": {**run, "tasks": names, "limit": limit}, **found}
-        from janus_r1.eval.understanding import UnderstandingOptions, evaluate_understanding
-
-        options = UnderstandingOptions(world, questions, descriptions, checklists, seed, max_batch)
-        found = evaluate_understanding(load_model(using).model, options)
-        return {"run": {**run, **asdict(options)}, **found}
+        found = evaluate_understanding(load_model(using).model, asked)
+        return {"run": {**run, **asdict(asked)}, **found}
 
     measure(evaluate, to, _show_understanding)
 
 
 def _show_understanding(result: Result, console: Console) -> None:
-    from janus_r1.eval.tables import show
-
     table = Table("", "right [95 %]", title=f"what {result['run']['model']} sees")
     for name, value in result.get("kinds", {}).items():
         table.add_row(name, show(value))
@@ -244,19 +202,8 @@ def _show_understanding(result: Result, console: Console) -> None:
     console.print(table)
 
 
-def tokenizer(
-    *,
-    world: str = DEFAULT,
-    scenes: Positive = 1000,
-    seed: Count = 1_000_000,
-    using: ModelOptions = ANY_MODEL,
-    json: bool = False,
-) -> None:
+def tokenizer(*, asked: TokenizerOptions = SCENES, using: ModelOptions = ANY_MODEL, json: bool = False) -> None:
     """Measure what a model's image tokenizer keeps of fresh scenes.
-
-    Args:
-        scenes: Scenes to encode and decode
-        seed: Of the scenes
 
     Examples:
         janus-r1 eval tokenizer --model tiny-base
@@ -264,10 +211,7 @@ def tokenizer(
     """
     with answers_only(json):
         loaded = load_model(using)
-        from janus_r1.eval.tables import show
-        from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
-
-        result = evaluate_tokenizer(loaded.model, TokenizerOptions(world, scenes=scenes, seed=seed))
+        result = evaluate_tokenizer(loaded.model, asked)
     if json:
         print_json(result)
         return

@@ -16,11 +16,13 @@ from janus_r1.commands.evaluate import Result, measure
 from janus_r1.commands.model import JUDGE, ModelOptions, load_model
 from janus_r1.commands.output import ResultFile, progress
 from janus_r1.errors import UserError, require
+from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
+from janus_r1.eval.tables import show
 from janus_r1.fields import Count, Positive
-from janus_r1.worlds import DEFAULT
 
 A_JUDGE = ModelOptions(model=JUDGE)
 A_FILE = ResultFile()
+DRAFTS = JudgeOptions()
 
 
 def judge(
@@ -30,12 +32,8 @@ def judge(
     columns: tuple[str, ...] = (),
     worst: Count = 20,
     sheets: Path | None = None,
-    world: str = DEFAULT,
     drafts_of: str = "tiny-base",
-    split: str = "test",
-    samples: Positive = 4,
-    limit: Positive | None = None,
-    seed: int = 0,
+    asked: JudgeOptions = DRAFTS,
     max_batch: Positive = 64,
     using: ModelOptions = A_JUDGE,
     to: ResultFile = A_FILE,
@@ -52,10 +50,6 @@ def judge(
         worst: With --data: errors of every judge that are told
         sheets: With --data: folder for a picture of every judge's worst errors; --overwrite replaces those there
         drafts_of: Model that drew what is judged
-        split: Prompts of the drafts
-        samples: Drafts a prompt
-        limit: Rows at most, or prompts, balanced over families
-        seed: Of the drafts
         max_batch: Images judged at once
 
     Examples:
@@ -70,7 +64,7 @@ def judge(
             raise UserError(f"{sheets} holds pictures already: pass --overwrite to replace those of the same names")
 
         def on_rows() -> Result:
-            return _on_rows(rows, rewards, names, limit, worst, sheets, using, max_batch)
+            return _on_rows(rows, rewards, names, asked.limit, worst, sheets, using, max_batch)
 
         measure(on_rows, to, _show_judges)
         return
@@ -78,10 +72,7 @@ def judge(
     extra = ", ".join(name for name, value in given.items() if value)
     require(not extra, f"{extra} goes with --data: name the file with your rows")
 
-    def on_drafts() -> Result:
-        return _on_drafts(world, drafts_of, split, samples, limit, seed, using, max_batch)
-
-    measure(on_drafts, to, _show_judge)
+    measure(lambda: _on_drafts(asked, drafts_of, using, max_batch), to, _show_judge)
 
 
 def _on_rows(
@@ -105,22 +96,11 @@ def _on_rows(
     return {"run": {"benchmark": "judge-rows", "data": str(data), "environment": environment()}, **result}
 
 
-def _on_drafts(
-    world: str,
-    drafts_of: str,
-    split: str,
-    samples: int,
-    limit: int | None,
-    seed: int,
-    using: ModelOptions,
-    max_batch: int,
-) -> Result:
+def _on_drafts(options: JudgeOptions, drafts_of: str, using: ModelOptions, max_batch: int) -> Result:
+    from janus_r1.environment import environment
+
     loaded = load_model(using)
     drawer = load_model(replace(using, model=drafts_of))
-    from janus_r1.environment import environment
-    from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
-
-    options = JudgeOptions(world, split, samples, limit, seed=seed)
     held = judge_set(drawer.model, options)
     with progress("judging") as update:
 
@@ -154,8 +134,6 @@ def _rewards(path: Path | None) -> dict[str, Any]:
 
 
 def _show_judges(result: Result, console: Console) -> None:
-    from janus_r1.eval.tables import show
-
     figures = ("accuracy", "balanced_accuracy", "auroc", "ece")
     table = Table("judge", "answered", *(name.replace("_", " ") for name in figures))
     for name, judged in result["judges"].items():
@@ -167,8 +145,6 @@ def _show_judges(result: Result, console: Console) -> None:
 
 
 def _show_judge(result: Result, console: Console) -> None:
-    from janus_r1.eval.tables import show
-
     run = result["run"]
     title = f"{run['model']} on {result['images']} drafts of {run['drafts_of']}, half of them right"
     table = Table("", "mean [95 %]", title=title)

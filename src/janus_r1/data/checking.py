@@ -5,7 +5,6 @@ What fails is dropped with its cause; nothing is ever replaced. This runs in wor
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from PIL import Image
 from janus_r1.data.schemas import Found, claims_of
 from janus_r1.data.store import Record
 from janus_r1.errors import UserError, first_line
-from janus_r1.images import decode_image
+from janus_r1.images import decode_image, fingerprint
 
 MAX_FILE = 200_000_000  # bytes of one image file
 MAX_CHARACTERS = 4000
@@ -76,7 +75,7 @@ def check(found: Found, base: Path, where: str, rules: Rules) -> Record | Droppe
             repair_of=_text(found.repair_of, "id")[:200],
             source=_text(found.source, "source")[:200] or rules.source,
             licence=_text(found.licence, "licence")[:200] or rules.licence,
-            sha256=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+            sha256=fingerprint(pixels),
             width=pixels.shape[1],
             height=pixels.shape[0],
             extra=found.extra,

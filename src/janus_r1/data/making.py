@@ -33,7 +33,7 @@ from janus_r1.data.store import Claim, Record, read_shard, shard_path, write_sha
 from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, require
 from janus_r1.files import locked, write_atomically, write_json
-from janus_r1.images import decode_image
+from janus_r1.images import decode_image, fingerprint
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
 from janus_r1.reading import read_json
@@ -254,7 +254,7 @@ class Parts:
                 claims=tuple(Claim(text, p >= REJECTED) for text, p in claims),
                 source=name,
                 licence=self.recipe.licence,
-                sha256=hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest(),
+                sha256=fingerprint(image),
                 width=image.shape[1],
                 height=image.shape[0],
             )

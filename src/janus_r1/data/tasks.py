@@ -5,7 +5,6 @@ The tasks of a step are a pure function of seed and step, so that a resumed run 
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Literal
 from janus_r1.chain import Task
 from janus_r1.data.store import Store, is_store
 from janus_r1.data.task_files import EditReader, read_edits, read_tasks
-from janus_r1.errors import UserError
+from janus_r1.errors import UserError, nearest
 from janus_r1.images import decode_image
 from janus_r1.worlds.base import DEFAULT, Kind, world
 
@@ -65,8 +64,7 @@ def check_families(world_name: str, families: Sequence[str], kind: Kind = "edit"
     known = world(world_name).families(kind)
     for name in families:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
+            hint = nearest(name, known, f"it has {', '.join(known) or 'none'}")
             key = "edit_families" if kind == "edit" else "prompt_families"
             raise UserError(f"{key}: the world {world_name} has no family {name!r}; {hint}")
 

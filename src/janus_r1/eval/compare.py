@@ -19,8 +19,8 @@ import numpy as np
 
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import BASELINES
-from janus_r1.eval.benchmark_tables import cell, grid
 from janus_r1.eval.statistics import Figure, Rows
+from janus_r1.eval.tables import cell, grid
 from janus_r1.files import check_new_files, write_text
 from janus_r1.reading import parse_json, read_text
 
@@ -224,9 +224,8 @@ def page(found: Sequence[Board]) -> str:
 
 
 def _value(entry: Entry, scale: float) -> str:
-    return (
-        cell(entry.figure, scale) if entry.figure["n"] else f"{entry.figure['mean'] * scale:.{3 if scale == 1 else 2}f}"
-    )
+    shown = cell(entry.figure, scale)
+    return shown if entry.figure["n"] else shown.partition(" ")[0]
 
 
 def _plot(board: Board) -> str:

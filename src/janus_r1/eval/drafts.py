@@ -7,6 +7,7 @@ and the oracle that takes any right one.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -126,6 +127,46 @@ class Bench:
 Rival = np.ndarray | None
 
 
+class Control(NamedTuple):
+    """A way to choose among N = 1, 2, ... drafts that know nothing of each other: int arrays [R, N]."""
+
+    picked: np.ndarray
+    """Column of the draft that is taken."""
+    drawn: np.ndarray
+    """How many are drawn."""
+
+
+def ways(p_yes: np.ndarray, accepted: np.ndarray) -> dict[str, Control]:
+    """Best of N by p_yes, and redrawing until a Yes, else the last; of independent drafts [R, N]."""
+    most = range(1, p_yes.shape[1] + 1)
+    yes = accepted > 0
+    best = np.stack([p_yes[:, :n].argmax(1) for n in most], axis=1)
+    blind = np.stack([np.where(yes[:, :n].any(1), yes[:, :n].argmax(1), n - 1) for n in most], axis=1)
+    return {
+        "best_of_n": Control(best, np.broadcast_to(np.array(most), best.shape)),
+        "blind_redraw": Control(blind, blind + 1),
+    }
+
+
+@dataclass(frozen=True)
+class Between:
+    """A control at a cost between those of two N, by linear interpolation."""
+
+    n: float
+    reached: bool
+    """False where even the largest N costs less."""
+
+    def of(self, columns: np.ndarray) -> np.ndarray:
+        """[R, N] -> [R]."""
+        low, share = int(self.n) - 1, self.n - int(self.n)
+        return (1 - share) * columns[:, low] + share * columns[:, min(low + 1, columns.shape[1] - 1)]
+
+
+def at_cost(costs: Sequence[float], target: float) -> Between:
+    """``costs`` are the mean ones of N = 1, 2, ..."""
+    return Between(float(np.interp(target, costs, np.arange(1, len(costs) + 1))), target <= costs[-1])
+
+
 def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> dict[str, Any]:
     """Other ways to spend the tokens, on independent ``drafts``; the chains' ``advantage`` is paired.
 
@@ -133,27 +174,39 @@ def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> 
     behind it. Their first draft is the chain's own: with one draft there is no advantage to measure.
     """
     limits = range(1, settings.rounds + 1)
-    spent = drafts.spent(reasons=False)
-    arms = {n: at(chains.correct, chains.final(n, settings)) for n in limits[1:]}
-    best = {n: drafts.p_yes[:, :n].argmax(1) for n in limits}
-    blind = {n: _until_yes(drafts, n) for n in limits}
-    target = rows.overall(chains.spent(reasons=True)[:, -1], None)["mean"]
-    passes = rows.overall(chains.forwards(reasons=True)[:, -1], None)["mean"]
-    last = arms.get(settings.rounds)
-    picked = np.stack([at(drafts.correct, best[n]) for n in limits], axis=1)
+    spent, forwards = drafts.spent(reasons=False), drafts.forwards(reasons=False)
+    rivals = {n: at(chains.correct, chains.final(n, settings)) for n in limits[1:]}
+    chosen = ways(drafts.p_yes, drafts.accepted)
+    arms = {
+        name: {
+            str(n): _arm(rows, drafts, way.picked[:, n - 1], at(spent, way.drawn[:, n - 1] - 1), rivals.get(n))
+            for n in limits
+        }
+        for name, way in chosen.items()
+    }
+    picked = np.take_along_axis(drafts.correct, chosen["best_of_n"].picked, axis=1)
+
+    def at_equal(costs: np.ndarray, chains_own: np.ndarray) -> dict[str, Any]:
+        """Best of N at the chains' mean cost, tokens or forwards [R, N]."""
+        means = [rows.overall(column, None)["mean"] for column in costs.T]
+        target = rows.overall(chains_own[:, -1], None)["mean"]
+        equal, last = at_cost(means, target), rivals.get(settings.rounds)
+        correct = equal.of(picked)
+        return {
+            "n": equal.n,
+            "tokens": min(target, means[-1]),
+            "reached": equal.reached,
+            "overall": rows.overall(correct),
+            "advantage": None if last is None else rows.gain(correct, last),
+        }
+
     return {
-        "best_of_n": {str(n): _arm(rows, drafts, best[n], spent[:, n - 1], arms.get(n)) for n in limits},
-        "best_of_n_equal_tokens": _equal_cost(rows, picked, spent, target, last),
-        "best_of_n_equal_forwards": _equal_cost(rows, picked, drafts.forwards(reasons=False), passes, last),
-        "blind_redraw": {str(n): _arm(rows, drafts, blind[n], at(spent, blind[n]), arms.get(n)) for n in limits},
+        "best_of_n": arms["best_of_n"],
+        "best_of_n_equal_tokens": at_equal(spent, chains.spent(reasons=True)),
+        "best_of_n_equal_forwards": at_equal(forwards, chains.forwards(reasons=True)),
+        "blind_redraw": arms["blind_redraw"],
         "oracle": {str(n): rows.overall(drafts.correct[:, :n].max(1)) for n in limits},
     }
-
-
-def _until_yes(drafts: Drafts, limit: int) -> np.ndarray:
-    """Column [R] of the first accepted of ``limit`` drafts, else of the last."""
-    accepted = drafts.accepted[:, :limit] > 0
-    return np.where(accepted.any(1), accepted.argmax(1), limit - 1)
 
 
 def _arm(rows: Rows, drafts: Drafts, chosen: np.ndarray, spent: np.ndarray, rival: Rival) -> dict[str, Figure | None]:
@@ -162,23 +215,5 @@ def _arm(rows: Rows, drafts: Drafts, chosen: np.ndarray, spent: np.ndarray, riva
         "overall": rows.overall(correct),
         "score": rows.overall(at(drafts.score, chosen)),
         "tokens": rows.overall(spent, None),
-        "advantage": None if rival is None else rows.gain(correct, rival),
-    }
-
-
-def _equal_cost(rows: Rows, picked: np.ndarray, spent: np.ndarray, target: float, rival: Rival) -> dict[str, Any]:
-    """Best-of-N between the two N whose mean cost encloses ``target`` (tokens or forwards), by linear interpolation.
-
-    ``picked`` and ``spent`` are [R, N]. ``reached`` is False when even the largest N costs less.
-    """
-    costs = [rows.overall(column, None)["mean"] for column in spent.T]
-    n = float(np.interp(target, costs, np.arange(1, len(costs) + 1)))
-    low, share = int(n) - 1, n - int(n)
-    correct = (1 - share) * picked[:, low] + share * picked[:, min(low + 1, len(costs) - 1)]
-    return {
-        "n": n,
-        "tokens": min(target, costs[-1]),
-        "reached": target <= costs[-1],
-        "overall": rows.overall(correct),
         "advantage": None if rival is None else rows.gain(correct, rival),
     }

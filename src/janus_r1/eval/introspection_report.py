@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1.eval.benchmark import Benchmark
-from janus_r1.eval.drafts import PREFILLS
+from janus_r1.eval.drafts import PREFILLS, at_cost, ways
 from janus_r1.eval.records import Row
 from janus_r1.eval.statistics import Figure, figure, paired_difference
 
@@ -121,46 +121,20 @@ def _spent(rounds: Sequence[Row], limit: int) -> list[int]:
 
 def _controls(benchmark: Benchmark, table: Table) -> dict[str, Any]:
     """Best of N by p_yes, and redrawing until a Yes, for N = 1, 2, ...; ``advantage`` is the chains' over them."""
-    rows, most = np.arange(len(table.prompts)), table.drafts.shape[1]
-    costs = np.cumsum(table.draft_cost, axis=1)
-    last = np.zeros((2, len(rows), most), dtype=int)  # of both kinds, with N drafts: the last that is drawn
-    picked = np.zeros((2, len(rows), most))
-    for n in range(1, most + 1):
-        yes = table.draft_accepted[:, :n] > 0
-        stop = np.where(yes.any(1), yes.argmax(1), n - 1)
-        best = table.draft_yes[:, :n].argmax(1)
-        last[0, :, n - 1], last[1, :, n - 1] = n - 1, stop
-        picked[0, :, n - 1], picked[1, :, n - 1] = table.drafts[rows, best], table.drafts[rows, stop]
-    told: dict[str, Any] = {}
-    for kind, name in enumerate(("best_of_n", "blind_redraw")):
-        tokens = np.take_along_axis(costs, last[kind], axis=1)
-        spent = {"tokens": tokens, "forwards": tokens + PREFILLS * (last[kind] + 1)}
+    costs, told = np.cumsum(table.draft_cost, axis=1), dict[str, Any]()
+    for name, way in ways(table.draft_yes, table.draft_accepted).items():
+        picked = np.take_along_axis(table.drafts, way.picked, axis=1)
+        tokens = np.take_along_axis(costs, way.drawn - 1, axis=1)
+        spent = {"tokens": tokens, "forwards": tokens + PREFILLS * way.drawn}
         told[name] = {
-            str(n + 1): _control(benchmark, table, picked[kind][:, n], {unit: c[:, n] for unit, c in spent.items()})
-            for n in range(most)
+            str(n + 1): _control(benchmark, table, picked[:, n], {unit: c[:, n] for unit, c in spent.items()})
+            for n in range(picked.shape[1])
         }
         for unit, target in (("tokens", table.spent), ("forwards", table.forwards)):
-            equal = _equal(benchmark, table, picked[kind], spent, unit, float(target[:, -1].mean()))
-            told[f"{name}_equal_{unit}"] = equal
+            equal = at_cost(spent[unit].mean(0), float(target[:, -1].mean()))
+            found = _control(benchmark, table, equal.of(picked), {one: equal.of(c) for one, c in spent.items()})
+            told[f"{name}_equal_{unit}"] = {"n": equal.n, "reached": bool(equal.reached), **found}
     return told
-
-
-def _equal(
-    benchmark: Benchmark, table: Table, picked: np.ndarray, spent: Mapping[str, np.ndarray], unit: str, target: float
-) -> dict[str, Any]:
-    """A control at the chains' mean cost: interpolated between the two N whose costs enclose it.
-
-    ``picked`` and costs are [R, N]. ``reached`` is False where even the largest N costs less.
-    """
-    means = spent[unit].mean(0)
-    n = float(np.interp(target, means, np.arange(1, len(means) + 1)))
-    low, share = int(n) - 1, n - int(n)
-
-    def between(columns: np.ndarray) -> np.ndarray:
-        return (1 - share) * columns[:, low] + share * columns[:, min(low + 1, len(means) - 1)]
-
-    costs = {name: between(columns) for name, columns in spent.items()}
-    return {"n": n, "reached": target <= float(means[-1]), **_control(benchmark, table, between(picked), costs)}
 
 
 def _control(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from janus_r1.errors import UserError
 from janus_r1.eval.protocol import choose_tasks
 from janus_r1.eval.statistics import figure, judge_figures
 from janus_r1.fields import Checked, Positive, Range
-from janus_r1.introspect import introspect
-from janus_r1.model.janus import Janus
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import WorldTask
+
+if TYPE_CHECKING:
+    from janus_r1.model.janus import Janus
 
 Judge = Callable[[list[np.ndarray], list[str]], list[Verdict]]
 
@@ -31,13 +32,17 @@ class JudgeOptions(Checked):
     """Which drafts are judged."""
 
     world: str = DEFAULT
+    """Its name, a Python file, or module:name."""
     split: str = "test"
+    """Prompts of the drafts."""
     samples: Positive = 4
     """Drafts a prompt, before balancing."""
     limit: Positive | None = None
-    """Prompts at most."""
+    """Prompts at most, balanced over families; with --data rows at most."""
     guidance: Annotated[float, Range(ge=1)] = 1.5
+    """Of the drafts."""
     seed: int = 0
+    """Of the drafts."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ def judge_set(drawer: Janus, options: JudgeOptions) -> JudgeSet:
     Raises:
         UserError: if no family has both.
     """
+    from janus_r1.introspect import introspect  # torch only where it is needed
+
     world = worlds.world(options.world)
     prompts = choose_tasks(world, options.split, options.limit)
     numbers = np.repeat(np.arange(len(prompts)), options.samples)

@@ -32,18 +32,32 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 
 
+def grid(head: list[str], body: list[list[str]]) -> list[str]:
+    """Lines for a terminal, columns as wide as their longest cell."""
+    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    return [
+        "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *body)
+    ]
+
+
 def rounds_title(limit: str) -> str:
     """``1 round``, ``3 rounds``."""
     return "1 round" if limit == "1" else f"{limit} rounds"
 
 
-def show(value: Figure | dict[str, float] | None, digits: int = 3) -> str:
+def show(value: Figure | dict[str, float] | None, digits: int = 3, scale: float = 1.0) -> str:
     """``0.832 [0.801, 0.860]``; n/a where a figure is undefined."""
     if value is None:
         return "n/a"
     ends = (value["mean"], value["low"], value["high"])
-    mean, low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)  # no -0.000
+    mean, low, high = (f"{round(end * scale, digits) + 0.0:.{digits}f}" for end in ends)  # no -0.000
     return f"{mean} [{low}, {high}]"
+
+
+def cell(value: Figure | None, scale: float = 1.0, digits: int | None = None) -> str:
+    """The same of a benchmark's figure as papers print it, in percent or as a share."""
+    return "-" if value is None else show(value, (3 if scale == 1 else 2) if digits is None else digits, scale)
 
 
 def read_result(path: str | Path, *benchmarks: str) -> dict[str, Any]:

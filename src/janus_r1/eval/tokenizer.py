@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from janus_r1.eval.statistics import figure
 from janus_r1.fields import Checked, Count, Positive
-from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
+
+if TYPE_CHECKING:
+    from janus_r1.model.janus import Janus
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,13 @@ class TokenizerOptions(Checked):
     """Which pictures are encoded."""
 
     world: str = DEFAULT
+    """Its name, a Python file, or module:name."""
     scenes: Positive = 1000
+    """Scenes to encode and decode."""
     seed: Count = 1_000_000
-    """Far from training's seeds."""
+    """Of the scenes: far from training's seeds."""
     batch: Positive = 100
+    """Scenes at once."""
 
 
 def evaluate_tokenizer(model: Janus, options: TokenizerOptions) -> dict[str, Any]:
@@ -38,6 +43,8 @@ def evaluate_tokenizer(model: Janus, options: TokenizerOptions) -> dict[str, Any
 
 
 def _survival(model: Janus, options: TokenizerOptions, all_combinations: bool) -> dict[str, Any]:
+    from janus_r1.model.janus import from_uint8  # torch only where it is needed
+
     world = worlds.world(options.world)
     pictures = world.pictures(options.scenes, options.seed, all_combinations)
     kept, squares, used = [], [], set()

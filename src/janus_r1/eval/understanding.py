@@ -18,39 +18,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from janus_r1.ask import ask, check
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.eval.statistics import figure, judge_figures, mean_of
-from janus_r1.model.janus import Janus
+from janus_r1.fields import Checked, Count, Positive
 from janus_r1.worlds import DEFAULT
 from janus_r1.worlds import base as worlds
 from janus_r1.worlds.base import Checklist, Question
 
 if TYPE_CHECKING:
     from janus_r1.api import JanusR1
+    from janus_r1.model.janus import Janus
 
 SEED = "understanding"  # trainings seed their generators with numbers
 INSTALL = "pip install lmms-eval 'filelock<4'"  # lmms-eval 0.7.3 reaches into a module that filelock 4 has not
 
 
 @dataclass(frozen=True)
-class UnderstandingOptions:
+class UnderstandingOptions(Checked):
     """What is asked."""
 
     world: str = DEFAULT
-    questions: int = 1000
+    """Its name, a Python file, or module:name."""
+    questions: Count = 1000
     """With one answer each."""
-    descriptions: int = 250
+    descriptions: Count = 250
     """Pictures to describe."""
-    checklists: int = 250
+    checklists: Count = 250
     """Lists of words that are there or not."""
-    seed: int = 0
-    max_batch: int = 64
+    seed: Count = 0
+    """Of pictures and questions."""
+    max_batch: Positive = 64
+    """Pictures at once."""
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
-        counts = (self.questions, self.descriptions, self.checklists)
-        require(min(counts) >= 0 and sum(counts) >= 1, "questions, descriptions and checklists must be at least 0")
+        super().__post_init__()
+        asked = self.questions + self.descriptions + self.checklists
+        require(asked > 0, "ask at least one thing: questions, descriptions and checklists are all 0")
 
 
 def evaluate_understanding(model: Janus, options: UnderstandingOptions) -> dict[str, Any]:
@@ -59,6 +63,8 @@ def evaluate_understanding(model: Janus, options: UnderstandingOptions) -> dict[
     Raises:
         UserError: if the world has nothing to ask.
     """
+    from janus_r1.ask import ask  # torch only where it is needed
+
     asked = _sights(options, options.questions, describe=0.0) + _sights(options, options.descriptions, describe=1.0)
     questions = [one for one in asked if isinstance(one, Question)]
     listed = _sights(options, options.checklists, checklist=1.0)
@@ -99,6 +105,8 @@ def _sights(options: UnderstandingOptions, count: int, **shares: float) -> list[
 
 
 def _checked(model: Janus, lists: list[Checklist], max_batch: int) -> dict[str, Any]:
+    from janus_r1.ask import check
+
     items = [[text for text, _ in one.items] for one in lists]
     found = check(model, [one.image for one in lists], [one.question for one in lists], items, max_batch)
     p_yes = np.concatenate(found)

@@ -30,37 +30,44 @@ CHECKS = ("following", "preserving", "both")
 
 
 @dataclass(frozen=True)
-class EvalOptions(Checked):
-    """What to measure. Of ``settings``, ``rounds`` and ``early_stop`` are set by the benchmark."""
+class WorldOptions(Checked):
+    """What to measure."""
 
     world: str = DEFAULT
     """Its name, a Python file, or module:name."""
-    kind: Kind = "draw"
-    """Prompts to draw, or edits."""
     split: str = "test"
+    """Of the world's tasks (see data splits)."""
     rounds: tuple[Positive, ...] = (1, 2, 3)
     """Round limits to report."""
     samples: Positive = 4
     """Chains a task."""
     limit: Positive | None = None
     """Tasks at most, taken in turn from the families; a limited run is the beginning of a full one."""
-    settings: Settings = field(default_factory=Settings)
     controls: bool = True
     """Also draw max(rounds) - 1 independent drafts a chain for best-of-N, blind redrawing and the oracle."""
     baselines: bool = True
     """Of edits: also copy the source, draw the target from scratch, and take it through the image tokenizer."""
     variety: Count = 0
-    """First drafts of each of the first ``VARIETY_TASKS`` tasks that are compared with each other; 0: none."""
-    model: str | None = None
-    environment: dict[str, Any] = field(default_factory=dict)
-    """Machine and versions. Like ``model`` it is copied into the record, nothing else."""
-    training: dict[str, Any] | None = None
-    """The model's recipe, steps and seconds; copied, too."""
+    """First drafts of each of 20 tasks that are compared with each other; 0: none."""
 
     def __post_init__(self) -> None:
         """Raises UserError for values that cannot be meant."""
         super().__post_init__()
         check_rounds(self.rounds)
+
+
+@dataclass(frozen=True)
+class EvalOptions(WorldOptions):
+    """How to measure it. Of ``settings``, ``rounds`` and ``early_stop`` are set by the benchmark."""
+
+    kind: Kind = "draw"
+    """Prompts to draw, or edits."""
+    settings: Settings = field(default_factory=Settings)
+    model: str | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Machine and versions. Like ``model`` it is copied into the record, nothing else."""
+    training: dict[str, Any] | None = None
+    """The model's recipe, steps and seconds; copied, too."""
 
 
 def evaluate_world(

@@ -13,7 +13,7 @@ architecture is described.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -103,23 +103,6 @@ def split(name: str, tensor: torch.Tensor, parts: int) -> list[torch.Tensor]:
     return list(tensor.chunk(parts)) if parts > 1 else [tensor]
 
 
-def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict of transformers' Janus -> one with the original names and shapes.
-
-    The tensors that nothing uses (:data:`DROPPED`) are gone for good: a strict load by the official
-    code would miss them.
-
-    Raises:
-        KeyError: for a name that no Janus model has.
-    """
-    original: dict[str, torch.Tensor] = {}
-    for name, filled in targets(state).items():
-        parts = [state[part] for part in filled]
-        fused = torch.cat(parts) if len(parts) > 1 else parts[0]
-        original[name] = fused[None] if name == POSITIONS else fused
-    return original
-
-
 # ------------------------------------------------------------------------------------------ the config
 
 MODEL_TYPE = "multi_modality"  # what DeepSeek's config.json calls the model
@@ -180,31 +163,6 @@ def from_original(config: Block) -> JanusConfig:
         )
     # Untied: the original's text head and embeddings are two matrices, and transformers' default is one.
     return JanusConfig(text_config=text, vision_config=vision, vq_config=vq, tie_word_embeddings=False)
-
-
-def to_original_config(config: JanusConfig) -> Block:
-    """The ``config.json`` that DeepSeek's layout has for this model (small models keep their numbers in params)."""
-    text, vision, vq = config.text_config, config.vision_config, config.vq_config
-    width = text.hidden_size
-    mlp = {"projector_type": "mlp_gelu", "n_embed": width}
-    language = {key: getattr(text, key) for key in (*LLAMA_DEFAULTS, "num_key_value_heads")}
-    language["rope_theta"] = text.rope_parameters["rope_theta"]
-    return {
-        "model_type": MODEL_TYPE,
-        "architectures": ["MultiModalityCausalLM"],
-        "vision_config": _block("CLIPVisionTower", "vision", _vision_params(vision)),
-        "aligner_config": _block("MlpProjector", "aligner", mlp | _mlp_params(vision.depth, vision.hidden_size)),
-        "gen_vision_config": _block("VQ-16", "gen_vision", _vq_params(vq)),
-        "gen_aligner_config": _block(
-            "MlpProjector", "gen_aligner", mlp | _mlp_params(vq.num_hidden_layers, vq.embed_dim)
-        ),
-        "gen_head_config": _block(
-            "vision_head",
-            "gen_head",
-            {"image_token_embed": width, "image_token_size": vq.num_embeddings, "n_embed": width},
-        ),
-        "language_config": {"model_type": "llama"} | language,
-    }
 
 
 # ------------------------------------------------------------------------------------- reading parts
@@ -283,41 +241,3 @@ def _language(config: Block) -> LlamaConfig:
         raise UserError("the config lacks a language_config of model_type 'llama'")
     known = {key: language[key] for key in (*LLAMA_DEFAULTS, *LLAMA_OPTIONAL) if language.get(key) is not None}
     return LlamaConfig(**(LLAMA_DEFAULTS | known), tie_word_embeddings=False)
-
-
-# ------------------------------------------------------------------------------------- writing parts
-
-
-def _block(cls: str, model_type: str, params: Block) -> Block:
-    return {"cls": cls, "model_type": model_type, "params": params}
-
-
-def _mlp_params(depth: int, inputs: int) -> Block:
-    return {"depth": depth, "input_dim": inputs}
-
-
-def _vision_params(vision: JanusVisionConfig) -> Block:
-    numbers = {
-        "image_size": vision.image_size,
-        "patch_size": vision.patch_size,
-        "width": vision.hidden_size,
-        "layers": vision.num_hidden_layers,
-        "heads": vision.num_attention_heads,
-        "mlp_ratio": vision.mlp_ratio,
-    }
-    standard = VISION_TOWERS["siglip_large_patch16_384"]
-    changed = {key: value for key, value in numbers.items() if value != standard[key]}
-    return VISION_DEFAULTS | {"image_size": vision.image_size} | changed
-
-
-def _vq_params(vq: JanusVQVAEConfig) -> Block:
-    numbers = {
-        "image_token_size": vq.num_embeddings,
-        "n_embed": vq.embed_dim,
-        "ch": vq.base_channels,
-        "ch_mult": list(vq.channel_multiplier),
-        "num_res_blocks": vq.num_res_blocks,
-        "z_channels": vq.latent_channels,
-    }
-    always = ("image_token_size", "n_embed")
-    return {key: value for key, value in numbers.items() if key in always or value != VQ_DEFAULTS[key]}

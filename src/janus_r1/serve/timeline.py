@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from janus_r1.chain import Chain, Round, Verdict
-from janus_r1.serve.pictures import Output
+from janus_r1.images import data_url
 from janus_r1.sheet import difference
 
 VISIBLE = 32  # of 255: smaller differences are the image tokenizer's
@@ -159,5 +159,4 @@ def _changed(before: np.ndarray, after: np.ndarray) -> str:
 def image(pixels: np.ndarray, alternative: str, kind: str = "") -> str:
     """An <img> with its picture inside."""
     small = " small" if max(pixels.shape[:2]) < 128 else ""
-    data = Output().encode(pixels)
-    return f'<img class="{(kind + small).strip()}" alt="{escape(alternative)}" src="data:image/png;base64,{data}">'
+    return f'<img class="{(kind + small).strip()}" alt="{escape(alternative)}" src="{data_url(pixels)}">'

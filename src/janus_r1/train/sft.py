@@ -7,7 +7,6 @@ loss (official code: 0.8, the paper is silent).
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Told, Wanted, in_p
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows
 from janus_r1.data.store_rows import StoreRows
 from janus_r1.data.tasks import OF_WORLD, check_families, store_tasks
-from janus_r1.errors import UserError, require
+from janus_r1.errors import UserError, nearest, require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Share
 from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load
@@ -123,8 +122,7 @@ def check(recipe: SftRecipe) -> None:
     """Raises UserError for shares that cannot be meant, before anything is loaded."""
     for name in recipe.shares:
         if name not in SHARES:
-            close = difflib.get_close_matches(name, SHARES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(SHARES)}"
+            hint = nearest(name, SHARES, f"choose from {', '.join(SHARES)}")
             raise UserError(f"shares.{name}: there is no such share; {hint}")
     require(recipe.count(*SHARES) > 0, "all shares are 0: there is nothing to learn")
     if recipe.format == "repair" and not recipe.data and recipe.count("judge", "redraw"):

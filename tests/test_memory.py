@@ -68,7 +68,7 @@ def test_caches_of_a_whole_chain_are_not_underestimated(tiny, history, monkeypat
 
 
 def test_caches_of_a_chain_that_mends_are_not_underestimated(tiny, monkeypatch):
-    """Every draft has streams of its own: the largest of each kind, prompts, lists and instructions at their longest."""
+    """Every draft has streams of its own: the largest of each kind, texts at their longest."""
     from janus_r1 import introspect as algorithm
 
     tiny.format = "repair"

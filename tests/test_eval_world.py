@@ -178,6 +178,22 @@ def test_final_best_takes_the_likeliest_round():
     assert mean(result["rounds"]["3"]["overall"]) == 1.0 and mean(result["introspection"]["broken"]) == 0.0
 
 
+def test_final_best_is_the_chains_own_choice():
+    """Lists count before P(Yes): the first draft has one mark No, the second, which is likelier, has two."""
+
+    def sample(tasks, settings):
+        chains = []
+        for i, task in enumerate(tasks):
+            one, two = draft(task.prompt, True, 0.2), draft(task.prompt, False, 0.4)
+            one = replace(one, verdict=replace(one.verdict, listing="a red ring No, two stars Yes"))
+            two = replace(two, verdict=replace(two.verdict, listing="a red ring No, two stars No"))
+            chains.append(Chain(task.prompt, (one, two), 0, settings, i))
+        return chains
+
+    options = EvalOptions(rounds=(1, 2), limit=6, settings=Settings(final="best"), controls=False)
+    assert mean(evaluate_world(sample, options)["rounds"]["2"]["overall"]) == 1.0
+
+
 def test_limit_keeps_families_balanced():
     def chosen(split_name, limit=None):
         return [task.prompt for task in choose_tasks(SHAPES, split_name, limit)]

@@ -43,15 +43,15 @@ class Drafts(NamedTuple):
     list_tokens: np.ndarray
     """Of the list before the word, in the format that has one."""
     drawn: np.ndarray
+    chosen: np.ndarray
+    """Column of the final draft, had there been at most so many rounds, as the chain itself says."""
 
     def rows(self, keep: np.ndarray) -> Drafts:
         return Drafts(*(array[keep] for array in self))
 
-    def final(self, limit: int, settings: Settings) -> np.ndarray:
+    def final(self, limit: int) -> np.ndarray:
         """Column of the final draft [R] under a round limit."""
-        if settings.final == "best":
-            return self.p_yes[:, :limit].argmax(1)
-        return np.minimum(limit, self.drawn.sum(1).astype(int)) - 1
+        return self.chosen[:, limit - 1].astype(int)
 
     def spent(self, reasons: bool) -> np.ndarray:
         """Tokens up to and including each draft [R, T]; without reasons a verdict is what leads to its word."""
@@ -87,8 +87,9 @@ class Bench:
         self.images += sum(len(c.rounds) for c in chains)
         cells = np.zeros((len(chains), settings.rounds, len(Drafts._fields)))
         for row, chain, task in zip(cells, chains, tasks, strict=True):
-            row[: len(chain.rounds)] = [self._score(draft, task) for draft in chain.rounds]
+            row[: len(chain.rounds), :-1] = [self._score(draft, task) for draft in chain.rounds]
             row[len(chain.rounds) :, :6] = row[len(chain.rounds) - 1, :6]  # correct to accepted; no tokens
+            row[:, -1] = [chain.final_within(limit) for limit in range(1, settings.rounds + 1)]
         return Drafts(*np.moveaxis(cells, -1, 0)), chains
 
     def independent(self, drafts: Drafts, tasks: list[WorldTask], settings: Settings) -> Drafts:
@@ -102,7 +103,7 @@ class Bench:
         return Drafts(*(np.hstack([own[:, :1], new]) for own, new in zip(drafts, others, strict=True)))
 
     def _score(self, draft: Round, task: WorldTask) -> tuple[float, ...]:
-        """The fields of Drafts for one draft."""
+        """The fields of Drafts for one draft, but for the last."""
         verdict = draft.verdict
         rest = (float(verdict.accepted), len(draft.ids), len(verdict.ids), len(verdict.list_ids), 1.0)
         try:
@@ -175,7 +176,7 @@ def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> 
     """
     limits = range(1, settings.rounds + 1)
     spent, forwards = drafts.spent(reasons=False), drafts.forwards(reasons=False)
-    rivals = {n: at(chains.correct, chains.final(n, settings)) for n in limits[1:]}
+    rivals = {n: at(chains.correct, chains.final(n)) for n in limits[1:]}
     chosen = ways(drafts.p_yes, drafts.accepted)
     arms = {
         name: {

@@ -96,12 +96,12 @@ def evaluate_world(
     check_families({task.family for task in tasks}, rows.families.tolist(), bench.failures)
     drafts, redrawn = drafts.rows(keep), redrawn.rows(keep)
     limits = sorted(set(options.rounds))
-    rounds = {str(t): _after_rounds(rows, drafts, t, settings) for t in limits}
+    rounds = {str(t): _after_rounds(rows, drafts, t) for t in limits}
     kept = np.flatnonzero(keep).tolist()
     if options.kind == "edit":
         edited = Edited([repeated[i] for i in kept], [chains[i] for i in kept])
         for limit in limits:
-            rounds[str(limit)] |= edit_report(rows, drafts, edited, drafts.final(limit, settings))
+            rounds[str(limit)] |= edit_report(rows, drafts, edited, drafts.final(limit))
     last = rounds[str(settings.rounds)]
     counted = "prompts" if options.kind == "draw" else "cases"
     baselines = options.kind == "edit" and options.baselines
@@ -128,8 +128,8 @@ def evaluate_world(
 # ----------------------------------------------------------------------------------------- figures
 
 
-def _after_rounds(rows: Rows, drafts: Drafts, limit: int, settings: Settings) -> dict[str, Any]:
-    final = drafts.final(limit, settings)
+def _after_rounds(rows: Rows, drafts: Drafts, limit: int) -> dict[str, Any]:
+    final = drafts.final(limit)
     correct = at(drafts.correct, final)
     return {
         "overall": rows.overall(correct),
@@ -197,7 +197,7 @@ def _balanced_subsample(right: np.ndarray) -> np.ndarray:
 
 def _introspection(rows: Rows, drafts: Drafts, settings: Settings) -> dict[str, Figure]:
     """What judging and redrawing did to each chain, under the largest round limit."""
-    first, final = drafts.correct[:, 0], at(drafts.correct, drafts.final(settings.rounds, settings))
+    first, final = drafts.correct[:, 0], at(drafts.correct, drafts.final(settings.rounds))
     return {
         "triggered": figure(1 - drafts.accepted[:, 0], rows.prompts),
         "fixed": figure((1 - first) * final, rows.prompts),

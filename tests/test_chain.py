@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from janus_r1.chain import Chain, Round, Settings, Verdict, load_chain
+from janus_r1.chain import Chain, Round, Settings, Verdict, load_chain, standing
 from janus_r1.errors import UserError
 
 
@@ -100,3 +100,14 @@ def test_no_picture_is_read_from_outside(tmp_path):
     path.write_text(path.read_text().replace('"round_1.png"', '"../d/round_1.png"'))
     with pytest.raises(UserError, match="outside"):
         load_chain(tmp_path / "c")
+
+
+def test_verdicts_stand_by_their_word_then_by_their_marks_then_by_p_yes():
+    ordered = [
+        Verdict(True, "Yes", 0.9, listing="a red ring No, two stars No"),  # the word counts, whatever its list says
+        Verdict(True, "Yes", 0.6),
+        Verdict(False, "No", 0.4, listing="a red ring Yes, two stars No"),
+        Verdict(False, "No", 0.1, listing="a red ring No, two stars Yes"),
+        Verdict(False, "No", 0.4, listing="a red ring No, two stars No"),
+    ]
+    assert sorted(reversed(ordered), key=standing, reverse=True) == ordered

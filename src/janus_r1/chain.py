@@ -182,16 +182,17 @@ def final_round(rounds: Sequence[Round], settings: Settings) -> int:
 
 
 def best_round(rounds: Sequence[Round]) -> int:
-    """The round that its verdict speaks best of: by its word, then the fewest marks No, then the highest P(Yes).
+    """The round that its verdict speaks best of."""
+    return max(range(len(rounds)), key=lambda index: standing(rounds[index].verdict))
+
+
+def standing(verdict: Verdict) -> float:
+    """How well a verdict speaks of its draft: by its word, then the fewest marks No, then the highest P(Yes).
 
     P(Yes) of different Nos says little once a model is sure of each: how much fails is what its list says.
     """
-
-    def standing(index: int) -> tuple[bool, int, float]:
-        verdict = rounds[index].verdict
-        return verdict.p_yes >= 0.5, -sum(mark is False for _, mark in verdict.marks), verdict.p_yes
-
-    return max(range(len(rounds)), key=standing)
+    failed = sum(mark is False for _, mark in verdict.marks)
+    return verdict.p_yes - (failed if verdict.p_yes < 0.5 else 0)
 
 
 @dataclass(frozen=True, repr=False)

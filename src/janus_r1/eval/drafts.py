@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from janus_r1.chain import Chain, Round, Settings
+from janus_r1.chain import Chain, Round, Settings, standing
 from janus_r1.eval.protocol import Sampler, check_chains
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.worlds.base import World, WorldTask
@@ -43,6 +43,8 @@ class Drafts(NamedTuple):
     list_tokens: np.ndarray
     """Of the list before the word, in the format that has one."""
     drawn: np.ndarray
+    standing: np.ndarray
+    """What best of N goes by, as a chain does (:func:`janus_r1.chain.standing`)."""
     chosen: np.ndarray
     """Column of the final draft, had there been at most so many rounds, as the chain itself says."""
 
@@ -105,7 +107,8 @@ class Bench:
     def _score(self, draft: Round, task: WorldTask) -> tuple[float, ...]:
         """The fields of Drafts for one draft, but for the last."""
         verdict = draft.verdict
-        rest = (float(verdict.accepted), len(draft.ids), len(verdict.ids), len(verdict.list_ids), 1.0)
+        tokens = len(draft.ids), len(verdict.ids), len(verdict.list_ids)
+        rest = (float(verdict.accepted), *tokens, 1.0, standing(verdict))
         try:
             found = self.world.check(task, draft.pixels)
             following, preserving = found.following.correct, found.preserving is None or found.preserving.correct
@@ -137,11 +140,11 @@ class Control(NamedTuple):
     """How many are drawn."""
 
 
-def ways(p_yes: np.ndarray, accepted: np.ndarray) -> dict[str, Control]:
-    """Best of N by p_yes, and redrawing until a Yes, else the last; of independent drafts [R, N]."""
-    most = range(1, p_yes.shape[1] + 1)
+def ways(standings: np.ndarray, accepted: np.ndarray) -> dict[str, Control]:
+    """Best of N by their standing, and redrawing until a Yes, else the last; of independent drafts [R, N]."""
+    most = range(1, standings.shape[1] + 1)
     yes = accepted > 0
-    best = np.stack([p_yes[:, :n].argmax(1) for n in most], axis=1)
+    best = np.stack([standings[:, :n].argmax(1) for n in most], axis=1)
     blind = np.stack([np.where(yes[:, :n].any(1), yes[:, :n].argmax(1), n - 1) for n in most], axis=1)
     return {
         "best_of_n": Control(best, np.broadcast_to(np.array(most), best.shape)),
@@ -177,7 +180,7 @@ def controls(rows: Rows, chains: Drafts, drafts: Drafts, settings: Settings) -> 
     limits = range(1, settings.rounds + 1)
     spent, forwards = drafts.spent(reasons=False), drafts.forwards(reasons=False)
     rivals = {n: at(chains.correct, chains.final(n)) for n in limits[1:]}
-    chosen = ways(drafts.p_yes, drafts.accepted)
+    chosen = ways(drafts.standing, drafts.accepted)
     arms = {
         name: {
             str(n): _arm(rows, drafts, way.picked[:, n - 1], at(spent, way.drawn[:, n - 1] - 1), rivals.get(n))

@@ -55,6 +55,22 @@ def test_judge(tiny_folder, here, capsys):
     assert "wide.png" in capsys.readouterr().out
 
 
+def test_a_folder_is_judged_past_a_bad_file(tiny_folder, here, capsys):
+    Path("own", "more").mkdir(parents=True)
+    Image.new("RGB", (64, 64), "red").save("own/a.png")
+    Path("own/b.png").write_bytes(b"<html>404</html>")
+    Path("own/notes.txt").write_text("no image, and not meant as one")
+    Image.new("L", (30, 80)).save("own/more/c.jpg")
+    argv = ["judge", "own", "--text", "a red ring", "--model", str(tiny_folder), "--max-batch", "1", "--json"]
+    assert main(argv) == 0
+    told = {item["image"]: item for item in json.loads(capsys.readouterr().out)["verdicts"]}
+    assert [*told] == ["own/a.png", "own/b.png", "own/more/c.jpg"]
+    assert "not an image" in told.pop("own/b.png")["error"]
+    assert all(0 <= item["p_yes"] <= 1 for item in told.values())
+    assert main(argv[:-1]) == 0
+    assert "1 of 3 images could not be read" in capsys.readouterr().err
+
+
 def test_a_truncated_image(tiny_folder, here, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save("whole.png")

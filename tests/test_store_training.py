@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from data_formats import FORMATS, files, lines
+from janus_r1.cli import main
 from janus_r1.data.importing import import_data
 from janus_r1.data.rows import Wanted
 from janus_r1.data.store import Store
@@ -224,6 +225,14 @@ def test_sft_with_lora_and_its_adapter_as_a_model(trained, tiny_folder):
         assert torch.allclose(one, other, atol=1e-2, rtol=1e-2), name
         changed += not torch.equal(other, before)
     assert changed == 7 * 2  # seven matrices of two layers, and nothing else
+
+
+def test_convert_writes_base_and_adapter_as_one(trained, tmp_path):
+    assert main(["convert", str(trained / "adapter"), str(tmp_path / "one")]) == 0
+    assert not (tmp_path / "one" / "adapter_config.json").exists()
+    one, adapted = load(str(tmp_path / "one")), load(str(trained / "adapter"))
+    for (name, weight), other in zip(one.named_parameters(), adapted.parameters(), strict=True):
+        assert torch.equal(weight, other), name
 
 
 def test_what_is_wrong_with_an_adapter_is_one_line(trained, tmp_path):

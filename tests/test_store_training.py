@@ -179,6 +179,25 @@ def test_a_worker_reads_what_a_step_wants(tiny, tmp_path):
     assert made[1][-1].reason.startswith("No")
 
 
+def test_a_process_makes_its_own_rows_alone(tiny, tmp_path):
+    folder, counts = store("janus_pro_r1", tmp_path), {"draw": 3, "judge": 5, "redraw": 4}
+    whole = StoreRows([folder], tiny, [*counts])
+    wanted = Wanted(counts, 3, random.Random(0), judge_rounds=2, redraw_rounds=2, dropout=0.0)
+    made = whole.begin(wanted).job()
+    every = whole.finish(made, wanted)
+    for here in range(2):
+        maker = StoreRows([folder], tiny, [*counts], part=(here, 2))
+        job = maker.begin(wanted).job
+        read_here = job()
+        assert sum(map(bool, read_here)) == {0: 4 + 3, 1: 3 + 2}[here]  # of 7 images and 5 verdicts
+        own = maker.finish(read_here, wanted)
+        for kind, all_of_kind in zip(own, every, strict=True):
+            assert len(kind) == len(all_of_kind)
+            assert [str(row) for row in kind[here::2]] == [str(row) for row in all_of_kind[here::2]]
+            assert [row.labels for row in kind] == [row.labels for row in all_of_kind]
+            assert not any(kind[1 - here :: 2])
+
+
 # ---------------------------------------------------------------------------------------- training
 
 

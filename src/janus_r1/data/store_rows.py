@@ -14,6 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -170,10 +171,16 @@ class StoreRows:
     """
 
     def __init__(
-        self, folders: Sequence[str], model: Janus, wanted: Sequence[str], word_weight: float | None = None
+        self,
+        folders: Sequence[str],
+        model: Janus,
+        wanted: Sequence[str],
+        word_weight: float | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        """``wanted``: the shares that will be asked for."""
-        self.folders, self.model, self.word_weight = tuple(folders), model, word_weight
+        """``wanted``: the shares that will be asked for. ``part`` is which process this is and how many there are: of
+        the rows that are not its own (``train.processes.share``) nothing is read, and they stay empty."""
+        self.folders, self.model, self.word_weight, self.part = tuple(folders), model, word_weight, part
         self.store = Store(*folders)
         self.index = Index(self.store)
         carries = self.index.carries()
@@ -189,16 +196,22 @@ class StoreRows:
         self.features = Features(self.store, model) if self.repairs and "redraw" in wanted else None
 
     def begin(self, wanted: Wanted) -> Begun:
-        picks = list(self.picks(wanted))
-        return Begun(job=partial(read, self.folders, picks, self.model.image_size))
+        return Begun(job=partial(read, self.folders, self._own(self.picks(wanted)), self.model.image_size))
 
     def finish(self, made: list[list[Read]], wanted: Wanted) -> Rows:
-        rows = Rows([], [], [])
-        for pick, parts in zip(self.picks(wanted), made, strict=True):
-            family = parts[-1].family
-            told = Told(self._row(pick, parts), (pick.share, *((f"{pick.share}/{family}",) if family else ())))
+        rows, picks = Rows([], [], []), self.picks(wanted)
+        for pick, own, parts in zip(picks, self._own(picks), made, strict=True):
+            family = parts[-1].family if own else ""
+            row = self._row(own, parts) if own else ()
+            told = Told(row, (pick.share, *((f"{pick.share}/{family}",) if family else ())))
             (rows.verdicts if pick.share == "judge" else rows.images).append(told)
         return rows
+
+    def _own(self, picks: Sequence[Pick]) -> list[Pick | None]:
+        """Those of this process, which has every so-manieth of the images and of the verdicts; None for others."""
+        here, processes = self.part
+        numbers = {True: count(), False: count()}  # of verdicts, and of images
+        return [pick if next(numbers[pick.share == "judge"]) % processes == here else None for pick in picks]
 
     def picks(self, wanted: Wanted) -> list[Pick]:
         """What a step is made of."""
@@ -268,10 +281,10 @@ def _opened(folders: tuple[str, ...]) -> Store:
     return Store(*map(Path, folders))
 
 
-def read(folders: tuple[str, ...], picks: Sequence[Pick], size: int) -> list[list[Read]]:
-    """Texts, and pictures where they are looked at, of some picks; what a worker process does."""
+def read(folders: tuple[str, ...], picks: Sequence[Pick | None], size: int) -> list[list[Read]]:
+    """Texts, and pictures where they are looked at, of some picks, nothing of None; what a worker process does."""
     store = _opened(folders)
-    return [[_read(store, row, pick.share, size) for row in pick.rows] for pick in picks]
+    return [[_read(store, row, pick.share, size) for row in pick.rows] if pick else [] for pick in picks]
 
 
 def _read(store: Store, row: int, share: str, size: int) -> Read:

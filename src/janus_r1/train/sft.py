@@ -188,7 +188,8 @@ def row_makers(recipe: SftRecipe, janus: Janus, replica: Replica) -> list[RowMak
     makers: list[RowMaker] = []
     if recipe.data:
         wanted = [name for name in OF_STORE if recipe.count(name)]
-        makers.append(StoreRows(recipe.data, replica.model, wanted, recipe.word_weight))
+        part = (this_process().process_index, this_process().num_processes)
+        makers.append(StoreRows(recipe.data, replica.model, wanted, recipe.word_weight, part))
     elif recipe.count(*OF_CANDIDATES):
         own_drafts = [CandidateSet(folder) for folder in recipe.own_drafts]
         candidates = CandidateSet(*recipe.candidates)

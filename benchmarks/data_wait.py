@@ -5,10 +5,11 @@
 
 * steps  runs the very loader of ``train sft``, with no worker and with some; of each step's time the share that passes
          until its rows are there. A worker on the core that also computes takes from it what it gives.
-* rows   makes the rows of ``janus-pro/sft-7b``: 128 of 384 x 384 pixels and 576 ids an image. What a worker does
-         (reads, decodes, fits) can be spread over cores; what the training process does (picks, takes the pictures
-         over, lays out) is waited for in every step. From both follows the shortest step that waits less than 5 % of
-         its time on a machine with so many cores. Whether a GPU's step is longer is not measured here.
+* rows   makes the rows of ``janus-pro/sft-7b``: 128 of 384 x 384 pixels and 576 ids an image, or one process's share of
+         them. What a worker does (reads, decodes, fits) can be spread over cores; what the training process does
+         (picks, takes the pictures over, lays out) is waited for in every step. From both, in CPU seconds, follows the
+         shortest step that waits less than 5 % of its time on a machine with 16 cores. Whether a GPU's step is longer
+         is not measured here.
 
 VQ ids are zeros: a run computes them once, before its first step. Results are appended to
 benchmarks/results/data.jsonl.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import pickle
 import random
 import shutil
@@ -46,8 +46,8 @@ from janus_r1.train.sft import Parts, SftRecipe, micro_batches, rows_loss, step_
 
 GRAIN = 6.0  # grey levels: a 1024 x 1024 JPEG then has some 500 kB, as those of image models do
 CORES = 16
-KEPT_FREE = 2  # of the cores: for the training process, and the threads that feed its GPU
 TOLERATED = 0.05
+GPUS = (1, 8)  # of the machine; each has a training process and a core for it, the other cores are workers
 
 
 def main() -> None:
@@ -121,41 +121,43 @@ def measure_rows(store: Path, model: Janus, steps: int) -> dict[str, Any]:
     """Seconds a step: of a worker, and of the training process; and the shortest step that hardly waits for them."""
     recipe = load_recipe(SftRecipe, "janus-pro/sft-7b")
     pretend_codes(store, model)
-    maker = StoreRows([str(store)], model, list(recipe.shares), recipe.word_weight)
     counts = {name: round(share * recipe.rows) for name, share in recipe.shares.items()}
-    of_worker = of_main = carried = tokens = 0.0
-    for step in range(steps + 1):
-        rounds = (recipe.judge_wrong_rounds, recipe.redraw_wrong_rounds)  # the most that a step may have
-        wanted = Wanted(counts, step, random.Random(step), *rounds, recipe.caption_dropout)
-        began = time.perf_counter()
-        job = maker.begin(wanted).job
-        begun = time.perf_counter()
-        sent = pickle.dumps(job(), pickle.HIGHEST_PROTOCOL)
-        made = time.perf_counter()
-        rows = maker.finish(pickle.loads(sent), wanted)
-        if step:
-            of_worker += made - begun
-            of_main += (begun - began) + (time.perf_counter() - made)
-            carried += len(sent)
-            tokens += sum(row_length(row) for kind in rows for row in kind)
-    return bounds(of_worker / steps, of_main / steps) | {
-        "rows_a_step": sum(counts.values()),
-        "mb_a_step": round(carried / steps / 1e6, 1),
-        "tokens_a_step": round(tokens / steps),
-    }
+    arms = {}
+    for gpus in GPUS:
+        maker = StoreRows([str(store)], model, list(recipe.shares), recipe.word_weight, part=(0, gpus))
+        made = [made_rows(maker, recipe, counts, step) for step in range(steps + 1)][1:]
+        of_worker, of_main, tokens, carried = (sum(column) / steps for column in zip(*made, strict=True))
+        told = {"tokens_a_process": round(tokens), "mb_a_process": round(carried / 1e6, 1)}
+        arms[f"{gpus} GPUs"] = told | bounds(of_worker, of_main, gpus)
+    return {"rows_a_step": sum(counts.values()), "cores": CORES, "arms": arms}
 
 
-def bounds(of_worker: float, of_main: float) -> dict[str, Any]:
-    """``of_worker`` and ``of_main``: seconds a step on one core. What is made ahead is there in time if the workers
-    together are as fast as the steps; what the training process does itself is waited for in each."""
-    workers = CORES - KEPT_FREE
+def made_rows(
+    maker: StoreRows, recipe: SftRecipe, counts: dict[str, int], step: int
+) -> tuple[float, float, float, float]:
+    """CPU seconds of a worker and of the training process, tokens, and bytes that go from one to the other."""
+    rounds = (recipe.judge_wrong_rounds, recipe.redraw_wrong_rounds)  # the most that a step may have
+    wanted = Wanted(counts, step, random.Random(step), *rounds, recipe.caption_dropout)
+    began = time.process_time()
+    job = maker.begin(wanted).job
+    begun = time.process_time()
+    sent = pickle.dumps(job(), pickle.HIGHEST_PROTOCOL)
+    made = time.process_time()
+    rows = maker.finish(pickle.loads(sent), wanted)
+    own = (begun - began) + (time.process_time() - made)
+    return made - begun, own, sum(row_length(row) for kind in rows for row in kind), len(sent)
+
+
+def bounds(of_worker: float, of_main: float, gpus: int) -> dict[str, float]:
+    """``of_worker`` and ``of_main``: seconds a step of one process. What is made ahead is there in time if its workers
+    together are as fast as its steps; what the training process does itself is waited for in each."""
+    workers = CORES // gpus - 1
     step = max(of_main / TOLERATED, of_worker / workers)
     return {
         "worker_seconds_a_step": of_worker,
         "own_seconds_a_step": of_main,
-        "workers": workers,
+        "workers_a_process": workers,
         "shortest_step_waiting_under_5_percent": step,
-        "workers_for_a_step_of_10_seconds": math.ceil(of_worker / 10),
     }
 
 

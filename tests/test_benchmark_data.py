@@ -45,8 +45,10 @@ def test_steps_tell_waiting_from_learning(tmp_path):
 def test_rows_of_the_large_recipe_bound_its_step(tiny, tmp_path):
     data_memory.write_store(tmp_path, 48, 32)
     found = data_wait.measure_rows(tmp_path, tiny, steps=1)
-    assert found["rows_a_step"] == 128 and found["tokens_a_step"] > 128 * tiny.image_tokens
-    free = data_wait.bounds(of_worker=28.0, of_main=0.05)
-    assert free["shortest_step_waiting_under_5_percent"] == pytest.approx(2.0)  # 28 s over 14 workers
-    bound = data_wait.bounds(of_worker=1.0, of_main=0.2)
+    one, eight = found["arms"]["1 GPUs"], found["arms"]["8 GPUs"]
+    assert found["rows_a_step"] == 128 and one["tokens_a_process"] > 128 * tiny.image_tokens
+    assert one["tokens_a_process"] > 4 * eight["tokens_a_process"] > 0  # a process has its own rows alone
+    free = data_wait.bounds(of_worker=30.0, of_main=0.05, gpus=1)
+    assert free["shortest_step_waiting_under_5_percent"] == pytest.approx(2.0)  # 30 s over 15 workers
+    bound = data_wait.bounds(of_worker=1.0, of_main=0.2, gpus=8)
     assert bound["shortest_step_waiting_under_5_percent"] == pytest.approx(4.0)  # a twentieth of it is 0.2 s

@@ -16,6 +16,8 @@ import io
 import json
 import random
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from datetime import date
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the data; deleted afterwards")
     parser.add_argument("--no-save", action="store_true")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped run deletes its data
     folder = Path(tempfile.mkdtemp(dir=args.folder))
     try:
         figures = measure_sft(folder, args.rows, args.side) if args.part == "sft" else measure_import(folder, args)

@@ -22,6 +22,8 @@ import json
 import pickle
 import random
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from datetime import date
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="steps: rows a step")
     parser.add_argument("--no-save", action="store_true")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped run deletes its data
     folder = Path(tempfile.mkdtemp())
     try:
         write_store(folder / "store", args.images, args.side, GRAIN)

@@ -42,8 +42,7 @@ from decode import random_janus
 from janus_r1.environment import environment
 from janus_r1.model.loading import save
 from janus_r1.model.presets import PRESETS
-from janus_r1.rewards.ensemble import Ensemble
-from janus_r1.rewards.score import Item, Score
+from janus_r1.rewards.score import Ensemble, Item, Score
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe
 from janus_r1.train.rl import Parts, credited, dealt, draw_rollout, minibatch

@@ -1,4 +1,4 @@
-"""A step of reinforcement learning without a run around it: what the loop calls, in its order."""
+"""A step of reinforcement learning without a run around it, what the loop calls, in its order; and a reward for it."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def figures_of(parts: Parts, index: int = 0) -> dict[str, float]:
     rollout = draw_rollout(parts, index)
     groups = [[t.scored for t in credited(parts, group)] for group in rollout.groups]
     return rollout_figures(rollout, groups, parts.recipe.rounds, parts.recipe.right)
+
+
+class Uneven:
+    """A reward with spread that follows from the picture; remembers what it was shown."""
+
+    name = "uneven"
+
+    def __init__(self) -> None:
+        self.items = []
+
+    def score(self, items):
+        self.items += items
+        return [int(image.astype(int).sum()) % 100 / 99 for _, image in items]

@@ -20,9 +20,8 @@ from PIL import Image
 
 from janus_r1.api import JanusR1
 from janus_r1.serve.app import create_app
-from janus_r1.serve.drawing import Defaults
 from janus_r1.serve.house import House
-from janus_r1.serve.limits import Limits
+from janus_r1.serve.limits import Defaults, Limits
 from janus_r1.serve.scheduler import Scheduler
 from janus_r1.serve.server import Server, bind, server
 

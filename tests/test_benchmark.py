@@ -16,11 +16,12 @@ from PIL import Image
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.errors import UserError
-from janus_r1.eval.benchmark import CONTROL_SEED, DrawOptions, draw, save_png
+from janus_r1.eval.benchmark import DrawOptions, draw, save_png
 from janus_r1.eval.benchmark_report import report, text
 from janus_r1.eval.benchmark_score import Outcome, failed, score_folder
 from janus_r1.eval.geneval import prompts
 from janus_r1.eval.geneval_benchmark import GenEval, official_rows
+from janus_r1.eval.protocol import CONTROL_SEED
 from janus_r1.eval.records import open_records, read_records
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from by_hand import first_minibatch
+from by_hand import Uneven, first_minibatch
 from janus_r1.chain import Settings, Task
 from janus_r1.data.edit_plan import COMPARED
 from janus_r1.data.edit_rows import OwnEditsRecipe
@@ -158,7 +158,7 @@ def test_tasks_of_a_step_follow_from_seed_and_step_and_mix():
 
 
 def test_tasks_to_train_on_are_of_the_families_named_and_those_to_evaluate_on_of_all():
-    source = tasks("edit", "world", "world", held_out=60, families=["move"])
+    source = tasks("edit", "world", "world", held_out=60, edit_families=["move"])
     step, held_out = (
         {parse_instruction(task.prompt)[0].kind for task in found} for found in (source.step(20, 0, 0), source.held_out)
     )
@@ -175,19 +175,6 @@ def test_tasks_from_a_file_need_no_results(tmp_path):
     assert seen == {"make it 1", "make it 2", "make it 3"}
     with pytest.raises(UserError, match="eval_prompts"):
         tasks("edit", "world", str(tmp_path / "few.jsonl"), held_out=4)
-
-
-class Uneven:
-    """A reward with spread that follows from the picture; remembers what it was shown."""
-
-    name = "uneven"
-
-    def __init__(self) -> None:
-        self.items = []
-
-    def score(self, items):
-        self.items += items
-        return [int(image.astype(int).sum()) % 100 / 99 for _, image in items]
 
 
 def test_rollouts_show_the_reward_the_source_of_an_edit_only(tiny):

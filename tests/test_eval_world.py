@@ -292,7 +292,7 @@ def test_reports_show_the_same_figures(result):
 
 def test_tokenizer_survival_counts_scenes_whose_objects_are_all_there(tiny, monkeypatch):
     """A random tokenizer keeps next to nothing; one that returns its input keeps everything."""
-    from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
+    from janus_r1.eval.understanding import TokenizerOptions, evaluate_tokenizer
 
     options = TokenizerOptions(scenes=20, batch=8)
     assert evaluate_tokenizer(tiny, options)["seen_combinations"]["kept"]["mean"] < 0.2

@@ -12,7 +12,7 @@ from janus_r1.chain import Settings
 from janus_r1.errors import UserError
 from janus_r1.eval.benchmark import DrawOptions
 from janus_r1.eval.judge import JudgeOptions
-from janus_r1.eval.tokenizer import TokenizerOptions
+from janus_r1.eval.understanding import TokenizerOptions
 from janus_r1.eval.world import EvalOptions
 from janus_r1.fields import Above0, Checked, Count, Positive, Range, Share, Typed, convert
 from janus_r1.recipe import load_recipe

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from by_hand import Uneven
 from janus_r1.chain import Chain, Round, Settings, Task, Verdict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
@@ -51,15 +52,6 @@ def repairing(tiny):
 def repairing_folder(repairing, tmp_path) -> Path:
     save(repairing, tmp_path / "repairing")
     return tmp_path / "repairing"
-
-
-class Uneven:
-    """A reward with spread that follows from the picture."""
-
-    name = "uneven"
-
-    def score(self, items):
-        return [int(image.astype(int).sum()) % 100 / 99 for _, image in items]
 
 
 def test_policy_recomputes_lists_words_and_repairs_at_their_own_temperature(repairing):

@@ -18,8 +18,7 @@ from janus_r1.chain import Task
 from janus_r1.errors import UserError
 from janus_r1.recipe import load_recipe
 from janus_r1.rewards.build import RewardRecipe, _check, build_rewards
-from janus_r1.rewards.ensemble import Ensemble
-from janus_r1.rewards.score import Abstained
+from janus_r1.rewards.score import Abstained, Ensemble
 
 ITEMS = [(Task("a circle"), np.zeros((64, 64, 3), np.uint8))] * 3
 DOCS = (Path(__file__).parent.parent / "docs" / "rewards.md").read_text(encoding="utf-8")
@@ -166,7 +165,5 @@ def test_the_documents_python_runs(capsys):
 
 
 def test_an_endpoint_needs_no_torch():
-    code = (
-        "import sys; from janus_r1.rewards import build, endpoint, ensemble, world; assert 'torch' not in sys.modules"
-    )
+    code = "import sys; from janus_r1.rewards import build, endpoint, score, world; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,13 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from by_hand import figures_of, first_minibatch, groups_of
+from by_hand import Uneven, figures_of, first_minibatch, groups_of
 from janus_r1.chain import Settings, Task
 from janus_r1.data.tasks import check_families, prompt_stream
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
-from janus_r1.rewards.ensemble import Ensemble
-from janus_r1.rewards.score import Abstained, Claimed, claims_of
+from janus_r1.rewards.score import Abstained, Claimed, Ensemble, claims_of
 from janus_r1.train.checkpoint import newest_checkpoint
 from janus_r1.train.credit import Credit, Scored, Trajectory, image_tokens, text_tokens
 from janus_r1.train.log import RunLog
@@ -235,15 +234,6 @@ def test_recipes_that_cannot_be_meant_are_refused(tiny_folder, tmp_path, changes
 
 
 # ---------------------------------------------------------------------------------------- learning
-
-
-class Uneven:
-    """A reward with spread that follows from the picture."""
-
-    name = "uneven"
-
-    def score(self, items):
-        return [int(image.astype(int).sum()) % 100 / 99 for _, image in items]
 
 
 @pytest.mark.parametrize("credit", ["chain", "segment", "direct"])

@@ -21,8 +21,13 @@ from janus_r1.commands.model import (
 )
 from janus_r1.commands.output import ResultFile, answers_only, check_result_file, print_json, progress, say
 from janus_r1.eval.tables import show
-from janus_r1.eval.tokenizer import TokenizerOptions, evaluate_tokenizer
-from janus_r1.eval.understanding import UnderstandingOptions, evaluate_tasks, evaluate_understanding
+from janus_r1.eval.understanding import (
+    TokenizerOptions,
+    UnderstandingOptions,
+    evaluate_tasks,
+    evaluate_tokenizer,
+    evaluate_understanding,
+)
 from janus_r1.eval.world import EvalOptions, WorldOptions, evaluate_world
 from janus_r1.fields import Positive, Window, width
 from janus_r1.files import locked, write_json

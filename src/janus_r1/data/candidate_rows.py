@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from janus_r1.data.candidates import Candidate, CandidateSet
-from janus_r1.data.rows import Begun, Rows, Wanted
+from janus_r1.data.rows import Begun, RowMaker, Rows, Wanted
 from janus_r1.errors import UserError
 from janus_r1.layout import Layout
 from janus_r1.segments import Drawn, Row, Seen
@@ -43,7 +43,7 @@ class Pools:
         return rng.sample(pool, min(count, len(pool)))
 
 
-class CandidateRows:
+class CandidateRows(RowMaker):
     """Makes the shares ``draw``, ``judge`` and ``redraw``; everything random comes from the generator passed in.
 
     A task picks a prompt, then an image of it. With ``own_drafts`` the judge sees those sets' drafts alone, every set
@@ -86,9 +86,6 @@ class CandidateRows:
         images += [self.redraw(rng, wanted.redraw_rounds, dropout) for _ in range(wanted.count("redraw"))]
         verdicts = [self.judge(rng, wanted.judge_rounds, i % 2 == 0) for i in range(wanted.count("judge"))]
         return Begun(Rows(images, verdicts, []))
-
-    def finish(self, made: None, wanted: Wanted) -> Rows:
-        return Rows([], [], [])
 
     # ------------------------------------------------------------------------------------- tasks
 

@@ -21,7 +21,7 @@ import torch
 
 from janus_r1.chain import Task
 from janus_r1.data.edit_plan import EditCounts, EditPlan, Exercise, plan
-from janus_r1.data.rows import Begun, Rows, Wanted
+from janus_r1.data.rows import Begun, RowMaker, Rows, Wanted
 from janus_r1.data.task_files import EditReader, read_edits
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, uniforms
@@ -102,7 +102,7 @@ class OwnEdits:
         return [rows[i : i + count] for i in range(0, len(rows), count)]
 
 
-class WorldEditRows:
+class WorldEditRows(RowMaker):
     """Makes the shares ``edit``, ``judge_edit``, ``redraw_edit`` and ``compare_edit`` of fresh training cases."""
 
     def __init__(
@@ -244,7 +244,7 @@ class WorldEditRows:
         return Seen(pixels, self.model.image_tokens)
 
 
-class FileEditRows:
+class FileEditRows(RowMaker):
     """Makes the share ``edit`` of the user's own rows. They hold right results only: nothing to judge or to reject."""
 
     def __init__(self, model: Janus, path: str) -> None:
@@ -252,9 +252,6 @@ class FileEditRows:
 
     def begin(self, wanted: Wanted) -> Begun:
         return Begun(Rows(self.draw(wanted.count("edit"), wanted.rng, wanted.dropout), [], []))
-
-    def finish(self, made: None, wanted: Wanted) -> Rows:
-        return Rows([], [], [])
 
     def draw(self, count: int, rng: random.Random, dropout: float) -> list[Row]:
         """As :meth:`WorldEditRows.draw`."""

@@ -40,8 +40,7 @@ from janus_r1.reading import read_json
 from janus_r1.rewards.build import api_key, build_rewards
 from janus_r1.rewards.cache import Cache
 from janus_r1.rewards.chat import Chat, Patience
-from janus_r1.rewards.ensemble import Ensemble
-from janus_r1.rewards.score import Abstained, Item, Score
+from janus_r1.rewards.score import Abstained, Ensemble, Item, Score
 
 STATE, WORK = "make.json", ".work"
 ATTEMPTS = 2  # at what abstained, beside the tries of every call

@@ -1,15 +1,16 @@
 """The rows of an SFT step: how many of each named share, and who makes them.
 
-To add a kind of row, write a class like :class:`RowMaker`, name its shares in :data:`SHARES`, and put it among the
+To add a kind of row, write a :class:`RowMaker`, name its shares in :data:`SHARES`, and put it among the
 makers in ``train/sft.py``.
 """
 
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from janus_r1.segments import Row, Segment, row_length
 
@@ -83,16 +84,16 @@ def in_parts(rows: Sequence[Row], parts: int) -> list[list[Row]]:
     return [ordered[len(ordered) * i // parts : len(ordered) * (i + 1) // parts] for i in range(parts)]
 
 
-class RowMaker(Protocol):
+class RowMaker(ABC):
     """Makes the rows of some shares."""
 
+    @abstractmethod
     def begin(self, wanted: Wanted) -> Begun:
         """What follows from ``wanted`` alone; may be asked for before the weights are what the step has."""
-        ...
 
     def finish(self, made: Any, wanted: Wanted) -> Rows:
-        """The rows that need what :attr:`Begun.job` returned, and the weights of the step."""
-        ...
+        """The rows that need what :attr:`Begun.job` returned, and the weights of the step. Here: none."""
+        return Rows([], [], [])
 
 
 def together(parts: list[Rows]) -> Rows:

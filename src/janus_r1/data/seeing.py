@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import asdict, dataclass
 
-from janus_r1.data.rows import Begun, Rows, Wanted
+from janus_r1.data.rows import Begun, RowMaker, Rows, Wanted
 from janus_r1.fields import Checked, Share
 from janus_r1.layout import Layout
 from janus_r1.segments import Row, Seen
@@ -33,7 +33,7 @@ class SeeingRecipe(Checked):
     """Share of question rows that ask for a description, which names every object."""
 
 
-class SeeingRows:
+class SeeingRows(RowMaker):
     """Makes the share ``see``; everything random comes from the generator passed in."""
 
     def __init__(self, layout: Layout, recipe: SeeingRecipe, world_name: str = DEFAULT) -> None:
@@ -41,9 +41,6 @@ class SeeingRows:
 
     def begin(self, wanted: Wanted) -> Begun:
         return Begun(Rows([], [], self.rows(wanted.count("see"), wanted.rng)))
-
-    def finish(self, made: None, wanted: Wanted) -> Rows:
-        return Rows([], [], [])
 
     def rows(self, count: int, rng: random.Random) -> list[Row]:
         return [self._row(sight) for sight in world(self.world_name).sights(count, rng, **asdict(self.recipe))]

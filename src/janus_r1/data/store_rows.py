@@ -21,7 +21,7 @@ import numpy as np
 
 from janus_r1.chain import Task, Verdict
 from janus_r1.data.codes import Codes, Features, fitted
-from janus_r1.data.rows import Begun, Rows, Told, Wanted
+from janus_r1.data.rows import Begun, RowMaker, Rows, Told, Wanted
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
@@ -163,7 +163,7 @@ class Read:
     """Of the prompt, where the data name one."""
 
 
-class StoreRows:
+class StoreRows(RowMaker):
     """Makes the shares ``draw``, ``judge``, ``redraw`` and ``edit`` of stores; all random follows from a step's seed.
 
     Raises:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from janus_r1.chain import Chain, Round, Settings, Task
 from janus_r1.errors import UserError, require
-from janus_r1.eval.protocol import check_chains
+from janus_r1.eval.protocol import BASELINES, CONTROL_SEED, check_chains
 from janus_r1.eval.records import open_records, read_records
 from janus_r1.eval.statistics import Bounds, Figure, figure
 from janus_r1.fields import Checked, Count, Positive
@@ -35,9 +35,7 @@ from janus_r1.files import write_atomically, write_json
 from janus_r1.reading import field as read_field
 from janus_r1.reading import open_regular, read_json_object
 
-CONTROL_SEED = 1_000_003  # added to the seed of controls: far from seeds that people try one after another
 RUN = "run.json"
-BASELINES = {"copy": "source copied", "tokenizer": "tokenizer's ceiling"}
 
 Sampler = Callable[[list[Task], Settings, int], list[Chain]]
 """(tasks, settings, first row) -> one chain a task; rows decide the random numbers."""

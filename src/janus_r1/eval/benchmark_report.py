@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from janus_r1.errors import UserError
-from janus_r1.eval.benchmark import BASELINES, RUN, Benchmark, Measure, arm_number, arms, chain_files
+from janus_r1.eval.benchmark import RUN, Benchmark, Measure, arm_number, arms, chain_files
 from janus_r1.eval.benchmark_score import is_scored, row_key, score_rows
 from janus_r1.eval.introspection_report import introspection
+from janus_r1.eval.protocol import BASELINES
 from janus_r1.eval.records import Row, read_records
 from janus_r1.eval.statistics import Figure, figure
 from janus_r1.eval.tables import cell, grid

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from janus_r1.errors import UserError
-from janus_r1.eval.benchmark import BASELINES
+from janus_r1.eval.protocol import BASELINES
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.eval.tables import cell, grid
 from janus_r1.files import check_new_files, write_text

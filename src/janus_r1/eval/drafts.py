@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from janus_r1.chain import Chain, Round, Settings, standing
-from janus_r1.eval.protocol import Sampler, check_chains
+from janus_r1.eval.protocol import CONTROL_SEED, Sampler, check_chains
 from janus_r1.eval.statistics import Figure, Rows
 from janus_r1.worlds.base import World, WorldTask
 
 PREFILLS = 2  # passes that read: what stands before a draft, and the draft
-CONTROL_SEED = 1_000_003  # added to the seed: far from the seeds that people try one after another
 
 
 class Drafts(NamedTuple):

@@ -11,6 +11,13 @@ from janus_r1.chain import Chain, Settings, Task
 from janus_r1.errors import UserError, require
 from janus_r1.worlds.base import Kind, World, WorldTask
 
+CONTROL_SEED = 1_000_003  # added to the seed of controls: far from seeds that people try one after another
+BASELINES = {  # of edits: what needs no editor
+    "copy": "source copied",
+    "from_scratch": "drawn from scratch",
+    "tokenizer": "tokenizer's ceiling",
+}
+
 Sampler = Callable[[list[Task], Settings], list[Chain]]
 """One chain a task, in order; repeated tasks must differ by their row."""
 

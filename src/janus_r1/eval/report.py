@@ -15,6 +15,7 @@ from rich.table import Table
 
 from janus_r1.errors import UserError
 from janus_r1.eval import tables
+from janus_r1.eval.protocol import BASELINES
 from janus_r1.eval.tables import Grid, rounds_title, show
 
 Result = dict[str, Any]
@@ -26,11 +27,6 @@ SEEING = (
     "`janus-r1 eval understanding` asks plain questions about fresh pictures of the world, whose answers are known. "
     "Brackets are 95 % intervals over pictures. One training each, one seed."
 )
-BASELINES = {
-    "copy": "source copied",
-    "from_scratch": "drawn from scratch",
-    "tokenizer": "tokenizer's ceiling",
-}
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:

@@ -1,4 +1,5 @@
-"""What a model sees: questions and checklists on a world's fresh pictures, whose answers are known.
+"""What a model sees: questions and checklists on a world's fresh pictures, whose answers are known; and what its image
+tokenizer keeps of such pictures.
 
 Asked before and after SFT and reinforcement learning, it tells whether training to draw hurts seeing. Pictures and
 questions follow from a seed that no training uses. An answer is right if it is the true one, letter for letter but
@@ -158,3 +159,54 @@ def evaluate_tasks(
         for task, one in found["results"].items()
     }
     return {"tasks": figures, "harness": f"lmms-eval {version('lmms-eval')}"}
+
+
+# ----------------------------------------------------------------------------- the image tokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerOptions(Checked):
+    """Which pictures are encoded."""
+
+    world: str = DEFAULT
+    """Its name, a Python file, or module:name."""
+    scenes: Positive = 1000
+    """Scenes to encode and decode."""
+    seed: Count = 1_000_000
+    """Of the scenes: far from training's seeds."""
+    batch: Positive = 100
+    """Scenes at once."""
+
+
+def evaluate_tokenizer(model: Janus, options: TokenizerOptions) -> dict[str, Any]:
+    """Share of pictures of which every claim survives, with and without combinations that training never shows;
+    ids used; error.
+
+    ``error`` is the root mean square over all pixels, in grey levels of 255.
+    """
+    return {
+        "seen_combinations": _survival(model, options, all_combinations=False),
+        "all_combinations": _survival(model, options, all_combinations=True),
+    }
+
+
+def _survival(model: Janus, options: TokenizerOptions, all_combinations: bool) -> dict[str, Any]:
+    from janus_r1.model.janus import from_uint8  # torch only where it is needed
+
+    world = worlds.world(options.world)
+    pictures = world.pictures(options.scenes, options.seed, all_combinations)
+    kept, squares, used = [], [], set()
+    for start in range(0, len(pictures), options.batch):
+        tasks, shown = zip(*pictures[start : start + options.batch], strict=True)
+        images = np.stack(shown)
+        ids = model.encode_image(from_uint8(images).to(model.device))
+        decoded = model.decode_image(ids)
+        used |= set(ids.flatten().tolist())
+        squares.append(np.square(decoded.astype(float) - images).mean())
+        kept += [world.check(task, image).correct for task, image in zip(tasks, decoded, strict=True)]
+    values = np.array(kept, dtype=float)
+    return {
+        "kept": figure(values, np.arange(len(values))),
+        "ids_used": len(used),
+        "error": float(np.sqrt(np.mean(squares))),
+    }

@@ -13,9 +13,8 @@ from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range
 from janus_r1.rewards.cache import Cache
 from janus_r1.rewards.chat import Chat, Patience
 from janus_r1.rewards.endpoint import EndpointReward
-from janus_r1.rewards.ensemble import Ensemble, OnAbstain
 from janus_r1.rewards.python import PythonReward, load_function
-from janus_r1.rewards.score import Reward
+from janus_r1.rewards.score import Ensemble, OnAbstain, Reward
 from janus_r1.rewards.world import WorldReward
 from janus_r1.worlds.base import DEFAULT
 

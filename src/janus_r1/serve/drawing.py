@@ -17,6 +17,7 @@ from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
 from janus_r1.serve.events import event
 from janus_r1.serve.faults import Fault, bad
+from janus_r1.serve.limits import Defaults
 from janus_r1.serve.pictures import Output, fitted_mask, masked
 from janus_r1.serve.rounds import Drawing
 from janus_r1.serve.scheduler import Drawn, Failed, Finished, Judged, Ticket
@@ -24,15 +25,6 @@ from janus_r1.serve.schemas import QUALITY, QUALITY_NAMES, ImageRequest
 
 REPAIRING = ("redraw", "repair_from", "repair_temperature", "max_list_tokens")  # mean something to one format alone
 SETTINGS = frozenset(item.name for item in fields(Settings))
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What the operator lets chains be where a request does not say."""
-
-    rounds: int = 3
-    edit_rounds: int = 1
-    """The embedded editor has not learnt to redraw."""
 
 
 @dataclass

@@ -25,6 +25,15 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What the operator lets chains be where a request does not say."""
+
+    rounds: int = 3
+    edit_rounds: int = 1
+    """The embedded editor has not learnt to redraw."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """Bounds of a server; each is checked before the work that it bounds."""
 

@@ -27,8 +27,7 @@ from janus_r1.model.janus import Janus
 from janus_r1.model.loading import load, save
 from janus_r1.reading import read_json_object
 from janus_r1.rewards.build import build_rewards
-from janus_r1.rewards.ensemble import Ensemble
-from janus_r1.rewards.score import weakest_claim
+from janus_r1.rewards.score import Ensemble, weakest_claim
 from janus_r1.rewards.world import true_reasons
 from janus_r1.train.credit import (
     CREDITS,

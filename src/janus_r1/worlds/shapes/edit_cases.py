@@ -18,6 +18,7 @@ from functools import cache
 from itertools import cycle, islice
 from typing import Literal, get_args
 
+from janus_r1.worlds.base import WorldTask
 from janus_r1.worlds.shapes.edits import (
     KINDS,
     MAX_OBJECTS,
@@ -76,6 +77,14 @@ class EditCase:
     source: Scene
     instruction: Instruction
     target: Scene
+
+
+@dataclass(frozen=True, eq=False)
+class EditTask(WorldTask):
+    """An instruction with its scenes."""
+
+    edits: tuple[Edit, ...] = ()
+    case: EditCase | None = None
 
 
 def describe_target(case: EditCase) -> str:

@@ -23,8 +23,8 @@ from janus_r1.worlds.base import (
     World,
     WorldTask,
 )
-from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, EditCase, edit_split, train_edits
-from janus_r1.worlds.shapes.edits import CannotEdit, Edit
+from janus_r1.worlds.shapes.edit_cases import EDIT_COUNTS, FAMILIES, EditCase, EditTask, edit_split, train_edits
+from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.findings import nearest as mending
 from janus_r1.worlds.shapes.language import parse, parse_instruction
 from janus_r1.worlds.shapes.mistakes import side_effects, wrong_edits
@@ -46,14 +46,6 @@ class DrawTask(WorldTask):
     """A prompt with what it says."""
 
     description: Description | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class EditTask(WorldTask):
-    """An instruction with its scenes."""
-
-    edits: tuple[Edit, ...] = ()
-    case: EditCase | None = None
 
 
 def _of_families(stream: Iterator[Prompt], families: Sequence[str], rng: random.Random) -> Iterator[Prompt]:

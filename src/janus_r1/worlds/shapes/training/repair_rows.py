@@ -18,6 +18,7 @@ from janus_r1.layout import Layout
 from janus_r1.model.janus import Janus, from_uint8
 from janus_r1.segments import Row, Seen, Source, unseen
 from janus_r1.worlds.base import WorldTask, world
+from janus_r1.worlds.shapes.edit_cases import EditTask
 from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.findings import Finding, look_and_say, look_at_edit, mend, nearest
 from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
@@ -27,7 +28,6 @@ from janus_r1.worlds.shapes.spoiling import spoil
 from janus_r1.worlds.shapes.verifier import View
 from janus_r1.worlds.shapes.verifier import look as view_of
 from janus_r1.worlds.shapes.verify_edit import check_edit
-from janus_r1.worlds.shapes.world import EditTask
 
 
 @dataclass(frozen=True, eq=False)

@@ -215,6 +215,26 @@ def trajectories(folder: Path) -> int:
     return 2
 
 
+def candidates(folder: Path) -> int:
+    """As ``data build`` writes them: parts of rows, and their pictures in an array beside them."""
+    for part in range(2):
+        rows = [
+            {
+                "prompt_id": n,
+                "prompt": f"a cat {n}",
+                "ids": [n] * 4,
+                "p_yes": 0.9,
+                "reason": "Yes.",
+                "source": "draft@1",
+            }
+            for n in range(3 * part, 3 * part + 3)
+        ]
+        lines(folder / f"part_{part:05d}" / "candidates.jsonl", rows)
+        pixels = [np.asarray(Image.open(io.BytesIO(picture(row["prompt_id"])))) for row in rows]
+        np.save(folder / f"part_{part:05d}" / "images.npy", np.stack(pixels))
+    return ROWS
+
+
 FORMATS: dict[str, Callable[[Path], int]] = {
     write.__name__: write
     for write in (
@@ -228,6 +248,7 @@ FORMATS: dict[str, Callable[[Path], int]] = {
         parquet_of_images,
         json_lines,
         json_list,
+        candidates,
         janus_pro_r1,
         janus_pro_r1_code,
         janus_pro_r1_edits,

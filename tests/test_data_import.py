@@ -86,6 +86,19 @@ def test_an_edit_keeps_its_source(tmp_path):
     assert Store(tmp_path / "out").without_images(2).source_image == b""
 
 
+def test_candidates_keep_what_is_said_of_them(tmp_path):
+    source, _ = made("candidates", tmp_path)
+    report = import_data(source, tmp_path / "out")
+    assert report.imported["container"] == "candidates" and report.scored == report.yes == ROWS
+    records = list(Store(tmp_path / "out"))
+    first = records[0]
+    assert (first.prompt, first.score, first.reason, first.source) == ("a cat 0", 0.9, "Yes.", "draft@1")
+    assert not first.extra and [record.prompt for record in records] == [f"a cat {n}" for n in range(ROWS)]
+    np.save(source / "part_00001" / "images.npy", np.zeros((2, 16, 16, 3), np.uint8))
+    report = import_data(source, tmp_path / "fewer")
+    assert report.images == ROWS - 1 and report.imported["dropped"] == {"no picture": 1}
+
+
 def test_own_column_names(tmp_path):
     rows = [{"words": f"cat {n}", "photo": n, "stars": 7} for n in files(tmp_path / "s")]
     lines(tmp_path / "s" / "rows.jsonl", rows)

@@ -46,7 +46,8 @@ def test_supervised_finetuning(path, tiny_folder, tmp_path):
     if path.stem.endswith("repair"):
         ours = ["--data", str(reflections(tmp_path))]
     else:
-        ours = ["--candidates", str(candidates(tmp_path / "made"))]
+        import_data(candidates(tmp_path / "made"), tmp_path / "store")
+        ours = ["--data", str(tmp_path / "store")]
     ours += ["--model", str(tiny_folder), "--rows", "12", "--micro_batch", "4"]
     sft(load_recipe(SftRecipe, path, [*SHORT, *ours, "--run.out", str(tmp_path / "run")]))
     assert [row["image_loss"] > 0 for row in metrics(tmp_path / "run")] == [True, True]

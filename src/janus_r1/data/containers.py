@@ -8,6 +8,7 @@ becomes a row with a ``problem``, so that it is counted and the rest is read. Wh
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import tarfile
@@ -16,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from janus_r1.errors import UserError, first_line
 from janus_r1.reading import open_regular
@@ -69,6 +72,9 @@ def recognise(source: str | Path) -> Container:
     metadata = [path for path in files if path.name in ("metadata.jsonl", "metadata.csv", "metadata.parquet")]
     if metadata:
         return _container("imagefolder", metadata, _imagefolder)
+    parts = [path for path in files if path.name == "candidates.jsonl" and path.with_name("images.npy").is_file()]
+    if parts:
+        return _container("candidates", parts, _candidates)
     for suffixes in ((".tar",), (".parquet",), (".jsonl", ".json", ".csv", ".tsv")):
         found = [path for path in files if path.suffix.lower() in suffixes and not _captions(path, source)]
         if found:
@@ -135,7 +141,16 @@ def _guarded(file: Path, read: Callable[[Path, int], Iterator[Raw]], skip: int) 
         yield from read(file, skip)
     except UserError as error:
         yield Raw(where=str(file), problem=f"broken file: {error}")
-    except (OSError, ValueError, RecursionError, EOFError, tarfile.TarError, pa.ArrowException, csv.Error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RecursionError,
+        EOFError,
+        tarfile.TarError,
+        pa.ArrowException,
+        csv.Error,
+    ) as error:
         yield Raw(where=str(file), problem=f"broken file: {first_line(error)}")
 
 
@@ -305,6 +320,23 @@ def _imagefolder(file: Path, skip: int) -> Iterator[Raw]:
         for name in [name for name in values if name == "file_name" or name.endswith("_file_name")]:
             values[name.removesuffix("_file_name") if name != "file_name" else "image"] = values.pop(name)
         yield Raw(values, file.parent, raw.where, raw.problem)
+
+
+def _candidates(file: Path, skip: int) -> Iterator[Raw]:
+    """A part of ``data build`` or of a run's rollouts: its pictures lie beside it, in its order."""
+    pictures = np.load(file.with_name("images.npy"), mmap_mode="r", allow_pickle=False)
+    for number, raw in enumerate(_json(file, skip)):
+        if raw.problem or number >= len(pictures):
+            yield Raw(where=raw.where, problem=raw.problem or "no picture: images.npy ends before it")
+            continue
+        if number < skip:  # passed over by the caller: its picture need not be packed
+            yield raw
+            continue
+        stream = io.BytesIO()
+        Image.fromarray(np.asarray(pictures[number])).save(stream, "PNG")
+        said = {name: raw.values[name] for name in ("prompt", "p_yes", "reason", "source") if name in raw.values}
+        name = f"{file.parent.name} {number:06d}"
+        yield Raw({**said, "id": name, "image": stream.getvalue()}, file.parent, raw.where)
 
 
 def _with_texts(images: list[Path]) -> Iterator[Raw]:

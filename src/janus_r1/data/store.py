@@ -227,7 +227,7 @@ class Store:
         for folder in self.folders:
             own = sorted((folder / "data").glob(f"{SPLIT}-*.parquet"))
             if not own:
-                raise UserError(f"{folder} holds no data: make it with janus-r1 data import or janus-r1 data build")
+                raise UserError(f"{folder} holds no data: make it with janus-r1 data import or janus-r1 data make")
             self.shards += [read_shard(path) for path in own]
         self.firsts = [0]
         for shard in self.shards:

@@ -55,7 +55,7 @@ class SftRecipe(Checked):
     candidates: str | list[str] = "runs/candidates"
     """Folder of the world's candidates, or several taken together."""
     data: str | list[str] = ""
-    """Folder of ``janus-r1 data import`` or ``data build``, or several taken together: draw, judge, redraw and edit are
+    """Folder of ``janus-r1 data import`` or ``data make``, or several taken together: draw, judge, redraw and edit are
     then made of it, and ``candidates`` and ``edits`` are not looked at."""
     format: Literal["own", "paper", "repair"] = "own"
     """How the model's chains are laid out from now on: as they are, as the paper has it, or look, list, decide, repair;

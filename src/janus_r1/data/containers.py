@@ -334,7 +334,7 @@ def _candidates(file: Path, skip: int) -> Iterator[Raw]:
             continue
         stream = io.BytesIO()
         Image.fromarray(np.asarray(pictures[number])).save(stream, "PNG")
-        said = {name: raw.values[name] for name in ("prompt", "p_yes", "reason", "source") if name in raw.values}
+        said = {name: value for name, value in raw.values.items() if name in ("prompt", "p_yes", "reason", "source")}
         name = f"{file.parent.name} {number:06d}"
         yield Raw({**said, "id": name, "image": stream.getvalue()}, file.parent, raw.where)
 

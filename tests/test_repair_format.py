@@ -66,7 +66,7 @@ class Script:
             self.fed[id(stream)] += flat(*rows[:1])
         self.feed(decoder, stream, rows, unconditional)
 
-    def say(self, decoder, stream, uniform, allowed_first=(), *_, stop=None) -> Said:
+    def say(self, decoder, stream, uniform, allowed_first=(), *_, stop=None, width=1) -> Said:
         text = next(self.verdicts) if allowed_first else LISTING
         said = self.layout.verdict(text).ids if allowed_first else self.layout.listing(text).ids
         self.fed[id(stream)] += said[:-1]  # the last one is not fed

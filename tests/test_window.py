@@ -135,3 +135,21 @@ def test_what_steady_attention_and_products_stand_on(trained):
         assert torch.equal(part, whole[:, :new])
     one = cache.copy([1])
     assert torch.equal(trained.network.forward(one, x[1:2], Placement.steady(one, 9, x)), whole[1:2])
+
+
+@pytest.mark.parametrize("name", ["tiny-r1", "tiny-repair"])
+def test_reinforcement_learning_trains_on_the_log_probs_of_one_by_one(name):
+    """Rollouts of windows: the same chains and rewards, log-probs of pictures and texts as one by one has them."""
+    model, settings = load(name), Settings(rounds=2, guidance=1.5, text_temperature=1.0)
+    tasks, reward = [Task("a red circle left of a blue square"), Task("two pink rings")], OwnVerdict()
+    one, other = (roll_out(model, tasks, 2, settings, reward, max_batch=2, window=window) for window in (1, None))
+    pairs = [pair for a, b in zip(one.groups, other.groups, strict=True) for pair in zip(a.chains, b.chains, strict=True)]
+    assert len(pairs) == 4 and [group.rewards for group in one.groups] == [group.rewards for group in other.groups]
+    for a, b in ((x, y) for pair in pairs for x, y in zip(*(chain.rounds for chain in pair), strict=True)):
+        assert (a.ids, a.verdict.ids, a.verdict.list_ids) == (b.ids, b.verdict.ids, b.verdict.list_ids)
+        for scores, expected in (
+            (b.logprobs, a.logprobs),
+            (b.verdict.logprobs, a.verdict.logprobs),
+            (b.verdict.list_logprobs, a.verdict.list_logprobs),
+        ):
+            torch.testing.assert_close(torch.tensor(scores), torch.tensor(expected), atol=1e-3, rtol=1e-4)

@@ -159,7 +159,8 @@ class _Batch:
         ids, logprobs = self.decoder.draw(self.drawing, uniform, *how, width=self.window, guess=self._guess())
         images = self.model.decode_image(ids)
         self.decoder.feed(self.seeing, [self._look(p, image) for p, image in zip(self.active, images, strict=True)])
-        verdicts = say_verdicts(self.decoder, self.seeing, s, [Place(s.seed, row, index) for row in rows])
+        places = [Place(s.seed, row, index) for row in rows]
+        verdicts = say_verdicts(self.decoder, self.seeing, s, places, self.window)
         drawn = zip(self.active, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
         for position, row_ids, image, verdict, row_logprobs in drawn:
             self.rounds[position].append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs)))
@@ -213,11 +214,14 @@ class _Batch:
         return Chain(prompt, rounds, final_round(rounds, self.settings), self.settings, row, source)
 
 
-def say_verdicts(decoder: Decoder, stream: Stream, settings: Settings, places: Sequence[Place]) -> list[Verdict]:
+def say_verdicts(
+    decoder: Decoder, stream: Stream, settings: Settings, places: Sequence[Place], window: int | None = None
+) -> list[Verdict]:
     """Yes or No and why, of what the rows of ``stream`` end with; one verdict a place."""
     special = decoder.model.layout.special
     uniform = numbers(places, SAY, settings.max_reason_tokens)
-    said = decoder.say(stream, uniform, (special.yes, special.no), settings.text_temperature, settings.text_top_k)
+    how = settings.text_temperature, settings.text_top_k
+    said = decoder.say(stream, uniform, (special.yes, special.no), *how, width=window)
     p_yes = said.first_probs[:, 0].tolist()
     require(all(map(math.isfinite, p_yes)), "P(Yes) is not a number: the weights are broken, or overflow in this dtype")
     texts = [decoder.model.tokenizer.decode(ids, skip_special_tokens=True) for ids in said.ids]
@@ -256,7 +260,8 @@ def repair_chains(
     going = batch
     if begun is not None:
         places = [Place(settings.seed, row) for row in rows]
-        verdicts = look(decoder, [o.seeing for o in openings], [draft.pixels for draft in begun], settings, places)
+        shown = [draft.pixels for draft in begun]
+        verdicts = look(decoder, [o.seeing for o in openings], shown, settings, places, window)
         for chain, draft, verdict in zip(batch, begun, verdicts, strict=True):
             chain.rounds.append(Round(draft.ids, draft.pixels, verdict))
         going = [chain for chain in batch if not (settings.early_stop and chain.rounds[-1].verdict.accepted)]
@@ -281,6 +286,7 @@ def look(
     images: Sequence[np.ndarray],
     settings: Settings,
     places: Sequence[Place],
+    window: int | None = None,
 ) -> list[Verdict]:
     """Verdicts on images (uint8 [H, W, 3]) of tasks whose seeing streams begin with ``openings``: listed, then said."""
     model, layout = decoder.model, decoder.model.layout
@@ -288,9 +294,10 @@ def look(
     decoder.feed(stream, [(Seen(image, model.image_tokens), layout.self_check) for image in images])
     uniform = numbers(places, LIST, settings.max_list_tokens)
     end = layout.list_end.ids[-1]
-    listed = decoder.say(stream, uniform, (), settings.text_temperature, settings.text_top_k, stop=end)
+    how = settings.text_temperature, settings.text_top_k
+    listed = decoder.say(stream, uniform, (), *how, stop=end, width=window)
     decoder.feed(stream, [_ending(ids, layout.list_end) for ids in listed.ids])
-    verdicts = say_verdicts(decoder, stream, settings, places)
+    verdicts = say_verdicts(decoder, stream, settings, places, window)
     lists = [model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in listed.ids]
     return [
         replace(verdict, listing=listing, list_ids=ids, list_logprobs=logprobs)
@@ -341,7 +348,7 @@ def _draw_and_look(
     how = settings.guidance, temperature, settings.top_k, settings.top_p
     ids, logprobs = decoder.draw(stream, uniform, *how, width=window, guess=_mended(part, plans))
     images = model.decode_image(ids)
-    verdicts = look(decoder, [chain.opening.seeing for chain in part], list(images), settings, places)
+    verdicts = look(decoder, [chain.opening.seeing for chain in part], list(images), settings, places, window)
     drawn = zip(part, plans, ids.tolist(), images, verdicts, logprobs.tolist(), strict=True)
     for chain, (parent, _), row_ids, image, verdict, row_logprobs in drawn:
         chain.rounds.append(Round(tuple(row_ids), image, verdict, tuple(row_logprobs), parent))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from janus_r1.engine import sampling, window
+from janus_r1.engine import phrases, sampling, window
 from janus_r1.engine.cache import Stream
 from janus_r1.engine.graph import Graphs
 from janus_r1.engine.network import Network, has_kernels
@@ -45,7 +45,8 @@ class Decoder:
         kernels = self.graph and has_kernels(model.device, model.dtype) if kernels is None else kernels
         self.network = Network(model, kernels)
         self.graphs = Graphs(self.network)
-        self.forwards = 0  # that drawing took so far, to be read by benchmarks
+        self.phrases = phrases.Phrases()
+        self.forwards = self.text_forwards = 0  # that drawing and saying took so far, to be read by benchmarks
 
     # --------------------------------------------------------------------------------------- verbs
 
@@ -145,10 +146,13 @@ class Decoder:
         temperature: float = 1.0,
         top_k: int = 0,
         stop: int | None = None,
+        *,
+        width: int | None = 1,
     ) -> Said:
         """Sample text until the token ``stop`` (default: end of sequence), at most ``uniform.shape[1]`` tokens.
 
-        The first token is one of ``allowed_first`` and scored over these alone; any, if there are none.
+        The first token is one of ``allowed_first`` and scored over these alone; any, if there are none. ``width``
+        tokens are said in one forward (:mod:`janus_r1.engine.phrases`), for the same text; None: as many as pay.
         """
         eos = self.model.layout.special.eos if stop is None else stop
         uniform = uniform.to(self.model.device)
@@ -160,6 +164,16 @@ class Decoder:
         else:
             first = self.model.text_logits(stream.last)
             chosen, logprob = sampling.sample(sampling.restrict(first, temperature, top_k, 1.0), uniform[:, 0])
+        if width is None:
+            width = window.width_for(stream.rows, not stream.guided, self.network.norm)
+        width, most = min(width, window.WIDEST), max(stream.cache.lengths) + uniform.shape[1] + window.WIDEST
+        if width > 1 and not stream.guided and most <= self.network.limit:
+            begun = list(zip(chosen.tolist(), logprob.tolist(), strict=True))
+            words = phrases.Words(temperature, top_k, eos)
+            rows, forwards = phrases.say(self.network, stream, begun, uniform, words, width, self.phrases)
+            self.text_forwards += forwards
+            every = [(tuple(row.ids), tuple(row.logprobs)) for row in rows]
+            return Said([ids for ids, _ in every], [scores for _, scores in every], first.softmax(-1))
         ids, logprobs = [chosen], [logprob]
         running = torch.ones_like(chosen, dtype=torch.bool)
         for index in range(1, uniform.shape[1]):
@@ -168,6 +182,7 @@ class Decoder:
             if not any(still):
                 break
             self._append(stream, self.model.embed_text(chosen), still)
+            self.text_forwards += 1
             logits = sampling.restrict(self.model.text_logits(stream.last), temperature, top_k, 1.0)
             chosen, logprob = sampling.sample(logits, uniform[:, index])
             ids.append(chosen)

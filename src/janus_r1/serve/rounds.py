@@ -184,10 +184,10 @@ def next_rounds(
     shown = _filled(decoder, images)
     if seeing is None:
         openings = [model.layout.opening(chain.prompt, chain.source).seeing for chain in every]
-        verdicts = introspect.look(decoder, openings, shown, settings, places)
+        verdicts = introspect.look(decoder, openings, shown, settings, places, window)
     else:
         decoder.feed(seeing, [_look(model, *pair) for pair in zip(every, shown, strict=True)])
-        verdicts = introspect.say_verdicts(decoder, seeing, settings, places)
+        verdicts = introspect.say_verdicts(decoder, seeing, settings, places, window)
     for position, (chain, verdict) in enumerate(zip(chains, verdicts, strict=False)):
         goes_on = not chain.ended_by(verdict, len(chain.rounds) + 1) and chain.settings.history == "full"
         keep = goes_on and not decoder.graph  # captured steps want caches that stay where they are

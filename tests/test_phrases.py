@@ -1,0 +1,93 @@
+"""Several tokens a forward: the text that one by one gives, whatever is guessed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from janus_r1.chain import Settings, Task
+from janus_r1.engine.decoder import Decoder
+from janus_r1.engine.phrases import ORDERS, Phrases, Speaker
+from janus_r1.engine.sampling import LIST, uniforms
+from janus_r1.introspect import introspect
+from janus_r1.model.loading import load
+from janus_r1.segments import Text
+from janus_r1.worlds.shapes.prompts import split
+
+PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
+
+
+@pytest.fixture(scope="module")
+def repairing():
+    return load("tiny-repair")
+
+
+def said(decoder, width, rows=3, limit=24, **how):
+    """A text behind each prompt, forwards it took, and what the stream feeds next."""
+    layout = decoder.model.layout
+    stream = decoder.open([(layout.prompt(PROMPTS[i % 3]), layout.self_check) for i in range(rows)])
+    before = decoder.text_forwards
+    found = decoder.say(stream, uniforms(3, list(range(rows)), 0, LIST, limit), width=width, **how)
+    forwards, lengths = decoder.text_forwards - before, stream.lengths
+    decoder.feed(stream, [(Text(ids[-1:]), layout.regenerate) for ids in found.ids])
+    return found, forwards, lengths, stream.last
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.0}, {"temperature": 1.3, "top_k": 20}], ids=str)
+def test_texts_are_those_of_one_by_one(repairing, how, rows):
+    decoder = Decoder(repairing)
+    one, forwards, lengths, last = said(decoder, 1, rows, **how)
+    for width in (2, 7, 16, 16):  # the last has heard it all
+        other, fewer, other_lengths, other_last = said(decoder, width, rows, **how)
+        assert other.ids == one.ids and other_lengths == lengths
+        for scores, expected in zip(other.logprobs, one.logprobs, strict=True):
+            torch.testing.assert_close(torch.tensor(scores), torch.tensor(expected), atol=2e-3, rtol=1e-3)
+        assert torch.equal(other.first_probs, one.first_probs)
+        torch.testing.assert_close(other_last, last, atol=2e-3, rtol=1e-3)
+    assert fewer < forwards / 2, "what was heard is not guessed"
+    assert rows > 1 or fewer <= 2  # of 23 tokens 16 a forward: nobody else has spoken
+
+
+def test_a_text_ends_where_it_does_one_by_one(repairing):
+    """At a stop that a right guess stands behind, at the limit, and with its first token."""
+    decoder = Decoder(repairing)
+    whole = said(decoder, 1, 1, limit=12)[0].ids[0]
+    for stop in (whole[0], whole[5], whole[-1]):
+        for width in (1, 9):
+            ids = said(decoder, width, 1, limit=12, stop=stop)[0].ids[0]
+            assert ids == whole[: whole.index(stop) + 1]
+    assert [len(said(decoder, width, 1, limit=1)[0].ids[0]) for width in (1, 9)] == [1, 1]
+
+
+def test_near_the_last_position_it_is_said_one_by_one(repairing, monkeypatch):
+    decoder = Decoder(repairing)
+    longest = max(len(decoder.model.layout.prompt(prompt)) for prompt in PROMPTS) + 10
+    expected = said(decoder, 8, limit=12)[0].ids
+    monkeypatch.setattr(decoder.network, "limit", longest + 12 + len(decoder.model.layout.self_check))
+    found, forwards, _, _ = said(decoder, 8, limit=12)
+    assert found.ids == expected and forwards == max(map(len, expected)) - 1
+
+
+def test_a_guess_is_how_it_went_on_and_then_what_was_sampled():
+    phrases = Phrases()
+    phrases.hear((1, 2, 3, 4, 5, 6))
+    phrases.hear((9, 3, 4, 7))
+    assert phrases.follow([1, 2, 3, 4], ORDERS) == 5 and phrases.follow([8, 8, 3, 4], ORDERS) == 7
+    assert phrases.follow([2, 3, 4], ORDERS[:1]) is None, "a text that began otherwise"
+    row = Speaker([1, 2], [0.0, 0.0], limit=9, stop=6, sampled={2: 8, 3: 4, 4: 5, 5: 5})
+    assert row.guesses(phrases, 8) == [3, 4, 5, 6], "no further than the end"
+    assert row.guesses(phrases, 2) == [3, 4]
+    row.take([3, 4, 5], [3, 4, 1, 1], [-1.0] * 4)
+    assert row.ids == [1, 2, 3, 4, 1] and row.sampled[5] == 1
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_chains_that_list_and_repair_say_and_draw_the_same(repairing, batch):
+    tasks = [Task(prompt.text) for prompt in split("dense")[:4]]
+    settings = Settings(rounds=3, guidance=1.5)
+    one, other = (introspect(repairing, tasks, settings, max_batch=batch, window=window) for window in (1, None))
+    for a, b in zip(one, other, strict=True):
+        assert [(r.ids, r.verdict.ids, r.verdict.list_ids, r.repairs) for r in a.rounds] == [
+            (r.ids, r.verdict.ids, r.verdict.list_ids, r.repairs) for r in b.rounds
+        ]

@@ -3,12 +3,14 @@
     python benchmarks/exactness.py                                   # float32: all must be equal
     python benchmarks/exactness.py --dtype bfloat16 --images 240     # and how many are where sums are coarse
     python benchmarks/exactness.py --dtype int8 --images 240
+    python benchmarks/exactness.py --batches 8 --images 500          # a part of it: every batch size stands for itself
+    python benchmarks/exactness.py --model tiny-repair --images 240  # chains that list and mend
     python benchmarks/exactness.py --model MODEL --device cuda --dtype float32
 
-The images are spread over five ways to sample (with and without guidance, top-k, top-p, temperature 0), three batch
+The images are spread over six ways to sample (with and without guidance, top-k, top-p, temperatures 0 to 1.2), batch
 sizes, three kinds of work (drafts, edits that take their source as guess, chains of three rounds in which rows leave),
-and widths by turns. Every part is drawn one by one and in windows, with the same random numbers. Appended to
-benchmarks/results/exactness.jsonl, also of a run that is stopped.
+and widths by turns. Every part is drawn one by one and in windows, with the same random numbers; of chains what is said
+is compared, too. Appended to benchmarks/results/exactness.jsonl, also of a run that is stopped.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ WAYS = (
     Sampling(5.0, top_k=256),
     Sampling(3.0, temperature=0.7, top_p=0.9),
     Sampling(1.5, temperature=0.0),
+    Sampling(2.0, temperature=1.2),
 )
-BATCHES = (1, 4, 16)
 WIDTHS = (3, 4, 8, 16)
 EDITS = ("make the circle red", "remove the star", "add a small green ring", "move the square left of the cross")
 ROUNDS = 3
@@ -52,7 +54,7 @@ class Tally:
     """Equal ids and images of one kind of work at one batch size, and the forwards of both ways."""
 
     def __init__(self) -> None:
-        self.images = self.equal_images = self.ids = self.equal_ids = 0
+        self.images = self.equal_images = self.ids = self.equal_ids = self.texts = self.equal_texts = 0
         self.forwards: list[tuple[int, int]] = []
 
     def add(self, one: torch.Tensor, other: torch.Tensor) -> None:
@@ -71,6 +73,7 @@ class Tally:
             "images": self.images,
             "equal_images": self.equal_images / self.images,
             "equal_ids": self.equal_ids / self.ids,
+            "equal_texts": self.equal_texts / self.texts if self.texts else None,
             "forwards": counted,
         }
 
@@ -101,7 +104,8 @@ def chains(model: Janus, prompts: list[str], how: Sampling, seed: int, width: in
         temperature=how.temperature,
         top_k=how.top_k,
         top_p=how.top_p,
-        max_reason_tokens=12,
+        text_temperature=how.temperature,
+        max_reason_tokens=24,
         seed=seed,
     )
     tasks = [Task(prompt) for prompt in prompts]
@@ -112,13 +116,17 @@ def chains(model: Janus, prompts: list[str], how: Sampling, seed: int, width: in
         for index in range(max(len(one.rounds), len(other.rounds))):
             ids = [c.rounds[index].ids if index < len(c.rounds) else (-1,) * model.image_tokens for c in (one, other)]
             tally.add(torch.tensor(ids[:1]), torch.tensor(ids[1:]))
+            said = [c.rounds[index].verdict if index < len(c.rounds) else None for c in (one, other)]
+            tally.texts += 1
+            tally.equal_texts += len({(v.list_ids, v.ids) if v else None for v in said}) == 1
 
 
-def compare(model: Janus, images: int, rows: list[dict[str, Any]], chance: random.Random) -> None:
+def compare(model: Janus, images: int, batches: list[int], rows: list[dict[str, Any]], seed: int) -> None:
     """A row for every kind of work and batch size, as soon as it is known."""
     decoder, texts = Decoder(model), [prompt.text for prompt in split("test")]
-    share, widths = max(1, images // (3 * len(BATCHES))), itertools.cycle(WIDTHS)
-    for batch in BATCHES:
+    share = -(-images // (3 * len(batches)))
+    for batch in batches:
+        chance, widths = random.Random(f"{seed} {batch}"), itertools.cycle(WIDTHS)
         tallies = {"draft": Tally(), "edit": Tally(), "chain": Tally()}
         for number, how in zip(itertools.count(), itertools.cycle(WAYS)):
             if tallies["draft"].images >= share:
@@ -144,6 +152,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "int8"))
     parser.add_argument("--images", type=int, default=2000, help="that are drawn in both ways, all kinds together")
+    parser.add_argument("--batches", default="1,2,4,8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-save", action="store_true", help="do not append to the results")
     options = parser.parse_args()
@@ -151,7 +160,7 @@ def main() -> None:
     kept = {key: value for key, value in vars(options).items() if key != "no_save"}
     record = {"date": str(date.today()), **kept, "machine": machine.name(options.device), "environment": environment()}
     with machine.saving(RESULTS, record, save=not options.no_save) as rows:
-        compare(model, options.images, rows, random.Random(options.seed))
+        compare(model, options.images, [int(batch) for batch in options.batches.split(",")], rows, options.seed)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.network import laid_out, layer_weights, linear
 from janus_r1.engine.sampling import DRAW, SAY, guided, restrict, sample, uniforms
 from janus_r1.introspect import introspect, judge
+from janus_r1.model.loading import load
 from janus_r1.model.matrices import adjoin
 from janus_r1.segments import Drawn, Seen, Text, row_length
 
@@ -365,3 +366,23 @@ def test_graphs_share_the_memory_of_those_that_live(tiny, monkeypatch):
     assert len(graphs.held) == graph.KEPT
     graphs.capture(lambda: None)
     assert used == ["pool 0", "pool 0", "pool 2"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_where_sums_are_coarse_an_image_does_not_depend_on_the_lengths_of_the_others(dtype):
+    """On a CPU: prompts of 9 to 30 tokens, alone and together, and what is said of their images."""
+    decoder = Decoder(load("tiny-sft", dtype))
+    layout, model = decoder.model.layout, decoder.model
+    texts = ["a red circle", "two rings", "a small blue square left of a large pink heart, and a star above a ring"]
+    texts += ["three green stars", "a pink cross left of a star"]
+
+    def drawn(rows: list[int]) -> list[tuple]:
+        prompts = [layout.prompt(texts[row]) for row in rows]
+        stream = decoder.open(prompts, [layout.unconditional(prompt) for prompt in prompts])
+        ids, logprobs = decoder.draw(stream, uniforms(0, rows, 0, DRAW, model.image_tokens), 1.5)
+        seeing = decoder.open(prompts)
+        decoder.feed(seeing, [(Drawn(tuple(row)), layout.self_check) for row in ids.tolist()])
+        said = decoder.say(seeing, uniforms(0, rows, 0, SAY, 12))
+        return list(zip(ids.tolist(), logprobs.tolist(), said.ids, said.logprobs, strict=True))
+
+    assert drawn(list(range(5))) == [row for number in range(5) for row in drawn([number])]

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from janus_r1.chain import EDIT_TEMPERATURE
+from janus_r1.chain import EDIT_TEMPERATURE, Settings, Task
 from janus_r1.engine import window
 from janus_r1.engine.cache import FEWEST, READ, Placement
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, Sampling, uniforms
 from janus_r1.model.loading import load
 from janus_r1.segments import Drawn
+from janus_r1.train.rollout import roll_out
 
 PROMPTS = ["a red circle", "a small blue square left of a large pink heart, and a star above a ring", "two rings"]
 
@@ -137,13 +138,24 @@ def test_what_steady_attention_and_products_stand_on(trained):
     assert torch.equal(trained.network.forward(one, x[1:2], Placement.steady(one, 9, x)), whole[1:2])
 
 
+class Brightness:
+    """A reward that any difference of a pixel moves."""
+
+    name = "brightness"
+
+    def score(self, items):
+        return [float(pixels.mean()) / 255 for _, pixels in items]
+
+
 @pytest.mark.parametrize("name", ["tiny-r1", "tiny-repair"])
 def test_reinforcement_learning_trains_on_the_log_probs_of_one_by_one(name):
     """Rollouts of windows: the same chains and rewards, log-probs of pictures and texts as one by one has them."""
     model, settings = load(name), Settings(rounds=2, guidance=1.5, text_temperature=1.0)
-    tasks, reward = [Task("a red circle left of a blue square"), Task("two pink rings")], OwnVerdict()
+    tasks, reward = [Task("a red circle left of a blue square"), Task("two pink rings")], Brightness()
     one, other = (roll_out(model, tasks, 2, settings, reward, max_batch=2, window=window) for window in (1, None))
-    pairs = [pair for a, b in zip(one.groups, other.groups, strict=True) for pair in zip(a.chains, b.chains, strict=True)]
+    pairs = [
+        pair for a, b in zip(one.groups, other.groups, strict=True) for pair in zip(a.chains, b.chains, strict=True)
+    ]
     assert len(pairs) == 4 and [group.rewards for group in one.groups] == [group.rewards for group in other.groups]
     for a, b in ((x, y) for pair in pairs for x, y in zip(*(chain.rounds for chain in pair), strict=True)):
         assert (a.ids, a.verdict.ids, a.verdict.list_ids) == (b.ids, b.verdict.ids, b.verdict.list_ids)

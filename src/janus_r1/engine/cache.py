@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 READ = 64  # a cache holds a multiple of so many tokens
+LANES = 16  # numbers that a processor adds up at once: a multiple of so many is added up alike, whatever is behind
 FEWEST = (
     4  # rows of a product, and queries of an attention: from so many on, each comes out alike however many there are
 )
@@ -139,14 +140,20 @@ class Placement:
 
     @classmethod
     def of(cls, cache: Cache, new: int, like: torch.Tensor) -> Placement:
-        """``new`` tokens a row, computed in the dtype and on the device of ``like``."""
+        """``new`` tokens a row, computed in the dtype and on the device of ``like``.
+
+        Where a CPU's sums are coarse a row is added up in the same order whatever the lengths of the others: that of
+        the longest moved ids in every third image of a mixed batch.
+        """
         lengths, device = cache.lengths, like.device
-        end = max(lengths) + new
+        coarse = device.type == "cpu" and like.dtype != torch.float32
+        longest = max(lengths) + new
+        end = -(-longest // LANES) * LANES if coarse else longest
         first = torch.tensor(lengths, device=device).unsqueeze(1)
         positions = first + torch.arange(new, device=device)
         rows = torch.arange(len(lengths), device=device).unsqueeze(1) * cache.capacity
         flat = (rows + positions).flatten()
-        if min(lengths) == max(lengths) and (new == 1 or lengths[0] == 0):
+        if not coarse and min(lengths) == max(lengths) and (new == 1 or lengths[0] == 0):
             return cls(positions, flat, end, None, causal=new > 1)
         later = torch.arange(end, device=device) > positions.unsqueeze(-1)
         return cls(positions, flat, end, without(later, like.dtype).unsqueeze(1), causal=False)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janus_r1.api import JanusR1
 from janus_r1.cli import main
+from serve_house import pixels_of, serving
 
 PAGE = Path(__file__).parent.parent / "docs" / "your-data.md"
 
@@ -49,3 +51,8 @@ def test_the_newcomers_path(tmp_path, monkeypatch, capsys):
     assert Image.open("edited.png").size == (64, 64)
     made = json.loads(Path("data/made/report.json").read_text())
     assert made["images"] == 6 and made["sources"] == {"tiny-base": 4, "pictures": 2} and made["scored"] == 6
+    model = JanusR1.from_pretrained("runs/mine-rl/adapter")  # what was trained is served
+    with serving(model) as running:
+        drawn = running.client().images.generate(prompt="a red circle", extra_body={"seed": 7, "rounds": 1})
+    alone = JanusR1.from_pretrained("runs/mine-rl/adapter").generate("a red circle", seed=7, rounds=1)[0]
+    assert (pixels_of(drawn.data[0].b64_json) == alone.pixels).all()

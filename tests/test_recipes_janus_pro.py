@@ -19,7 +19,7 @@ from janus_r1.train.rl_recipe import RlRecipe
 from janus_r1.train.sft import SftRecipe, sft
 
 RECIPES = Path(__file__).parent.parent / "src" / "janus_r1" / "recipes" / "janus-pro"
-SHORT = ["--run.steps", "2", "--run.save_every", "2", "--run.threads", "1"]
+SHORT = ["--run.steps", "2", "--run.save_every", "2", "--run.threads", "1", "--run.workers", "0"]
 
 
 def metrics(out: Path) -> list[dict]:

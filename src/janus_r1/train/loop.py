@@ -91,7 +91,8 @@ class RunOptions(Checked):
     threads: Count = 0
     """CPU threads; 0 leaves torch's default."""
     workers: Count = 0
-    """sft: processes that prepare the world's edits of the coming steps, which pays beside a GPU; 0: this one does."""
+    """sft: processes beside each training process that prepare the coming steps' rows of a store, or the world's edits,
+    which pays beside a GPU; 0: it does so itself, and waits."""
 
     def seed_of(self, step: int) -> int:
         """From which everything random in a step follows."""

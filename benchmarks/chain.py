@@ -2,7 +2,7 @@
 
     python benchmarks/chain.py --preset tiny --batch 4,16 --accept 0.5,0.5
     python benchmarks/chain.py --preset 7b --device cuda --dtype bfloat16 --batch 16,64
-    python benchmarks/chain.py --model tiny-r1-edit --repairs 20      # what a chain of mended drafts costs in forwards
+    python benchmarks/chain.py --model tiny-repair --repairs 20       # what a chain of mended drafts costs in forwards
 
 * ours      janus_r1.introspect: streams that only grow, prompts prefilled once, accepted rows leave
 * official  every round is stages of their own, each prefilled from nothing (draw; judge; redraw from the
@@ -14,7 +14,8 @@ in full and then obey ``--accept``: after round i that share of the rows still g
 says Yes, the others No. In the official arm a Yes changes nothing, since it redraws every row.
 
 With --repairs dense prompts are drawn, and each draft is mended as the truth says, which takes the draft as its guess
-(janus_r1.engine.window): forwards of chains of so many rounds, relative to those of their first drafts.
+(janus_r1.engine.window): forwards of chains of so many rounds, relative to those of their first drafts. A model of the
+format ``repair`` also looks at each draft by itself: forwards and processor seconds of its own lists and verdicts.
 
 Appended to benchmarks/results/chain.jsonl. A tool of one process; the arms take turns.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -245,6 +247,28 @@ def repair_forwards(model: Janus, prompts: int, settings: Settings, window: int 
     return found
 
 
+def own_chains(model: Janus, prompts: int, settings: Settings, window: int | None) -> dict[str, Any]:
+    """Of chains that list and mend by themselves, one at a time: rounds, forwards, processor seconds."""
+    decoders: list[Decoder] = []
+
+    def noted(model: Janus) -> Decoder:
+        decoders.append(Decoder(model))
+        return decoders[-1]
+
+    tasks = [Task(prompt.text) for prompt in split("dense")[:prompts]]
+    algorithm.Decoder, began = noted, time.process_time()
+    try:
+        chains = algorithm.introspect(model, tasks, settings, max_batch=1, window=window)
+    finally:
+        algorithm.Decoder = Decoder
+    return {
+        "own_rounds": sum(len(chain.rounds) for chain in chains),
+        "own_drawing": sum(decoder.forwards for decoder in decoders),
+        "own_saying": sum(decoder.text_forwards for decoder in decoders),
+        "own_cpu_s": time.process_time() - began,
+    }
+
+
 def bench_repairs(model: Janus, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """One by one and in windows: forwards of first drafts and of repairs, and of chains that had all rounds."""
     settings = Settings(rounds=options.rounds, guidance=options.guidance)
@@ -262,6 +286,8 @@ def bench_repairs(model: Janus, options: argparse.Namespace, rows: list[dict[str
                 "chain_to_draft": statistics.mean(whole) if whole else None,
             }
         )
+        if model.format == "repair":
+            rows[-1] |= own_chains(model, options.repairs, settings, window)
         print(rows[-1], flush=True)
 
 

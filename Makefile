@@ -40,7 +40,7 @@ $(PAGE_STAMP): $(STAMP) constraints-page.txt
 demo: $(STAMP)
 	@echo 'demo: drawing "$(PROMPT)" into outputs/demo'
 	@$(BIN)/janus-r1 generate "$(PROMPT)" --model tiny-repair --samples 4 --rounds 4 \
-		--temperature 0.7 --repair-from best --out outputs/demo --overwrite
+		--temperature 0.7 --repair-from best --final best --out outputs/demo --overwrite
 	@echo "demo: open outputs/demo/sheet.png"
 
 lint: $(STAMP)

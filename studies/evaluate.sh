@@ -18,10 +18,10 @@ for model in tiny-base tiny-sft tiny-r1 tiny-r1-edit; do
   for split in held_out dense; do measure "$model" "$split" --no-controls; done
 done
 measure tiny-base test --no-controls
-repairing=(--temperature 0.7 --repair-from best)
+repairing=(--temperature 0.7 --repair-from best --final best)
 measure tiny-repair test --samples 1 --limit 280 "${repairing[@]}"
 measure tiny-repair dense --samples 2 "${repairing[@]}"
-measure tiny-repair held_out --samples 1 "${repairing[@]}"
+measure tiny-repair held_out --samples 2 "${repairing[@]}"
 for split in test held_out; do
   measure_edits tiny-r1-edit "$split" tiny-r1-edit
 done

@@ -57,14 +57,14 @@ class Settings(Checked):
     history: Literal["full", "last"] = "full"
     """Earlier rounds kept in context: all of them (paper) or only the last (released checkpoint)."""
     final: Literal["last", "best"] = "last"
-    """Final round: the last drawn, or the one with the highest p_yes."""
+    """Final round: the last drawn, or the one that its verdict speaks best of (by p_yes, and by marks where it has any)."""
     early_stop: bool = True
     """Stop a chain at its first Yes."""
     redraw: Literal["auto", "repair", "again"] = "auto"
     """Format repair, after a No: mend the draft as the model says, or draw the task anew where it says so (auto);
     always mend, as long as it says how; always draw anew."""
     repair_from: Literal["last", "best"] = "last"
-    """Format repair: the draft that is mended, the last one or the one with the highest p_yes so far."""
+    """Format repair: the draft that is mended, the last one or the best so far, by its word and its marks."""
     repair_temperature: AtLeast0 = EDIT_TEMPERATURE
     """Format repair: of drafts that mend another."""
     max_list_tokens: Positive = 160

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings, Verdict
+from janus_r1.chain import EDIT_TEMPERATURE, Chain, Round, Settings, Verdict, standing
 from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.layout import clean
@@ -46,12 +46,12 @@ class Picture:
 
     @property
     def best(self) -> tuple[int, Finished]:
-        """Accepted before rejected, then the highest p_yes, then the first."""
+        """Accepted before rejected, then the one whose verdict speaks best of it, then the first."""
 
         def merit(item: tuple[int, Finished]) -> tuple[bool, float, int]:
             candidate, finished = item
             chain = _chain(finished)
-            return chain.accepted, chain.rounds[chain.final].verdict.p_yes, -candidate
+            return chain.accepted, standing(chain.rounds[chain.final].verdict), -candidate
 
         return max(self.chains.items(), key=merit)
 

@@ -57,7 +57,7 @@ class Settings(Checked):
     history: Literal["full", "last"] = "full"
     """Earlier rounds kept in context: all of them (paper) or only the last (released checkpoint)."""
     final: Literal["last", "best"] = "last"
-    """Final round: the last drawn, or the one that its verdict speaks best of (by p_yes, and by marks where it has any)."""
+    """Final round: the last drawn, or the best by its word, the marks of its list (if it has one) and p_yes."""
     early_stop: bool = True
     """Stop a chain at its first Yes."""
     redraw: Literal["auto", "repair", "again"] = "auto"

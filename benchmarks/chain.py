@@ -73,8 +73,8 @@ def ours(model: Janus, prompts: list[str], settings: Settings, accept: Schedule)
     """Images drawn and tokens prefilled."""
     say = algorithm.say_verdicts
 
-    def obey(decoder, stream, settings, places):
-        verdicts = say(decoder, stream, settings, places)
+    def obey(decoder, stream, settings, places, window=None):
+        verdicts = say(decoder, stream, settings, places, window)
         yes = accepted(accept, places[0].round, len(places))
         return [replace(verdict, accepted=i < yes) for i, verdict in enumerate(verdicts)]
 

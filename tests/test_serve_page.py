@@ -39,9 +39,20 @@ DONE = "id => document.querySelector(id)?.innerText.includes('done:')"
 NARROW = "() => document.documentElement.scrollWidth <= window.innerWidth"
 
 
+BREATH = 0.3  # seconds between drafts: two that come at once are shown at once
+
+
 @pytest.fixture(scope="module")
 def model(tiny_folder) -> JanusR1:
-    return severe(JanusR1.from_pretrained(str(tiny_folder)))
+    model = severe(JanusR1.from_pretrained(str(tiny_folder)))
+    decode = model.model.decode_image
+
+    def slowly(*args, **options):
+        time.sleep(BREATH)
+        return decode(*args, **options)
+
+    model.model.decode_image = slowly
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from janus_r1.api import JanusR1
-from janus_r1.chain import AGAIN, Settings, Task, load_chain
+from janus_r1.chain import AGAIN, Settings, Task, Verdict, load_chain
 from janus_r1.engine.decoder import Decoder, Said
 from janus_r1.errors import UnknownWords
 from janus_r1.introspect import introspect, judge
@@ -156,6 +156,19 @@ def test_how_a_rejected_draft_is_followed(repairing, monkeypatch, redraw, said, 
     Script(monkeypatch, repairing.layout, [said] * 3)
     chain = introspect(repairing, [Task("a star")], Settings(rounds=3, redraw=redraw))[0]
     assert [item.repairs for item in chain.rounds] == parents
+
+
+def test_faults_are_the_marks_that_say_no():
+    said = Verdict(False, "No", 0.0, (1,), listing="red star: blue star No, ring: ring Yes, nothing: cross No")
+    assert said.faults == 2 and Verdict(True, "Yes", 1.0, (1,)).faults == 0
+
+
+@pytest.mark.parametrize(("most", "parents"), [(1, [None, None, None]), (2, [None, 0, 1])])
+def test_a_draft_with_many_faults_is_drawn_anew(repairing, monkeypatch, most, parents):
+    Script(monkeypatch, repairing.layout, ["No, make the star red."] * 3)
+    monkeypatch.setattr(Verdict, "faults", 2)
+    settings = Settings(rounds=3, repair_most=most)
+    assert [item.repairs for item in introspect(repairing, [Task("a star")], settings)[0].rounds] == parents
 
 
 def test_the_best_draft_so_far_is_the_one_that_is_mended(repairing, monkeypatch):

@@ -65,6 +65,9 @@ class Settings(Checked):
     always mend, as long as it says how; always draw anew."""
     repair_from: Literal["last", "best"] = "last"
     """Format repair: the draft that is mended, the last one or the best so far, by its word and its marks."""
+    repair_most: Positive = 5
+    """Format repair, redraw auto: a draft with more marks No than this is drawn anew. Few faults are soon mended; of
+    many a new draft is likelier to be rid."""
     repair_temperature: AtLeast0 = EDIT_TEMPERATURE
     """Format repair: of drafts that mend another."""
     max_list_tokens: Positive = 160
@@ -142,6 +145,11 @@ class Verdict:
         return [*((text, mark) for text, mark in found if text), *([(rest, None)] if rest else [])]
 
     @property
+    def faults(self) -> int:
+        """Format repair: how many of the marks say No."""
+        return sum(mark is False for _, mark in self.marks)
+
+    @property
     def instruction(self) -> str:
         """Format repair: what is to be changed; empty after a Yes."""
         return "" if self.accepted else self.reason
@@ -191,8 +199,7 @@ def standing(verdict: Verdict) -> float:
 
     P(Yes) of different Nos says little once a model is sure of each: how much fails is what its list says.
     """
-    failed = sum(mark is False for _, mark in verdict.marks)
-    return verdict.p_yes - (failed if verdict.p_yes < 0.5 else 0)
+    return verdict.p_yes - (verdict.faults if verdict.p_yes < 0.5 else 0)
 
 
 @dataclass(frozen=True, repr=False)

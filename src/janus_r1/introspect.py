@@ -315,8 +315,9 @@ def mended_round(rounds: Sequence[Round], settings: Settings) -> int | None:
     if not rounds or settings.redraw == "again":
         return None
     parent = best_round(rounds) if settings.repair_from == "best" else len(rounds) - 1
-    instruction = rounds[parent].verdict.instruction
-    anew = not instruction or (settings.redraw == "auto" and instruction == AGAIN)
+    verdict = rounds[parent].verdict
+    hopeless = verdict.instruction == AGAIN or verdict.faults > settings.repair_most
+    anew = not verdict.instruction or (settings.redraw == "auto" and hopeless)
     return None if anew else parent
 
 

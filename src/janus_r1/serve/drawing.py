@@ -23,7 +23,8 @@ from janus_r1.serve.rounds import Drawing
 from janus_r1.serve.scheduler import Drawn, Failed, Finished, Judged, Ticket
 from janus_r1.serve.schemas import QUALITY, QUALITY_NAMES, ImageRequest
 
-REPAIRING = ("redraw", "repair_from", "repair_temperature", "max_list_tokens")  # mean something to one format alone
+# What means something to one format alone.
+REPAIRING = ("redraw", "repair_from", "repair_most", "repair_temperature", "max_list_tokens")
 SETTINGS = frozenset(item.name for item in fields(Settings))
 
 

@@ -74,6 +74,7 @@ class Knobs(Lenient):
         None, description="After a No, where the model's format is `repair`: mend as it says, always, or draw anew"
     )
     repair_from: Literal["last", "best"] | None = Field(None, description="The draft that is mended")
+    repair_most: int | None = Field(None, ge=1, description="With more marks No than this a draft is drawn anew")
     repair_temperature: Heat | None = None
     guidance: float | None = Field(None, ge=1, le=100, allow_inf_nan=False, description="1 turns it off")
     temperature: Heat | None = None

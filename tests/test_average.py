@@ -9,8 +9,7 @@ import torch
 
 from janus_r1.cli import main
 from janus_r1.errors import UserError
-from janus_r1.model.averaging import average
-from janus_r1.model.loading import load, save
+from janus_r1.model.loading import average, load, save
 
 
 @pytest.fixture

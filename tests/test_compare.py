@@ -10,6 +10,7 @@ from PIL import Image
 
 from janus_r1.chain import Task
 from janus_r1.commands import data
+from janus_r1.data.report import overlap, plain
 from janus_r1.errors import UserError
 from janus_r1.eval import compare, geneval_reward
 from janus_r1.eval.benchmark import draw
@@ -19,7 +20,6 @@ from janus_r1.eval.compare import boards, page, published, read_results, text
 from janus_r1.eval.geneval import flow_grpo_reward, judge, prompts
 from janus_r1.eval.geneval_benchmark import GenEvalScorer
 from janus_r1.eval.geneval_detector import Detector
-from janus_r1.eval.overlap import overlap, plain
 from janus_r1.rewards.python import PythonReward, load_function
 from test_benchmark import FEW, OPTIONS, Critic, Painter
 from tiny_scorers import mask2former

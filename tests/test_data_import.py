@@ -21,7 +21,7 @@ from data_formats import EDITS, FORMATS, ROWS, files, lines, picture
 from janus_r1.data.checking import SPECIAL
 from janus_r1.data.codes import Codes, fitted
 from janus_r1.data.importing import ImportOptions, import_data
-from janus_r1.data.look import look, show
+from janus_r1.data.report import look_at, show_rows
 from janus_r1.data.store import Store, exclusive, is_store, write_shard
 from janus_r1.errors import UserError
 from janus_r1.images import decode_image, read_image
@@ -374,15 +374,15 @@ def test_special_tokens_are_those_of_the_tokenizer():
 def test_a_look_shows_rows_and_a_sheet(tmp_path, capsys):
     source, _ = made("janus_pro_r1", tmp_path)
     import_data(source, tmp_path / "out")
-    rows = look(tmp_path / "out", rows=7, sheet=tmp_path / "sheet.png")
-    assert len(rows) == 7 and rows == look(tmp_path / "out", rows=7)
+    rows = look_at(tmp_path / "out", rows=7, sheet=tmp_path / "sheet.png")
+    assert len(rows) == 7 and rows == look_at(tmp_path / "out", rows=7)
     records = Store(tmp_path / "out")
     assert all(records[row["row"]].prompt == row["prompt"] for row in rows)
-    show(rows)
+    show_rows(rows)
     assert rows[0]["id"] in capsys.readouterr().out
     assert read_image(tmp_path / "sheet.png").shape[1] > 5 * 192
     with pytest.raises(UserError, match="holds no data"):
-        look(tmp_path)
+        look_at(tmp_path)
 
 
 def test_codes_are_computed_once_and_belong_to_a_tokenizer(tiny, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from janus_r1.data.make_recipe import DrawerRecipe, MakeRecipe, WriterRecipe
 from janus_r1.data.making import make_data
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
-from janus_r1.rewards.build import RewardRecipe
+from janus_r1.rewards.score import RewardRecipe
 
 PROMPTS = [f"a cat number {i}" for i in range(12)]
 

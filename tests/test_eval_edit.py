@@ -9,9 +9,8 @@ import pytest
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.errors import UserError
-from janus_r1.eval.edits import MAX_PSNR
 from janus_r1.eval.report import markdown
-from janus_r1.eval.world import EvalOptions, evaluate_world
+from janus_r1.eval.world import MAX_PSNR, EvalOptions, evaluate_world
 from janus_r1.worlds.shapes.edit_cases import FAMILIES, edit_split
 from janus_r1.worlds.shapes.scene import Scene, render
 

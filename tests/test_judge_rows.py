@@ -11,7 +11,7 @@ from PIL import Image
 from data_formats import lines
 from janus_r1.cli import main
 from janus_r1.errors import UserError
-from janus_r1.eval.judge_rows import judge_rows
+from janus_r1.eval.judge import judge_rows
 from janus_r1.images import read_image
 from janus_r1.rewards.janus import JanusReward
 from janus_r1.rewards.python import PythonReward

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from janus_r1.errors import UserError
-from janus_r1.rewards.build import RewardRecipe
+from janus_r1.rewards.score import RewardRecipe
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.rl import rl
 from janus_r1.train.rl_recipe import RlRecipe

@@ -122,6 +122,15 @@ def test_required_keys():
     assert load_recipe(Needs, None, ["--model", "m", "--seed", "3"]) == Needs("m", 3)
 
 
+def test_a_recipe_of_the_package_has_its_name_with_and_without_an_ending(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("shapes/vq.yaml") == find_recipe("shapes/vq") == RECIPES / "shapes" / "vq.yaml"
+    assert "did you mean shapes/vq?" in message(Recipe, "shapes/vq.yml")
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes" / "vq.yaml").touch()  # the user's own file comes first
+    assert find_recipe("shapes/vq.yaml") == Path("shapes/vq.yaml")
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=str)
 def test_every_recipe_of_the_repository_loads(path):
     """Its first line is the command that runs it."""

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
-from janus_r1.data.candidate_rows import CandidateRows
-from janus_r1.data.candidates import Candidate, CandidateSet, write_part
+from janus_r1.data.candidates import Candidate, CandidateRows, CandidateSet, write_part
 from janus_r1.errors import UserError
 from janus_r1.recipe import load_recipe
 from janus_r1.train.checkpoint import training

@@ -16,8 +16,7 @@ from janus_r1.chain import Chain, Round, Settings, Task, Verdict
 from janus_r1.errors import UserError
 from janus_r1.introspect import introspect
 from janus_r1.model.loading import load, save
-from janus_r1.rewards.build import RewardRecipe
-from janus_r1.rewards.score import Claimed
+from janus_r1.rewards.score import Claimed, RewardRecipe
 from janus_r1.train.credit import (
     EPSILON,
     Credit,

@@ -11,10 +11,10 @@ from janus_r1.worlds.base import world
 from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.findings import look_and_say, mend, nearest, parse_repairs, write_repairs
 from janus_r1.worlds.shapes.language import parse
+from janus_r1.worlds.shapes.mistakes import spoil
 from janus_r1.worlds.shapes.prompts import train_prompts
 from janus_r1.worlds.shapes.repairs import as_scene, as_seen, repairs
 from janus_r1.worlds.shapes.scene import HELD_OUT, Scene, SceneObject, render, sample_scene
-from janus_r1.worlds.shapes.spoiling import spoil
 from janus_r1.worlds.shapes.verifier import find_objects, verify, verify_scene
 from janus_r1.worlds.shapes.world import DrawTask
 

@@ -17,8 +17,8 @@ from endpoint_server import Endpoint, by_brightness
 from janus_r1.chain import Task
 from janus_r1.errors import UserError
 from janus_r1.recipe import load_recipe
-from janus_r1.rewards.build import RewardRecipe, _check, build_rewards
-from janus_r1.rewards.score import Abstained, Ensemble
+from janus_r1.rewards.build import _check, build_rewards
+from janus_r1.rewards.score import Abstained, Ensemble, RewardRecipe
 
 ITEMS = [(Task("a circle"), np.zeros((64, 64, 3), np.uint8))] * 3
 DOCS = (Path(__file__).parent.parent / "docs" / "rewards.md").read_text(encoding="utf-8")

@@ -16,9 +16,9 @@ from janus_r1.images import square
 from janus_r1.introspect import judge
 from janus_r1.rewards.janus import JanusReward
 from janus_r1.rewards.local_vlm import LocalVlmReward, p_yes
+from janus_r1.rewards.questions import spelling
 from janus_r1.rewards.score import Abstained
 from janus_r1.rewards.world import WorldReward, true_reasons
-from janus_r1.rewards.yes_no import spelling
 from janus_r1.segments import Source
 from janus_r1.worlds.shapes.edit_cases import edit_split
 from janus_r1.worlds.shapes.mistakes import side_effects

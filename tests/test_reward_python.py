@@ -13,11 +13,11 @@ from PIL import Image
 from endpoint_server import QUICK, Call, Endpoint, item, reward
 from janus_r1.chain import Task
 from janus_r1.errors import UserError
-from janus_r1.rewards.build import RewardRecipe, build_rewards
+from janus_r1.rewards.build import build_rewards
 from janus_r1.rewards.chat import Chat
 from janus_r1.rewards.janus import JanusReward
 from janus_r1.rewards.python import PythonReward
-from janus_r1.rewards.score import Abstained, Item, claims_of
+from janus_r1.rewards.score import Abstained, Item, RewardRecipe, claims_of
 
 
 def scores(body: str, items: list[Item], folder, name: str = "score") -> list:

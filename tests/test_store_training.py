@@ -22,7 +22,7 @@ from janus_r1.data.tasks import store_edits, store_tasks, tasks
 from janus_r1.errors import UserError
 from janus_r1.images import decode_image
 from janus_r1.model.loading import load
-from janus_r1.rewards.build import RewardRecipe
+from janus_r1.rewards.score import RewardRecipe
 from janus_r1.segments import Drawn, Seen, Source
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from janus_r1.data.build import BuildRecipe, build
-from janus_r1.data.candidate_rows import CandidateRows
-from janus_r1.data.candidates import Candidate, CandidateSet, write_part
+from janus_r1.data.candidates import Candidate, CandidateRows, CandidateSet, write_part
 from janus_r1.errors import UserError
 from janus_r1.segments import Drawn, Seen, row_length
 from janus_r1.train.checkpoint import newest_checkpoint

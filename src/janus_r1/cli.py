@@ -72,8 +72,8 @@ COMMANDS: dict[str, At] = {
     **_benchmarks(),
     "eval compare": At("janus_r1.eval.compare:compare"),
     "serve": At("janus_r1.serve.command:serve"),
-    "convert": At("janus_r1.commands.convert:convert"),
-    "average": At("janus_r1.commands.convert:average"),
+    "convert": At("janus_r1.commands.model:convert"),
+    "average": At("janus_r1.commands.model:average"),
 }
 GROUPS: dict[str, tuple[str, str]] = {  # what the commands that begin with these words are for, and examples
     "": (

@@ -41,7 +41,7 @@ def as_yaml(recipe: Any) -> str:
 
 
 def find_recipe(path: str | Path) -> Path:
-    """A file of the user's, or by its name one of the package's own: ``shapes/sft``, ``janus-pro/rl-7b-lora``.
+    """A file of the user's, or by its name one of the package's own: ``shapes/sft`` or ``shapes/sft.yaml``.
 
     Raises:
         UserError: if there is neither; a near miss is suggested.
@@ -49,8 +49,8 @@ def find_recipe(path: str | Path) -> Path:
     known = {str(p.relative_to(RECIPES).with_suffix("")): p for p in sorted(RECIPES.glob("*/*.yaml"))}
     if Path(path).exists():
         return Path(path)
-    if str(path) in known:
-        return known[str(path)]
+    if (name := str(path).removesuffix(".yaml")) in known:
+        return known[name]
     named = [name for name in known if Path(name).name == Path(path).stem]
     hint = f"did you mean {named[0]}?" if named else nearest(str(path), known, f"the package has {', '.join(known)}")
     raise UserError(f"no such recipe: {path}; {hint}")

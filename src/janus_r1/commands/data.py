@@ -14,12 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from janus_r1.commands.output import answers_only, print_json, say
-from janus_r1.data import look as looking
 from janus_r1.data import making
-from janus_r1.data.importing import AS_IT_COMES, ImportOptions, import_data
+from janus_r1.data.importing import AS_IT_COMES, ImportOptions, import_data, renamed
 from janus_r1.data.make_recipe import MakeRecipe
+from janus_r1.data.report import look_at, own_prompts, show_rows
+from janus_r1.data.report import overlap as overlap_of
 from janus_r1.data.report import show as show_report
-from janus_r1.errors import UserError, require
+from janus_r1.errors import require
 from janus_r1.fields import Count, Positive
 from janus_r1.files import check_new_files
 from janus_r1.worlds import DEFAULT
@@ -64,13 +65,6 @@ def import_(
         show_report(report)
 
 
-def renamed(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not (equals and ours and theirs):
-        raise UserError(f"--columns {text!r} renames nothing: write OURS=YOURS, such as prompt=my_caption")
-    return ours, theirs
-
-
 def look(
     data: Path,
     *,
@@ -93,11 +87,11 @@ def look(
         janus-r1 data look data/pictures --sheet pictures.png
     """
     check_new_files(overwrite, sheet)
-    found = looking.look(data, rows, seed, sheet)
+    found = look_at(data, rows, seed, sheet)
     if json:
         print_json({"data": str(data), "rows": found})
     else:
-        looking.show(found)
+        show_rows(found)
         if sheet:
             say(f"wrote {sheet}")
 
@@ -142,15 +136,13 @@ def overlap(prompts: Path, *, data: list[str] | None = None, json: bool = False)
         json: Print JSON in place of lines
     """
     from janus_r1.commands.benchmarks import benchmark
-    from janus_r1.eval.overlap import overlap as overlap_of
-    from janus_r1.eval.overlap import own_prompts, prompts_of
 
     named: dict[str, Path | None] = {"geneval": None}
     for text in data or []:
         name, equals, path = text.partition("=")
         require(bool(equals and path), f"--data {text!r} is no NAME=FILE, such as dpg=DPG-Bench")
         named[name] = Path(path)
-    sets = {name: prompts_of(benchmark(name, path)) for name, path in named.items()}
+    sets = {name: [item.prompt for item in benchmark(name, path).items()] for name, path in named.items()}
     found = overlap_of(own_prompts(prompts), sets)
     if json:
         print_json({name: asdict(one) for name, one in found.items()})

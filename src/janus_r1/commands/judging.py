@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_r1.chain import Verdict
-from janus_r1.commands.data import renamed
 from janus_r1.commands.evaluate import Result, measure
 from janus_r1.commands.model import JUDGE, ModelOptions, load_model
 from janus_r1.commands.output import ResultFile, progress
+from janus_r1.data.importing import renamed
 from janus_r1.errors import UserError, require
 from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
 from janus_r1.eval.tables import show
@@ -88,7 +88,7 @@ def _on_rows(
     others = _rewards(rewards)  # a file that is wrong is told of before a model is loaded
     loaded = load_model(using)
     from janus_r1.environment import environment
-    from janus_r1.eval.judge_rows import judge_rows
+    from janus_r1.eval.judge import judge_rows
     from janus_r1.rewards.janus import JanusReward
 
     judges: dict[str, Any] = {using.model: JanusReward(loaded.model, max_batch), **others}
@@ -124,7 +124,8 @@ def _rewards(path: Path | None) -> dict[str, Any]:
         return {}
     from janus_r1.reading import read_yaml
     from janus_r1.recipe import build
-    from janus_r1.rewards.build import RewardRecipe, build_rewards
+    from janus_r1.rewards.build import build_rewards
+    from janus_r1.rewards.score import RewardRecipe
 
     listed = read_yaml(path).get("rewards")
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):

@@ -1,18 +1,19 @@
-"""The model that a command was asked to use, and how many chains of it fit into memory."""
+"""The model that a command was asked to use, how many chains of it fit into memory, and ``convert`` and ``average``."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from janus_r1.chain import Settings
-from janus_r1.commands.output import note, say, warn
+from janus_r1.commands.output import answers_only, new_folder, note, print_json, say, warn
 from janus_r1.errors import UnknownWords, UserError, first_line, foreign, one_line
 from janus_r1.fields import Checked, Positive
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch only where it is needed
     from janus_r1.api import JanusR1
 
 MODEL = "tiny-r1-edit"  # the model in the package that draws and edits best
@@ -156,3 +157,75 @@ def memory_errors(batch: int, device: str) -> Iterator[None]:
             raise
         less = f"pass --max-batch {batch // 2}" if batch > 1 else "try --dtype bfloat16 or fewer --rounds"
         raise UserError(f"out of memory on {device} with --max-batch {batch}: {less}") from None
+
+
+# ----------------------------------------------------------------------------------------- models made of models
+
+
+def convert(
+    source: str,
+    out: Path,
+    *,
+    weights: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Write a model in transformers' layout.
+
+    Reads DeepSeek's layout (pytorch_model*.bin or safetensors) without running any code of it.
+
+    Args:
+        source: A folder or owner/name on the Hub, in either layout
+        out: Folder to write
+        weights: State dict to take instead of SOURCE's own weights
+        dtype: Of the weights; auto: as stored
+        overwrite: Replace OUT if it is a model folder
+
+    Examples:
+        janus-r1 convert deepseek-ai/Janus-Pro-1B models/janus-pro-1b
+        janus-r1 convert path/to/Janus-Pro-7B models/my-sft --weights sft.pth
+    """
+    with answers_only(json), new_folder(out, overwrite, ours="config.json"):
+        model = load_model(ModelOptions(source, dtype), weights)
+        model.save_pretrained(out)
+    parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    stored = str(model.model.dtype).removeprefix("torch.")
+    if json:
+        print_json({"out": str(out), "parameters": parameters, "dtype": stored})
+    else:
+        print(f"{out}: {parameters / 1e6:.1f} M parameters, {stored}")
+
+
+def average(
+    out: Path,
+    models: list[str],
+    *,
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Write the mean of several models' weights.
+
+    Models that were trained one from another: their mean is often better than each of them.
+
+    Args:
+        out: Folder to write, in transformers' layout
+        models: Embedded models, folders or owner/name on the Hub
+        dtype: Of what is written
+        overwrite: Replace OUT if it is a model folder
+
+    Examples:
+        janus-r1 average models/mean runs/rl/model runs/sft/model
+    """
+    import torch
+
+    from janus_r1.model.loading import average as mean_of
+    from janus_r1.model.loading import save
+
+    with answers_only(json), new_folder(out, overwrite, ours="config.json"):
+        save(mean_of(models), out, getattr(torch, dtype))
+    if json:
+        print_json({"out": str(out), "models": models, "dtype": dtype})
+    else:
+        print(f"{out}: the mean of {len(models)} models, {dtype}")

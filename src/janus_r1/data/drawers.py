@@ -30,8 +30,8 @@ from janus_r1.images import decode_image
 from janus_r1.introspect import first_drafts
 from janus_r1.model.janus import Janus
 from janus_r1.rewards.chat import Chat
+from janus_r1.rewards.questions import text_of
 from janus_r1.rewards.score import Abstained
-from janus_r1.rewards.yes_no import text_of
 
 IMAGES = "images/generations"  # the route of an images server
 DTYPES = ("auto", "float32", "bfloat16", "float16")  # of a pipeline

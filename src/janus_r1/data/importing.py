@@ -106,6 +106,18 @@ class ImportOptions(Checked):
 AS_IT_COMES = ImportOptions()
 
 
+def renamed(text: str) -> tuple[str, str]:
+    """ "prompt=my_caption": a column's name here, and what it is in a user's file.
+
+    Raises:
+        UserError: for any other text.
+    """
+    ours, equals, theirs = text.partition("=")
+    if not (equals and ours and theirs):
+        raise UserError(f"--columns {text!r} renames nothing: write OURS=YOURS, such as prompt=my_caption")
+    return ours, theirs
+
+
 def import_data(
     source: Path,
     out: Path,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from janus_r1.errors import require
 from janus_r1.fields import AtLeast0, Checked, Count, Positive
-from janus_r1.rewards.build import RewardRecipe
+from janus_r1.rewards.score import RewardRecipe
 
 NEEDS = {"janus": ("model",), "diffusers": ("model",), "server": ("url", "model"), "store": ("folder",)}
 HERE = ("janus", "diffusers")  # drawn in this process

@@ -1,19 +1,30 @@
-"""What a store holds, counted in one pass over its text columns: ``report.json`` and the table that import shows."""
+"""What a store holds: counted, some rows of it shown, and which prompts of benchmarks stand in it.
+
+The counts take one pass over the text columns: ``report.json`` and the table that an import shows. Prompts are compared
+without case, punctuation and spacing, and without "a photo of", with which those of GenEval begin.
+"""
 
 from __future__ import annotations
 
+import io
+import random
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from janus_r1.data.store import Store
+from janus_r1.data.store import Record, Store
 from janus_r1.data.task_files import read_prompts
+from janus_r1.errors import require
+from janus_r1.files import write_atomically
 
 COLUMNS = ["prompt", "score", "reason", "source", "licence", "sha256", "width", "height", "repair_of"]
 RIGHT = 0.5  # from this score on an image counts as a Yes
@@ -42,7 +53,7 @@ class Report:
     sources: dict[str, int]
     licences: dict[str, int]
     overlap: dict[str, int]
-    """Prompts of every test file that the data holds too, letter case, spaces and a final dot aside."""
+    """Prompts of every test file that the data holds too, as :func:`plain` has them."""
     imported: dict[str, Any]
     """Of an import: source rows, what was dropped by cause, with examples. Of a build (``made``): what it took."""
 
@@ -62,7 +73,7 @@ def describe(folder: Path, prompts: Sequence[Path] = (), imported: Mapping[str, 
     Raises:
         UserError: if there is no store, or a prompt file cannot be read.
     """
-    tests = {path.name: {same(prompt) for prompt in read_prompts(str(path))} for path in map(Path, prompts)}
+    tests = {path.name: {plain(prompt) for prompt in read_prompts(str(path))} for path in map(Path, prompts)}
     store, counts = Store(folder), Counter[str]()
     sources, licences = Counter[str](), Counter[str]()
     found: dict[str, set[str]] = {name: set() for name in tests}
@@ -72,7 +83,7 @@ def describe(folder: Path, prompts: Sequence[Path] = (), imported: Mapping[str, 
         counts.update(_count(rows))
         sources.update(rows["source"])
         licences.update(licence or NO_LICENCE for licence in rows["licence"])
-        alike = [same(prompt) for prompt in rows["prompt"]]
+        alike = [plain(prompt) for prompt in rows["prompt"]]
         for name, wanted in tests.items():
             found[name] |= wanted.intersection(alike)
         hashes.append(np.array([int(digest[:16] or "0", 16) for digest in rows["sha256"]], np.uint64))
@@ -97,11 +108,6 @@ def describe(folder: Path, prompts: Sequence[Path] = (), imported: Mapping[str, 
         overlap={name: len(both) for name, both in found.items()},
         imported=dict(imported or {}),
     )
-
-
-def same(prompt: str) -> str:
-    """A prompt as it is compared: lower-case, single spaces, no final dot."""
-    return " ".join(prompt.casefold().split()).rstrip(" .")
 
 
 def _count(rows: Mapping[str, list[Any]]) -> dict[str, int]:
@@ -160,3 +166,155 @@ def _lines(report: Report) -> Iterable[tuple[str, str]]:
         yield name, ", ".join(f"{key or 'not stated'} {count}" for key, count in counts.items())
     for name, count in report.overlap.items():
         yield "overlap", f"{count} prompts of {name} are in the data"
+
+
+# ----------------------------------------------------------------------------------------------------- some rows
+
+
+SIDE, PAD, TEXT_LINES, CARDS = 192, 12, 4, 5
+INK, MUTED, YES, NO, PAPER = "#1b2330", "#6a7483", "#16804a", "#c22f46", "#ffffff"
+LETTERS = 34  # a line of text below a picture
+
+
+def look_at(data: Path, rows: int = 20, seed: int = 0, sheet: Path | None = None) -> list[dict[str, Any]]:
+    """Some rows of a store, chosen at random: a table, and on request a sheet of their images.
+
+    Args:
+        data: Folder of the store.
+        rows: How many rows.
+        seed: Which ones.
+        sheet: PNG file for the images with what is said of them.
+
+    Raises:
+        UserError: if there is no store.
+    """
+    require(rows >= 1, f"rows must be at least 1, not {rows}")
+    store = Store(data)
+    chosen = sorted(random.Random(seed).sample(range(len(store)), min(rows, len(store))))
+    records = [store[index] for index in chosen]
+    if sheet is not None:
+        picture = contact_sheet(records)
+        write_atomically(Path(sheet), lambda temporary: picture.save(temporary, "PNG"), "file")
+    return [{"row": index, **_said(record)} for index, record in zip(chosen, records, strict=True)]
+
+
+def show_rows(rows: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+    """The rows of :func:`look_at` as a table."""
+    table = Table("row", "id", "prompt", "score", "reason", "source", "pixels", box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        score = "" if row["score"] is None else f"{row['score']:.2f}"
+        texts = (escape(str(row[name])) for name in ("id", "prompt"))
+        pixels = f"{row['width']}x{row['height']}{' edit' if row['edit'] else ''}"
+        table.add_row(str(row["row"]), *texts, score, escape(row["reason"]), escape(row["source"]), pixels)
+    (console or Console(highlight=False)).print(table)
+
+
+def _said(record: Record) -> dict[str, Any]:
+    names = ("id", "prompt", "score", "reason", "source", "licence", "width", "height")
+    claims = [{"text": claim.text, "mark": claim.mark} for claim in record.claims]
+    return {name: getattr(record, name) for name in names} | {
+        "edit": record.source_image is not None,
+        "claims": claims,
+    }
+
+
+def contact_sheet(records: Sequence[Record]) -> Image.Image:
+    """A card a record: its source if it is an edit, the image, score, prompt and reason."""
+    cards = [_card(record) for record in records]
+    width = max(card.width for card in cards)
+    columns = max(1, min(CARDS * (SIDE + PAD) // width, len(cards)))
+    height = max(card.height for card in cards)
+    lines = -(-len(cards) // columns)
+    canvas = Image.new("RGB", (columns * (width + PAD) + PAD, lines * (height + PAD) + PAD), PAPER)
+    for index, card in enumerate(cards):
+        line, column = divmod(index, columns)
+        canvas.paste(card, (PAD + column * (width + PAD), PAD + line * (height + PAD)))
+    return canvas
+
+
+def _card(record: Record) -> Image.Image:
+    files = [data for data in (record.source_image, record.image) if data]
+    card = Image.new("RGB", (len(files) * (SIDE + PAD) - PAD, SIDE + 8 + 15 * (1 + 2 * TEXT_LINES)), PAPER)
+    for index, data in enumerate(files):
+        with Image.open(io.BytesIO(data)) as image:
+            small = image.convert("RGB")
+        small.thumbnail((SIDE, SIDE))
+        card.paste(small, (index * (SIDE + PAD), 0))
+    draw, top = ImageDraw.Draw(card), SIDE + 4
+    score = "no score" if record.score is None else f"{record.score:.2f}"
+    colour = MUTED if record.score is None else YES if record.score >= 0.5 else NO
+    letters = LETTERS * len(files)
+    texts = [(f"{score}  {record.source}"[:letters], colour)]
+    texts += [(line, INK) for line in _wrapped(record.prompt, letters)]
+    texts += [(line, MUTED) for line in _wrapped(record.reason, letters)]
+    font = ImageFont.load_default(12)
+    for text, ink in texts:
+        draw.text((0, top), text, fill=ink, font=font)
+        top += 15
+    return card
+
+
+def _wrapped(text: str, letters: int) -> list[str]:
+    """Up to :data:`TEXT_LINES` lines."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= letters:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word[:letters])
+    return lines[:TEXT_LINES]
+
+
+# ------------------------------------------------------------------------------------------------- contamination
+
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Of one benchmark."""
+
+    prompts: int
+    """Of the benchmark that stand in the data."""
+    of: int
+    """Prompts that the benchmark has."""
+    rows: int
+    """Of the data that are such a prompt."""
+    examples: tuple[str, ...]
+
+
+def plain(prompt: str) -> str:
+    """What is compared."""
+    words = re.sub(r"[\W_]+", " ", prompt.casefold()).strip()
+    return re.sub(r"^(?:an? )?(?:photo|picture|image) of ", "", words)
+
+
+def overlap(data: Iterable[str], benchmarks: Mapping[str, Iterable[str]]) -> dict[str, Overlap]:
+    """For every benchmark by name, given its prompts."""
+    wanted = {name: {plain(prompt): prompt for prompt in prompts} for name, prompts in benchmarks.items()}
+    hits: dict[str, dict[str, int]] = {name: {} for name in wanted}
+    for prompt in data:
+        key = plain(prompt)
+        for name, known in wanted.items():
+            if key in known:
+                hits[name][key] = hits[name].get(key, 0) + 1
+    return {
+        name: Overlap(
+            len(found), len(wanted[name]), sum(found.values()), tuple(wanted[name][key] for key in [*found][:EXAMPLES])
+        )
+        for name, found in hits.items()
+    }
+
+
+def own_prompts(path: Path) -> Iterator[str]:
+    """Of a file of prompts, or of every image of a store.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if not path.is_dir():
+        yield from read_prompts(str(path))
+        return
+    for batch in Store(path).columns(["prompt"]):
+        yield from batch.to_pydict()["prompt"]

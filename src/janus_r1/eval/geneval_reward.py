@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janus_r1.data.report import plain
 from janus_r1.errors import UserError
 from janus_r1.eval.geneval import fault_of_row, flow_grpo_reward, judge
 from janus_r1.eval.geneval import prompts as published
 from janus_r1.eval.geneval_benchmark import CLIP, DETECTOR, GenEvalScorer, geneval_scorer
-from janus_r1.eval.overlap import plain
 
 BATCH = 8
 Columns = Sequence[Any]

@@ -19,8 +19,8 @@ import numpy as np
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.images import data_url
 from janus_r1.rewards.chat import Chat, Patience
+from janus_r1.rewards.questions import text_of
 from janus_r1.rewards.score import Abstained
-from janus_r1.rewards.yes_no import text_of
 
 TOP_LOGPROBS = 20
 

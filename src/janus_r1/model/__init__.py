@@ -7,7 +7,7 @@
 ``presets``   sizes of models that are built from nothing
 ``original``  DeepSeek's checkpoints, ``streaming`` reads their weights one by one
 ``adapters``  LoRA
-``loading``   model folders, ``averaging`` the mean of several
+``loading``   model folders, and the mean of several
 
 Uses transformers' classes and layout, not their ``generate`` and not their loss.
 """

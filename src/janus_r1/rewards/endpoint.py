@@ -17,9 +17,24 @@ from janus_r1.chain import Task
 from janus_r1.images import data_url
 from janus_r1.rewards import cache as caching
 from janus_r1.rewards.chat import Chat
-from janus_r1.rewards.questions import EXPLAIN, REPLY, SPLIT, Plan, combine, decomposition, edit, whole
+from janus_r1.rewards.questions import (
+    END_OF_THOUGHT,
+    EXPLAIN,
+    MIN_MASS,
+    NO_LOGPROBS,
+    REPLY,
+    SPLIT,
+    Plan,
+    combine,
+    decomposition,
+    edit,
+    p_yes,
+    said,
+    spelling,
+    text_of,
+    whole,
+)
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, checked, shown
-from janus_r1.rewards.yes_no import END_OF_THOUGHT, MIN_MASS, NO_LOGPROBS, p_yes, said, spelling, text_of
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -13,9 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from janus_r1.chain import Task
 from janus_r1.errors import UserError, first_line
-from janus_r1.rewards.questions import Plan, combine, edit, whole
+from janus_r1.rewards.questions import MIN_MASS, Plan, combine, edit, share_of_yes, spelling, whole
 from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, Score, shown
-from janus_r1.rewards.yes_no import MIN_MASS, share_of_yes, spelling
 
 SPELLS_A_TOKEN = Abstained("not a prompt: it spells a special token of the judge")
 

@@ -1,17 +1,21 @@
-"""What is scored, what a scorer answers (a number in [0, 1], or an abstention with its cause), and several as one."""
+"""What is scored, what a scorer answers (a number in [0, 1], or an abstention with its cause), what a recipe says of
+a scorer, and several as one.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 
 from janus_r1.chain import Task, check_pixels
 from janus_r1.errors import UserError
+from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range
+from janus_r1.worlds import DEFAULT
 
 Item = tuple[Task, np.ndarray]
 """A task and an image that should fulfil it, uint8 [H, W, 3]."""
@@ -83,6 +87,72 @@ def checked(value: float) -> Score:
     if math.isfinite(value) and 0.0 <= value <= 1.0:
         return value if isinstance(value, Claimed) else float(value)
     return Abstained(f"not a score: {value}")
+
+
+# ----------------------------------------------------------------------------------------- in a recipe
+
+
+@dataclass
+class RewardRecipe(Checked):
+    """One reward of a recipe's list."""
+
+    kind: Literal["world", "endpoint", "local_vlm", "janus", "python"]
+    """world: the exact verifier; endpoint: a model behind an OpenAI-compatible server; local_vlm: one
+    in this process; janus: a Janus checkpoint; python: a function of yours."""
+    weight: Above0 = 1.0
+    """Share in the weighted mean."""
+    name: str | None = None
+    """In logs and counts; the kind by default, numbered where it occurs twice."""
+    model: str | None = None
+    """endpoint: the name the server knows; local_vlm: a folder or Hub id; janus: also an embedded model."""
+    world: str = DEFAULT
+    """world: shapes, a Python file with a world of your own, or module:name."""
+    path: str | None = None
+    """python: ``my_rewards.py:score``, or ``package.module:score`` where it is installed; it is run."""
+    url: str | None = None
+    """endpoint: base address, such as http://localhost:8000/v1; of several replicas with commas between them."""
+    api_key_env: str | None = None
+    """endpoint: the environment variable that holds the API key; none for servers without one."""
+    binary: bool = False
+    """world: 1 or 0, instead of partial credit up to 0.49 for pictures that are wrong."""
+    decompose_words: Count = 0
+    """endpoint: split prompts of at least so many words into atomic questions; 0 never does."""
+    follow_weight: AtLeast0 = 0.5
+    """world, endpoint, local_vlm: of following the instruction of an edit."""
+    preserve_weight: AtLeast0 = 1.0
+    """world, endpoint, local_vlm: of leaving the rest of an edited image alone."""
+    joint: bool = False
+    """world: an edit earns less than 0.49 unless it follows and preserves; a copied source then about 0.35 in place
+    of 0.7."""
+    min_mass: Annotated[float, Range(ge=0, lt=1)] = 0.1
+    """endpoint, local_vlm: abstain where P(yes) + P(no) is less."""
+    top_logprobs: Positive = 20
+    """endpoint: how many log-probs to ask for; some servers allow fewer."""
+    max_tokens: Positive = 1
+    """endpoint: of an answer; judges that think first need hundreds."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """endpoint: what else every question says, such as {chat_template_kwargs: {enable_thinking: false}}."""
+    text_fallback: bool = False
+    """endpoint: score 1 or 0 by the word where the server gives no log-probs; such answers are counted."""
+    concurrency: Positive = 16
+    """endpoint: questions asked at once."""
+    tries: Positive = 5
+    """endpoint: of every question."""
+    timeout_s: Above0 = 60.0
+    """endpoint: of one try."""
+    backoff_s: AtLeast0 = 1.0
+    """endpoint: wait after the first failure; doubles, with jitter."""
+    batch_s: Above0 = 900.0
+    """endpoint: longest time for one batch; what is not answered by then abstains."""
+    cache: str | None = None
+    """endpoint: a file that keeps answers between runs; memory alone by default."""
+    batch_size: Positive = 16
+    """local_vlm, janus: images judged at once."""
+    dtype: str = "auto"
+    """local_vlm, janus: float32, bfloat16 or auto (as stored)."""
+
+
+# ------------------------------------------------------------------------------------------ several
 
 
 OnAbstain = Literal["drop", "renormalise"]

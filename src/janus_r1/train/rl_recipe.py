@@ -9,7 +9,7 @@ from janus_r1.chain import Settings
 from janus_r1.data.tasks import OF_WORLD, TaskName, check_families
 from janus_r1.errors import require
 from janus_r1.fields import Above0, AtLeast0, Checked, Count, Positive, Range, Share, Window
-from janus_r1.rewards.build import RewardRecipe
+from janus_r1.rewards.score import RewardRecipe
 from janus_r1.train.credit import RIGHT
 from janus_r1.train.loop import RunOptions
 from janus_r1.train.lora import LoraRecipe

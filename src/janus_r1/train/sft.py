@@ -18,8 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from janus_r1.data.candidate_rows import CandidateRows
-from janus_r1.data.candidates import CandidateSet
+from janus_r1.data.candidates import CandidateRows, CandidateSet
 from janus_r1.data.edit_rows import FileEditRows, OwnEdits, OwnEditsRecipe, WorldEditRows
 from janus_r1.data.rows import SHARES, Begun, RowMaker, Rows, Told, Wanted, in_parts, together
 from janus_r1.data.seeing import SeeingRecipe, SeeingRows

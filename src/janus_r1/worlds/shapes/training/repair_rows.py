@@ -21,10 +21,10 @@ from janus_r1.worlds.base import WorldTask, world
 from janus_r1.worlds.shapes.edit_cases import EditTask
 from janus_r1.worlds.shapes.edits import CannotEdit
 from janus_r1.worlds.shapes.findings import Finding, look_and_say, look_at_edit, mend, nearest
+from janus_r1.worlds.shapes.mistakes import spoil
 from janus_r1.worlds.shapes.prompts import Prompt, train_prompts
 from janus_r1.worlds.shapes.repairs import as_scene, as_seen, background_of
 from janus_r1.worlds.shapes.scene import HELD_OUT, Scene, render, sample_scene
-from janus_r1.worlds.shapes.spoiling import spoil
 from janus_r1.worlds.shapes.verifier import View
 from janus_r1.worlds.shapes.verifier import look as view_of
 from janus_r1.worlds.shapes.verify_edit import check_edit

@@ -15,7 +15,7 @@ from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.introspect import judge
 from janus_r1.rewards.janus import JanusReward
-from janus_r1.rewards.local_vlm import LocalVlmReward, p_yes
+from janus_r1.rewards.local_vlm import LocalVlmReward, Vlm, p_yes
 from janus_r1.rewards.questions import spelling
 from janus_r1.rewards.score import Abstained
 from janus_r1.rewards.world import WorldReward, true_reasons
@@ -133,7 +133,7 @@ def vlm_folder(tmp_path_factory):
 
 @pytest.fixture
 def vlm(vlm_folder) -> LocalVlmReward:
-    return LocalVlmReward.from_pretrained(str(vlm_folder), min_mass=0.0)
+    return LocalVlmReward(Vlm.load(str(vlm_folder)), min_mass=0.0)
 
 
 def test_p_yes_sums_over_spellings():
@@ -163,9 +163,9 @@ def test_the_local_judge_agrees_with_a_plain_forward(vlm):
     """Recomputed from the template's text, without padding, with the ids of the words found by hand."""
     item = (Task("a red circle"), noise(3))
     text = "<image>Description: a red circle\nDoes the image show what the description says? Reply with yes or no only."
-    inputs = vlm.processor(images=[item[1]], text=f"{text} Answer:", return_tensors="pt")
+    inputs = vlm.vlm.processor(images=[item[1]], text=f"{text} Answer:", return_tensors="pt")
     with torch.no_grad():
-        probabilities = vlm.model(**inputs).logits[0, -1].softmax(-1)
+        probabilities = vlm.vlm.model(**inputs).logits[0, -1].softmax(-1)
     yes, no = probabilities[[3, 4, 5]].sum(), probabilities[[6, 7]].sum()
     assert vlm.score([item]) == [pytest.approx(float(yes / (yes + no)), abs=1e-5)]
 
@@ -186,14 +186,14 @@ def test_a_prompt_that_spells_a_special_token_does_not_derange_its_batch(vlm):
 def test_a_tokenizer_without_yes_is_refused():
     made = tiny_vlm.processor(["<pad>", "<image>", "<unk>", "no"])
     with pytest.raises(UserError, match="no single token for yes"):
-        LocalVlmReward(tiny_vlm.model(len(made.tokenizer)), made)
+        LocalVlmReward(Vlm(tiny_vlm.model(len(made.tokenizer)), made))
 
 
 def test_folders_that_hold_no_judge(tmp_path, vlm_folder, tiny_folder):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match="cannot load the judge") as caught:
-            LocalVlmReward.from_pretrained(str(folder))
+            Vlm.load(str(folder))
         assert "\n" not in str(caught.value)
 
 

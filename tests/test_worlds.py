@@ -95,11 +95,11 @@ def test_a_world_with_a_split_is_measured():
     [
         ("nowhere", None, "no world 'nowhere': name shapes"),
         ("base", None, "no world 'base'"),
-        ("missing.py", None, "there is no such file"),
-        ("broken.py", "1 +", "cannot run the world in .*SyntaxError"),
+        ("missing.py", None, "no such file"),
+        ("broken.py", "1 +", "broken.py cannot be imported: SyntaxError"),
         ("failing.py", "raise RuntimeError('out of paint')", "RuntimeError: out of paint"),
         ("empty.py", "", "must have one subclass of .*World, not 0"),
-        ("no.such.module:World", None, "cannot import the world"),
+        ("no.such.module:World", None, "no.such.module cannot be imported: ModuleNotFoundError"),
         ("json:dumps", None, "json:dumps is no janus_r1.worlds.base.World"),
     ],
 )

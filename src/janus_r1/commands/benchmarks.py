@@ -28,7 +28,7 @@ from janus_r1.eval.geneval_benchmark import CLIP, DETECTOR, GenEval, geneval_sco
 from janus_r1.eval.pie import PIXELS, Pie, PieScorer
 from janus_r1.eval.records import read_records
 from janus_r1.eval.unigenbench import UniGenBench, UniGenScorer
-from janus_r1.eval.vlm_judge import VlmJudge, endpoint_judge, local_judge
+from janus_r1.eval.vlm_judge import EndpointJudge, VlmJudge, local_judge
 from janus_r1.eval.wise import Wise, WiseScorer
 from janus_r1.fields import Checked, Positive
 from janus_r1.files import check_new_files, write_json
@@ -253,7 +253,7 @@ def score_judged(
     require((url is None) != (local is None), "name a judge: either --url with --model, or --local")
     if url is not None:
         require(bool(model), "--url needs --model, the name that the server knows the judge by")
-        judge: VlmJudge = endpoint_judge(url, str(model), api_key_env, concurrency, extra)
+        judge: VlmJudge = EndpointJudge(url, str(model), api_key_env, concurrency, extra)
     else:
         judge = local_judge(str(local), to.device, to.batch, to.download)
     _score(benchmark(name, data, official=official), folder, to, JUDGED[name](judge, to.batch, official))

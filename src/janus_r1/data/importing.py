@@ -25,8 +25,8 @@ from janus_r1.data.store import (
     SHARD_BYTES,
     SHARD_ROWS,
     Record,
+    claim,
     exclusive,
-    is_store,
     read_shard,
     shard_path,
     write_shard,
@@ -36,7 +36,6 @@ from janus_r1.fields import Above0, Checked, Count, Positive, Range
 from janus_r1.files import write_json
 from janus_r1.images import MIN_SIDE
 from janus_r1.progress import reporter
-from janus_r1.reading import read_json
 
 STATE = "import.json"
 ROWS_A_TASK = 8  # small, since a row of the released data holds 16 images
@@ -150,7 +149,7 @@ def import_data(
     asked = {"source": str(Path(source).resolve()), "columns": columns, **asdict(options)}
     asked["images"] = str(options.images or "")
     del asked["processes"]  # which may differ when the import goes on
-    _prepare(Path(out), asked, resume)
+    claim(Path(out), STATE, asked, resume)
     with exclusive(Path(out)):
         total = _write(container, Path(out), columns, options)
         return _finish(Path(out), container, total, prompts)
@@ -172,29 +171,6 @@ def _write(container: Container, out: Path, columns: Mapping[str, str], options:
             progress.update(total.rows, {"kept": total.kept, "dropped": sum(total.dropped.values())})
     progress.stop()
     return total
-
-
-def _prepare(out: Path, options: dict[str, Any], resume: bool) -> None:
-    """Claim ``out`` for this import.
-
-    Raises:
-        UserError: if it is in use by something else, or was begun with other options.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose another folder for the data")
-    state = out / STATE
-    if not state.exists():
-        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):  # a kill leaves these
-            raise UserError(f"{out} holds other files: choose a new folder for the data")
-        write_json(state, options)
-        return
-    if not resume:
-        what = "already holds data" if is_store(out) else "holds an import that was interrupted"
-        raise UserError(f"{out} {what}: pass --resume to go on, or choose another folder")
-    before = read_json(state)
-    changed = [key for key in options if not isinstance(before, dict) or before.get(key) != options[key]]
-    if changed:
-        raise UserError(f"{out} was begun with another {changed[0]}: repeat the options, or choose another folder")
 
 
 def _done(out: Path) -> tuple[int, Tally]:

@@ -29,17 +29,16 @@ from janus_r1.data.drawers import (
 )
 from janus_r1.data.make_recipe import Cost, DrawerRecipe, MakeRecipe, WriterRecipe, check, estimate, price
 from janus_r1.data.report import Report, describe
-from janus_r1.data.store import Claim, Record, read_shard, shard_path, write_shard
+from janus_r1.data.store import Claim, Record, claim, read_shard, shard_path, write_shard
 from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, require
 from janus_r1.files import locked, write_atomically, write_json
 from janus_r1.images import decode_image, fingerprint
 from janus_r1.model.loading import load
 from janus_r1.progress import reporter
-from janus_r1.reading import read_json
-from janus_r1.rewards.build import api_key, build_rewards
+from janus_r1.rewards.build import build_rewards
 from janus_r1.rewards.cache import Cache
-from janus_r1.rewards.chat import Chat, Patience
+from janus_r1.rewards.chat import Chat, Patience, api_key
 from janus_r1.rewards.score import Abstained, Ensemble, Item, Score
 
 STATE, WORK = "make.json", ".work"
@@ -86,7 +85,8 @@ def make_data(recipe: MakeRecipe, resume: bool = False, dry_run: bool = False) -
         cost = estimate(recipe, len(prompts))
         return Made(cost, price(recipe, cost), len(prompts))
     out = Path(recipe.out)
-    _prepare(recipe, resume)
+    asked = {key: value for key, value in asdict(recipe).items() if key not in ("image_price", "call_price")}
+    claim(out, STATE, asked, resume)
     with locked(out / WORK):
         parts = Parts(recipe, prompts)
         mine = range(recipe.process, parts.count, recipe.processes)
@@ -97,25 +97,6 @@ def make_data(recipe: MakeRecipe, resume: bool = False, dry_run: bool = False) -
             progress.update(done, {"images": cost.images, "missing": sum(cost.missing.values())})
         progress.stop()
     return _finish(recipe, len(mine), len(prompts))
-
-
-def _prepare(recipe: MakeRecipe, resume: bool) -> None:
-    """Raises UserError if the folder is in use by something else, or was begun with another recipe."""
-    out, state = Path(recipe.out), Path(recipe.out) / STATE
-    own = asdict(recipe)
-    for key in ("image_price", "call_price"):
-        own.pop(key)
-    if not state.exists():
-        if out.exists() and (not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir())):
-            raise UserError(f"{out} holds other files: choose a new folder for the data")
-        write_json(state, own)
-        return
-    if not resume:
-        raise UserError(f"{out} was begun already: pass --resume to go on, or choose another folder")
-    before = read_json(state)
-    changed = [key for key in own if not isinstance(before, dict) or before.get(key) != own[key]]
-    if changed:
-        raise UserError(f"{out} was begun with another {changed[0]}: repeat the recipe, or choose another folder")
 
 
 def _finish(recipe: MakeRecipe, shards: int, prompts: int) -> Made:

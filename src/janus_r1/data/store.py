@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from janus_r1.errors import UserError, first_line, require
-from janus_r1.files import locked, write_atomically
+from janus_r1.files import locked, write_atomically, write_json
 from janus_r1.reading import field as field_of
-from janus_r1.reading import open_regular, parse_json
+from janus_r1.reading import open_regular, parse_json, read_json
 
 SPLIT = "train"  # the name that datasets looks for
 NOTE = b"janus_r1"  # key of our own metadata in a shard's footer
@@ -131,6 +131,28 @@ def write_shard(path: Path, records: Iterable[Record], note: dict[str, Any]) -> 
             writer.add_key_value_metadata({NOTE: json.dumps(note).encode()})
 
     write_atomically(path, write, "file")
+
+
+def claim(folder: Path, state: str, asked: dict[str, Any], resume: bool) -> None:
+    """Make ``folder`` the place of what was ``asked``, which the file ``state`` in it remembers.
+
+    Raises:
+        UserError: if it is in use by something else, or was begun and is not gone on with, or was begun otherwise.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another folder for the data")
+    path = folder / state
+    if not path.exists():
+        if folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):  # a kill leaves these
+            raise UserError(f"{folder} holds other files: choose a new folder for the data")
+        write_json(path, asked)
+        return
+    if not resume:
+        what = "already holds data" if is_store(folder) else "was begun and interrupted"
+        raise UserError(f"{folder} {what}: pass --resume to go on, or choose another folder")
+    before = read_json(path)
+    if changed := [key for key in asked if not isinstance(before, dict) or before.get(key) != asked[key]]:
+        raise UserError(f"{folder} was begun with another {changed[0]}: repeat it as it was, or choose another folder")
 
 
 @contextmanager

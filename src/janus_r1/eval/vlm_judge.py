@@ -7,20 +7,21 @@ not tell counts as 0, and a benchmark that asks for it says which kind of judge 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import exp
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from janus_r1.errors import UserError, first_line, require
-from janus_r1.images import data_url
-from janus_r1.rewards.chat import Chat, Patience
-from janus_r1.rewards.questions import text_of
+from janus_r1.errors import require
+from janus_r1.rewards.chat import Chat, api_key, question
+from janus_r1.rewards.questions import spelling, text_of
 from janus_r1.rewards.score import Abstained
+
+if TYPE_CHECKING:  # torch only where it is needed
+    from janus_r1.rewards.local_vlm import Vlm
 
 TOP_LOGPROBS = 20
 
@@ -77,18 +78,31 @@ def yes_or_no(said: Sequence[str | Abstained]) -> list[float] | str:
     for one in said:
         if isinstance(one, Abstained):
             return one.why
-        word = one.strip().strip("\"'*.,:;!").lower()
-        if word not in ("yes", "no"):
+        word = spelling(one)
+        if word is None:
             return f"neither yes nor no: {one!r:.60}"
         read.append(float(word == "yes"))
     return read
 
 
 class EndpointJudge:
-    """A model behind a server; ``extra`` goes into every request's body (such as chat_template_kwargs)."""
+    """A model behind a server; ``extra`` goes into every request's body (such as chat_template_kwargs).
 
-    def __init__(self, chat: Chat, concurrency: int = 16, extra: Mapping[str, Any] | None = None) -> None:
-        self.chat, self.extra = chat, dict(extra or {})
+    Raises:
+        UserError: for an address that is none, or an API key that is not there.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key_env: str | None = None,
+        concurrency: int = 16,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        require(concurrency >= 1, "concurrency must be at least 1")
+        self.chat, self.extra = Chat(url, model, api_key(api_key_env)), dict(extra or {})
+        chat = self.chat
         where = {"judge": chat.model, "revision": None, "device": chat.url}
         self.record: Mapping[str, Any] = {**where, "extra": self.extra}
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="judge")
@@ -101,11 +115,7 @@ class EndpointJudge:
         return list(self._pool.map(lambda ask: _first(self._complete(ask, body), ask.words), asks))
 
     def _complete(self, ask: Ask, body: Mapping[str, Any]) -> dict[str, Any] | Abstained:
-        content = [
-            {"type": "image_url", "image_url": {"url": data_url(ask.image)}},
-            {"type": "text", "text": ask.text},
-        ]
-        messages = [{"role": "user", "content": content}]
+        messages = [question((ask.image,), ask.text)]
         return self.chat.complete({"messages": messages, "temperature": 0, **body, **self.extra})
 
 
@@ -137,19 +147,18 @@ def _first(answer: dict[str, Any] | Abstained, words: Sequence[str]) -> First | 
 
 
 class LocalJudge:
-    """A model and its processor as transformers' auto classes make them."""
+    """One in this process; ``record`` says which."""
 
-    def __init__(self, model: Any, processor: Any, record: Mapping[str, Any], batch: int = 8) -> None:
-        self.model, self.processor, self.batch = model.eval(), processor, batch
+    def __init__(self, vlm: Vlm, record: Mapping[str, Any], batch: int = 8) -> None:
+        self.vlm, self.batch = vlm, batch
         self.record: Mapping[str, Any] = record
-        self.processor.tokenizer.padding_side = "left"
 
     def answer(self, asks: Sequence[Ask]) -> list[str | Abstained]:
         def said(part: Sequence[Ask], inputs: Any) -> list[str | Abstained]:
             most = max(ask.max_tokens for ask in part)
-            tokens = self.model.generate(**inputs, max_new_tokens=most, do_sample=False)
+            tokens = self.vlm.model.generate(**inputs, max_new_tokens=most, do_sample=False)
             fresh = tokens[:, inputs["input_ids"].shape[1] :]
-            texts = self.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
+            texts = self.vlm.tokenizer.batch_decode(fresh, skip_special_tokens=True)
             return [_answer_of(text) for text in texts]
 
         return self._batches(asks, said)
@@ -158,10 +167,10 @@ class LocalJudge:
         """Over the whole vocabulary; a word is known by its first token, whatever follows."""
         from janus_r1.eval.weights import finite  # torch only where it is needed
 
-        tokenizer = self.processor.tokenizer
+        tokenizer = self.vlm.tokenizer
 
         def seen(part: Sequence[Ask], inputs: Any) -> list[First | Abstained]:
-            logits = self.model(**inputs, use_cache=False).logits[:, -1]
+            logits = self.vlm.model(**inputs, use_cache=False).logits[:, -1]
             probabilities = finite(logits, "the judge").float().softmax(-1).cpu()
             found: list[First | Abstained] = []
             for ask, row in zip(part, probabilities, strict=True):
@@ -173,56 +182,19 @@ class LocalJudge:
         return self._batches(asks, seen)
 
     def _batches(self, asks: Sequence[Ask], run: Callable[[Sequence[Ask], Any], list]) -> list:
-        """Questions that spell a special token, such as <image>, would derange their batch: they abstain."""
+        """Questions that spell a special token abstain."""
         import torch
 
-        special = self.processor.tokenizer.all_special_tokens
-        clean = [i for i, ask in enumerate(asks) if not any(token in ask.text for token in special)]
+        clean = [i for i, ask in enumerate(asks) if not self.vlm.spells_a_token(ask.text)]
         answers: list = [Abstained("not a question: it spells a special token of the judge")] * len(asks)
         for start in range(0, len(clean), self.batch):
             mine = clean[start : start + self.batch]
             part = [asks[i] for i in mine]
             with torch.inference_mode():
-                told = run(part, self._inputs(part))
+                told = run(part, self.vlm.inputs([((ask.image,), ask.text) for ask in part]))
             for i, one in zip(mine, told, strict=True):
                 answers[i] = one
         return answers
-
-    def _inputs(self, asks: Sequence[Ask]) -> Any:
-        from PIL import Image
-
-        messages = [
-            [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image", "image": Image.fromarray(ask.image)},
-                        {"type": "text", "text": ask.text},
-                    ],
-                }
-            ]
-            for ask in asks
-        ]
-        return self.processor.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(self.model.device, dtype=self.model.dtype)
-
-
-def endpoint_judge(
-    url: str, model: str, api_key_env: str | None = None, concurrency: int = 16, extra: Mapping[str, Any] | None = None
-) -> EndpointJudge:
-    """Raises UserError for an address that is none, or a key that is not there."""
-    key = None
-    if api_key_env is not None:
-        key = os.environ.get(api_key_env, "").strip()
-        require(bool(key), f"the environment variable {api_key_env} is to hold the API key and is not set: export it")
-    require(concurrency >= 1, "concurrency must be at least 1")
-    return EndpointJudge(Chat(url, model, key, Patience()), concurrency, extra)
 
 
 def local_judge(name: str, device: str = "cpu", batch: int = 8, download: bool = False) -> LocalJudge:
@@ -231,18 +203,9 @@ def local_judge(name: str, device: str = "cpu", batch: int = 8, download: bool =
     Raises:
         UserError: if it is missing, broken or no image-text-to-text model.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     from janus_r1.eval.weights import revision, weights_folder
+    from janus_r1.rewards.local_vlm import Vlm
 
     folder = weights_folder(name, download)
-    try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype="auto", use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot load the judge {name}: {first_line(error)}") from None
     record = {"judge": name, "revision": revision(folder), "device": device.partition(":")[0]}
-    return LocalJudge(model.to(device), processor, record, batch)
+    return LocalJudge(Vlm.load(str(folder), device), record, batch)

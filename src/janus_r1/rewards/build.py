@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from janus_r1.errors import UserError, require
 from janus_r1.rewards.cache import Cache
-from janus_r1.rewards.chat import Chat, Patience
+from janus_r1.rewards.chat import Chat, Patience, api_key
 from janus_r1.rewards.endpoint import EndpointReward
 from janus_r1.rewards.python import PythonReward, load_function
 from janus_r1.rewards.score import Ensemble, OnAbstain, Reward, RewardRecipe
@@ -101,21 +100,11 @@ def _endpoint(recipe: RewardRecipe, name: str, device: str) -> Reward:
     )
 
 
-def api_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    require(bool(key), f"api_key_env names the environment variable {variable}, which is not set: export it")
-    return key
-
-
 def _local_vlm(recipe: RewardRecipe, name: str, device: str) -> Reward:
-    from janus_r1.rewards.local_vlm import LocalVlmReward  # torch and transformers only where they are needed
+    from janus_r1.rewards.local_vlm import LocalVlmReward, Vlm  # torch and transformers only where they are needed
 
-    return LocalVlmReward.from_pretrained(
-        str(recipe.model),
-        device,
-        recipe.dtype,
+    return LocalVlmReward(
+        Vlm.load(str(recipe.model), device, recipe.dtype),
         batch_size=recipe.batch_size,
         edit_weights=(recipe.follow_weight, recipe.preserve_weight),
         min_mass=recipe.min_mass,

@@ -9,19 +9,24 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import random
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from janus_r1.errors import UserError
+import numpy as np
+
+from janus_r1.errors import UserError, require
+from janus_r1.images import data_url
 from janus_r1.rewards.score import Abstained
 
 MAX_ANSWER_BYTES = 4_000_000
@@ -157,6 +162,25 @@ class Chat:
             return failure
         asks = f"the server asks to wait for {failure.after_s:.0f} s"
         return Failure(f"{failure.why.partition(':')[0]}: {asks}", again=False)
+
+
+def api_key(variable: str | None) -> str | None:
+    """The API key that an environment variable holds; None where none is named.
+
+    Raises:
+        UserError: if the variable is not set.
+    """
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    require(bool(key), f"api_key_env names the environment variable {variable}, which is not set: export it")
+    return key
+
+
+def question(images: Sequence[np.ndarray], text: str) -> dict[str, Any]:
+    """The message that shows images (uint8 [H, W, 3]) and asks about them."""
+    pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    return {"role": "user", "content": [*pictures, {"type": "text", "text": text}]}
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

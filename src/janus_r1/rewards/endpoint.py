@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from janus_r1.chain import Task
-from janus_r1.images import data_url
 from janus_r1.rewards import cache as caching
 from janus_r1.rewards.chat import Chat
+from janus_r1.rewards.chat import question as message
 from janus_r1.rewards.questions import (
     END_OF_THOUGHT,
     EXPLAIN,
@@ -113,7 +113,7 @@ class EndpointReward:
 
     def _ask(self, question: str, item: Item, deadline: float) -> Score:
         body = {
-            "messages": _messages(question, item),
+            "messages": [message(shown(item), question)],
             "max_tokens": self.max_tokens,
             "temperature": 0,
             "logprobs": True,
@@ -151,7 +151,7 @@ class EndpointReward:
         known = self.cache.get(key)
         if isinstance(known, str):
             return known
-        body = {"messages": _messages(question, item), "temperature": 0, **self.extra_body}
+        body = {"messages": [message(shown(item), question)], "temperature": 0, **self.extra_body}
         answer = self.chat.complete({"max_tokens": max(MAX_REASON_TOKENS, self.max_tokens), **body}, deadline)
         if isinstance(answer, Abstained):
             return answer
@@ -220,8 +220,3 @@ class EndpointReward:
 def _digest(item: Item) -> str:
     """Of the pictures that are looked at."""
     return caching.key(*(part for image in shown(item) for part in (str(image.shape), image.tobytes())))
-
-
-def _messages(question: str, item: Item) -> list[dict[str, Any]]:
-    pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in shown(item)]
-    return [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -19,37 +20,15 @@ from janus_r1.rewards.score import EDIT_WEIGHTS, Abstained, EditWeights, Item, S
 SPELLS_A_TOKEN = Abstained("not a prompt: it spells a special token of the judge")
 
 
-class LocalVlmReward:
-    """``model`` and ``processor`` as transformers' auto classes make them; V is their text vocabulary.
+class Vlm:
+    """A model and its processor as transformers' auto classes make them, made ready for batches of questions."""
 
-    Raises:
-        UserError: if no token of the vocabulary spells yes or no.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        *,
-        batch_size: int = 16,
-        edit_weights: EditWeights = EDIT_WEIGHTS,
-        min_mass: float = MIN_MASS,
-        name: str = "local_vlm",
-    ) -> None:
-        self.model, self.processor, self.name = model.eval(), processor, name
-        self.batch_size, self.edit_weights, self.min_mass = batch_size, edit_weights, min_mass
-        self.processor.tokenizer.padding_side = "left"  # the last position of every row is then its answer's
-        vocabulary = processor.tokenizer.get_vocab()
-        self.yes = sorted(index for token, index in vocabulary.items() if spelling(token) == "yes")
-        self.no = sorted(index for token, index in vocabulary.items() if spelling(token) == "no")
-        if not self.yes or not self.no:
-            raise UserError(f"{name} cannot answer: its tokenizer has no single token for yes or for no")
-        # Logits of every position would fill the memory: rows x a thousand image tokens x V.
-        takes_it = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if takes_it else {}
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
+        self.tokenizer.padding_side = "left"  # the last position of every row is then its answer's
 
     @classmethod
-    def from_pretrained(cls, folder: str, device: str = "cpu", dtype: str = "auto", **options: Any) -> LocalVlmReward:
+    def load(cls, folder: str, device: str = "cpu", dtype: str = "auto") -> Vlm:
         """A folder or a Hub id; remote code is never run.
 
         Raises:
@@ -64,11 +43,54 @@ class LocalVlmReward:
             raise UserError(f"cannot load the judge {folder}: {first_line(error)}") from None
         if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
             raise UserError(f"cannot use the judge {folder}: it has no image processor or no chat template")
-        return cls(model.to(device), processor, **options)
+        return cls(model.to(device), processor)
+
+    def spells_a_token(self, text: str) -> bool:
+        """A question that spells one, such as <image>, would derange its batch: it must not be asked."""
+        return any(token in text for token in self.tokenizer.all_special_tokens)
+
+    def inputs(self, asked: Sequence[tuple[Sequence[np.ndarray], str]]) -> Any:
+        """What the model takes for a batch of questions, each with its images (uint8 [H, W, 3])."""
+        return self.processor.apply_chat_template(
+            [[_message(*question)] for question in asked],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(self.model.device, dtype=self.model.dtype)
+
+
+class LocalVlmReward:
+    """P(yes) of the questions about an item; V is the judge's text vocabulary.
+
+    Raises:
+        UserError: if no token of the vocabulary spells yes or no.
+    """
+
+    def __init__(
+        self,
+        vlm: Vlm,
+        *,
+        batch_size: int = 16,
+        edit_weights: EditWeights = EDIT_WEIGHTS,
+        min_mass: float = MIN_MASS,
+        name: str = "local_vlm",
+    ) -> None:
+        self.vlm, self.name = vlm, name
+        self.batch_size, self.edit_weights, self.min_mass = batch_size, edit_weights, min_mass
+        vocabulary = vlm.tokenizer.get_vocab()
+        self.yes = sorted(index for token, index in vocabulary.items() if spelling(token) == "yes")
+        self.no = sorted(index for token, index in vocabulary.items() if spelling(token) == "no")
+        if not self.yes or not self.no:
+            raise UserError(f"{name} cannot answer: its tokenizer has no single token for yes or for no")
+        # Logits of every position would fill the memory: rows x a thousand image tokens x V.
+        takes_it = "logits_to_keep" in inspect.signature(vlm.model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if takes_it else {}
 
     def score(self, items: Sequence[Item]) -> list[Score]:
         plans = [self._plan(task) for task, _ in items]
-        asked = [(item, question.text) for item, plan in zip(items, plans, strict=True) for question in plan]
+        asked = [(shown(item), question.text) for item, plan in zip(items, plans, strict=True) for question in plan]
         answers: list[Score] = []
         for start in range(0, len(asked), self.batch_size):
             answers += self._answer(asked[start : start + self.batch_size])
@@ -76,23 +98,15 @@ class LocalVlmReward:
         return [combine(plan, [next(left) for _ in plan]) if plan else SPELLS_A_TOKEN for plan in plans]
 
     def _plan(self, task: Task) -> Plan:
-        """Nothing is asked about a prompt that spells a token such as <image>: it would derange its batch."""
-        if any(token in task.prompt for token in self.processor.tokenizer.all_special_tokens):
+        """Nothing is asked about a prompt that spells a token."""
+        if self.vlm.spells_a_token(task.prompt):
             return ()
         return whole(task) if task.source is None else edit(task, self.edit_weights)
 
     @torch.inference_mode()
-    def _answer(self, asked: list[tuple[Item, str]]) -> list[Score]:
+    def _answer(self, asked: Sequence[tuple[Sequence[np.ndarray], str]]) -> list[Score]:
         """P(yes) of a batch of questions, each about the images of its item."""
-        inputs = self.processor.apply_chat_template(
-            [[_message(item, question)] for item, question in asked],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(self.model.device, dtype=self.model.dtype)
-        logits_BV = self.model(**inputs, use_cache=False, **self._last_only).logits[:, -1]
+        logits_BV = self.vlm.model(**self.vlm.inputs(asked), use_cache=False, **self._last_only).logits[:, -1]
         return p_yes(logits_BV, self.yes, self.no, self.min_mass)
 
 
@@ -103,6 +117,6 @@ def p_yes(logits_BV: torch.Tensor, yes: list[int], no: list[int], min_mass: floa
     return [share_of_yes(*pair, min_mass) for pair in pairs]
 
 
-def _message(item: Item, question: str) -> dict[str, Any]:
-    pictures = [{"type": "image", "image": Image.fromarray(pixels)} for pixels in shown(item)]
+def _message(images: Sequence[np.ndarray], question: str) -> dict[str, Any]:
+    pictures = [{"type": "image", "image": Image.fromarray(pixels)} for pixels in images]
     return {"role": "user", "content": [*pictures, {"type": "text", "text": question}]}

@@ -15,18 +15,15 @@ The file is the user's own and named by the user's own recipe: it is run, with a
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import inspect
 import math
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from janus_r1.environment import own_module
 from janus_r1.errors import UserError, first_line
 from janus_r1.rewards.score import Abstained, Claimed, Item, Score, checked
 
@@ -42,13 +39,7 @@ def load_function(path: str) -> Function:
     module_name, colon, name = path.rpartition(":")
     if not colon or not module_name or not name.isidentifier():
         raise UserError(f"{path!r} names no function: write my_rewards.py:score or package.module:score")
-    try:
-        module = _from_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {module_name}") from None
-    except Exception as error:  # whatever the user's file does when it is run
-        where = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{module_name} cannot be imported: {where}") from error
+    module = own_module(module_name)
     function = getattr(module, name, None)
     if function is None:
         defined = ", ".join(sorted(key for key, value in vars(module).items() if inspect.isfunction(value))) or "none"
@@ -56,26 +47,6 @@ def load_function(path: str) -> Function:
     if not callable(function):
         raise UserError(f"{path} is no function")
     return function  # type: ignore[no-any-return]
-
-
-def _from_file(path: Path) -> Any:
-    path = path.resolve()
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    name = f"janus_r1_user_{path.stem}_{abs(hash(str(path)))}"  # two files of one name do not meet
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses and pickle look for it here
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 class PythonReward:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from janus_r1.chain import Chain, Task
-from janus_r1.errors import UserError, first_line
+from janus_r1.environment import own_module
+from janus_r1.errors import UserError
 from janus_r1.worlds import DEFAULT as DEFAULT
 
 FAIL_CEILING = 0.49  # what an image may score at most that is wrong in anything
@@ -267,34 +266,13 @@ def world(name: str) -> World:
         UserError: if there is none, or several.
     """
     if name.endswith(".py"):
-        return _only_world(_module_of(Path(name)), name)
+        return _only_world(own_module(name), name)
     module, _, attribute = name.partition(":")
     if attribute:
-        return _made(getattr(_imported(module, name), attribute, None), name)
+        return _made(getattr(own_module(module), attribute, None), name)
     if not name.isidentifier() or importlib.util.find_spec(f"{__package__}.{name}") is None or name == "base":
         raise UserError(f"no world {name!r}: name shapes, a Python file (my_world.py), or module:name")
     return _only_world(importlib.import_module(f"{__package__}.{name}.world"), name)
-
-
-def _imported(module: str, name: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # the user's code: whatever is wrong with it is told in one line
-        raise UserError(f"cannot import the world {name}: {first_line(error)}") from None
-
-
-def _module_of(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"no world in {path}: there is no such file")
-    key = f"janus_r1_world_{path.stem}"
-    spec = importlib.util.spec_from_file_location(key, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[key] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # as above
-        raise UserError(f"cannot run the world in {path}: {type(error).__name__}: {first_line(error)}") from None
-    return module
 
 
 def _only_world(module: Any, name: str) -> World:

@@ -10,6 +10,7 @@ it learnt to draw, or to draw what its judge lets pass.
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from janus_r1.eval.world import EvalOptions
 from janus_r1.files import write_atomically, write_json
 from janus_r1.sheet import side_by_side
 from janus_r1.worlds import base as worlds
-from janus_r1.worlds.shapes.questions import KINDS, OTHER, failure_kind
+from janus_r1.worlds.shapes.scene import COLOURS, RELATIONS, SIZES
 
 RESULT = "audit.json"
 Result = dict[str, Any]
@@ -71,6 +72,31 @@ class Judged:
     def kind(self) -> str:
         """Of the mistake in a wrong draft; of the mistake that the model sees in a right one."""
         return failure_kind(self.chain.rounds[0].verdict.reason if self.right else self.why)
+
+
+# ------------------------------------------------------------------------------------- kinds of mistakes
+
+
+KINDS = ("missing", "surplus", "shape", "colour", "size", "place")
+OTHER = "other"
+
+_COUNT = re.compile(r"there (?:is|are) (\d+) objects? instead of (\d+)$")
+_ABSENT = re.compile(r"there is no .+$")
+_SHAPE = re.compile(r"there is an? .+ instead of an? .+$")
+_PLACE = re.compile(rf"the .+ is not (?:{'|'.join(RELATIONS)}) the .+$")
+_COLOUR = re.compile(rf"the .+ is (?:{'|'.join(COLOURS)}), not (?:{'|'.join(COLOURS)})$")
+_SIZE = re.compile(rf"the .+ is (?:{'|'.join(SIZES)}), not (?:{'|'.join(SIZES)})$")
+_PATTERNS = (("missing", _ABSENT), ("shape", _SHAPE), ("place", _PLACE), ("colour", _COLOUR), ("size", _SIZE))
+
+
+def failure_kind(reason: str) -> str:
+    """One of :data:`KINDS`, or ``other``. ``reason`` is without its Yes or No and without the full stop."""
+    if count := _COUNT.match(reason):
+        return "surplus" if int(count[1]) > int(count[2]) else "missing"
+    return next((kind for kind, pattern in _PATTERNS if pattern.match(reason)), OTHER)
+
+
+# ------------------------------------------------------------------------------------------- the audit
 
 
 def judged_drafts(sample: Sampler, options: EvalOptions) -> list[Judged]:

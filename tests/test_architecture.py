@@ -177,6 +177,7 @@ def test_the_longest_chain_of_imports_grows_no_further():
     """docs/architecture.md says why it is no shorter: to draw takes 7 files, and the server stands on all of them."""
     depth, _ = longest_paths(graph(inside_functions=False))
     assert depth["janus_r1.introspect"] <= 7
-    assert depth["janus_r1.train.sft"] <= 9 and depth["janus_r1.train.rl"] <= 10
-    deepest = max(depth, key=lambda name: depth[name])
-    assert depth[deepest] <= 12, deepest
+    assert depth["janus_r1.train.sft"] <= 9
+    most = {"serve": 12, "worlds": 11}  # of all other rooms 10
+    longer = {name: n for name, n in depth.items() if n > most.get(name.removeprefix("janus_r1.").split(".")[0], 10)}
+    assert not longer

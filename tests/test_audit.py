@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from studies.audit import audit, examples, main, page
+from studies.audit import KINDS, audit, examples, failure_kind, main, page
 
 from janus_r1.chain import Chain, Round, Settings, Verdict
 from janus_r1.eval.protocol import choose_tasks
@@ -18,7 +18,6 @@ from janus_r1.eval.world import EvalOptions
 from janus_r1.sheet import sheet, side_by_side
 from janus_r1.worlds.shapes.language import parse
 from janus_r1.worlds.shapes.prompts import alterations, train_prompts
-from janus_r1.worlds.shapes.questions import KINDS, failure_kind
 from janus_r1.worlds.shapes.scene import Scene, SceneObject, render, sample_scene
 from janus_r1.worlds.shapes.verifier import verify
 from janus_r1.worlds.shapes.world import Shapes

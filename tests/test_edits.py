@@ -14,7 +14,6 @@ from janus_r1.worlds.shapes.edit_cases import (
     FAMILIES,
     EditCase,
     Instruction,
-    describe_target,
     edit_split,
     pairs,
     sample_edit,
@@ -22,7 +21,7 @@ from janus_r1.worlds.shapes.edit_cases import (
 )
 from janus_r1.worlds.shapes.edits import KINDS, MAX_OBJECTS, CannotEdit, Edit, apply, apply_all, locate, stands
 from janus_r1.worlds.shapes.language import parse_instruction, write
-from janus_r1.worlds.shapes.questions import describe
+from janus_r1.worlds.shapes.questions import describe, enumerate_objects
 from janus_r1.worlds.shapes.scene import (
     GAP,
     HELD_OUT,
@@ -164,11 +163,11 @@ def test_the_same_edit_may_fall_out_differently():
     assert len(places) > 20 and {place.size for place in places} == {"small", "large"}
 
 
-def test_describe_target_lists_what_the_edited_scene_holds():
+def test_an_edited_scene_is_described_by_what_it_holds():
     edits = (Edit("recolour", RED_CIRCLE, "pink"),)
     case = EditCase(PAIR, Instruction("", "recolour", edits), apply_all(PAIR, edits, random.Random(0)))
-    assert describe_target(case) == "a small pink circle and a large blue square"
-    assert describe(case.target) == describe_target(case) + " on a grey background"
+    assert enumerate_objects(case.target) == "a small pink circle and a large blue square"
+    assert describe(case.target) == enumerate_objects(case.target) + " on a grey background"
 
 
 # --------------------------------------------------------------------------------------- language

@@ -15,6 +15,7 @@ import numpy as np
 
 from janus_r1.chain import EDIT_TEMPERATURE, Chain, Settings, Task
 from janus_r1.commands.model import ModelOptions, load_model
+from janus_r1.environment import environment
 from janus_r1.errors import UserError, require
 from janus_r1.eval.benchmark import Benchmark, DrawOptions, Trivial
 from janus_r1.eval.benchmark import draw as draw_items
@@ -195,8 +196,6 @@ class Drawer:
 
 def record_of(using: ModelOptions) -> dict[str, Any]:
     """What ``run.json`` says of the model and the machine."""
-    from janus_r1.environment import environment  # torch only where it is needed
-
     dtype = using.dtype if using.kv == "auto" else f"{using.dtype}, {using.kv} cache"
     return {"model": using.model, "dtype": dtype, "device": kind_of(using.device), "environment": environment()}
 

@@ -20,6 +20,7 @@ from janus_r1.commands.model import (
     plan_batch,
 )
 from janus_r1.commands.output import ResultFile, answers_only, check_result_file, print_json, progress, say
+from janus_r1.environment import environment
 from janus_r1.eval.tables import show
 from janus_r1.eval.understanding import (
     TokenizerOptions,
@@ -67,7 +68,6 @@ def measure(
 
 def about(using: ModelOptions) -> dict[str, Any]:
     """What a record says of the machine and of the model's training."""
-    from janus_r1.environment import environment
     from janus_r1.train.checkpoint import training
 
     return {"environment": environment(), "training": training(using.model)}
@@ -179,8 +179,6 @@ def understanding(
     """
 
     def evaluate() -> Result:
-        from janus_r1.environment import environment
-
         run = {"benchmark": "understanding", "model": using.model, "environment": environment()}
         if tasks is not None:
             names = [name.strip() for name in tasks.split(",") if name.strip()]

@@ -15,10 +15,15 @@ from janus_r1.commands.evaluate import Result, measure
 from janus_r1.commands.model import JUDGE, ModelOptions, load_model
 from janus_r1.commands.output import ResultFile, progress
 from janus_r1.data.importing import renamed
+from janus_r1.environment import environment
 from janus_r1.errors import UserError, require
-from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_set
+from janus_r1.eval.judge import JudgeOptions, evaluate_judge, judge_rows, judge_set
 from janus_r1.eval.tables import show
 from janus_r1.fields import Count, Positive
+from janus_r1.reading import read_yaml
+from janus_r1.recipe import build
+from janus_r1.rewards.build import build_rewards
+from janus_r1.rewards.score import RewardRecipe
 
 A_JUDGE = ModelOptions(model=JUDGE)
 A_FILE = ResultFile()
@@ -87,8 +92,6 @@ def _on_rows(
 ) -> Result:
     others = _rewards(rewards)  # a file that is wrong is told of before a model is loaded
     loaded = load_model(using)
-    from janus_r1.environment import environment
-    from janus_r1.eval.judge import judge_rows
     from janus_r1.rewards.janus import JanusReward
 
     judges: dict[str, Any] = {using.model: JanusReward(loaded.model, max_batch), **others}
@@ -97,8 +100,6 @@ def _on_rows(
 
 
 def _on_drafts(options: JudgeOptions, drafts_of: str, using: ModelOptions, max_batch: int) -> Result:
-    from janus_r1.environment import environment
-
     loaded = load_model(using)
     drawer = load_model(replace(using, model=drafts_of))
     held = judge_set(drawer.model, options)
@@ -122,11 +123,6 @@ def _rewards(path: Path | None) -> dict[str, Any]:
     """The rewards of a YAML file by their names."""
     if path is None:
         return {}
-    from janus_r1.reading import read_yaml
-    from janus_r1.recipe import build
-    from janus_r1.rewards.build import build_rewards
-    from janus_r1.rewards.score import RewardRecipe
-
     listed = read_yaml(path).get("rewards")
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise UserError(f"{path} must hold a list under rewards, such as [{{kind: endpoint, ...}}]")

@@ -15,7 +15,6 @@ from typing import Any
 from janus_r1.data.containers import Raw
 from janus_r1.data.store import Claim
 
-Images = bytes | str
 FIELDS = ("prompt", "image", "score", "reason", "claims", "source_image", "source", "licence", "id", "wrong", "right")
 
 # Names of what a row may say beside prompt and images, in any schema.

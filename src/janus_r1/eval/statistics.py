@@ -104,12 +104,6 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 # ----------------------------------------------------------------------------------- judge metrics
 
 
-def accuracy(said: ArrayLike, truth: ArrayLike) -> float:
-    """Share of verdicts [n] (0 or 1) that agree with ``truth`` [n] (0 or 1)."""
-    yes, right = _checked_labels(said, truth)
-    return float((yes == right).mean())
-
-
 def balanced_accuracy(said: ArrayLike, truth: ArrayLike) -> float | None:
     """Mean of the accuracies on right and on wrong images; None when a class is missing."""
     yes, right = _checked_labels(said, truth)
@@ -130,13 +124,6 @@ def auroc(p_yes: ArrayLike, truth: ArrayLike) -> float | None:
         return None
     won = rankdata(scores)[right].sum() - positives * (positives + 1) / 2  # Mann and Whitney's U
     return float(won / (positives * negatives))
-
-
-def ece(p_yes: ArrayLike, truth: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: mean |share right - mean p_yes| over equal-width bins of p_yes."""
-    scores, right = _checked(p_yes, truth)
-    gaps, counts = _calibration(scores, right, np.zeros(len(scores), dtype=int), bins)
-    return float(np.abs(gaps).sum() / counts.sum())
 
 
 # ---------------------------------------------------------------------- judge metrics with interval
@@ -175,7 +162,7 @@ def auroc_figure(p_yes: ArrayLike, truth: ArrayLike, clusters: ArrayLike) -> Fig
 
 
 def ece_figure(p_yes: ArrayLike, truth: ArrayLike, clusters: ArrayLike, bins: int = 10) -> Figure:
-    """:func:`ece` with interval.
+    """Expected calibration error: mean |share right - mean p_yes| over equal-width bins of p_yes.
 
     Resampling adds noise and noise adds calibration error, so the resampled values are shifted to
     have the estimate as their mean; otherwise the interval could lie wholly above it.

@@ -87,11 +87,6 @@ class EditTask(WorldTask):
     case: EditCase | None = None
 
 
-def describe_target(case: EditCase) -> str:
-    """The prompt that draws the edited scene's objects from scratch: "a red ring and a blue star"."""
-    return enumerate_objects(case.target)
-
-
 # ------------------------------------------------------------------------------------------ sampling
 
 

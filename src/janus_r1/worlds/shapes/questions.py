@@ -7,7 +7,6 @@ comparing them from; a list of statements says it in many bits, as a checklist d
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 
 from janus_r1.worlds.shapes.language import OPENINGS, phrase
@@ -180,25 +179,3 @@ def _altered(name: str, rng: random.Random) -> str:
     domain = next(domain for domain in WORDS_OF if words[at] in domain)
     words[at] = rng.choice([word for word in domain if word != words[at]])
     return " ".join(words)
-
-
-# ------------------------------------------------------------------------------------------------ kinds of reasons
-
-
-KINDS = ("missing", "surplus", "shape", "colour", "size", "place")
-OTHER = "other"
-
-_COUNT = re.compile(r"there (?:is|are) (\d+) objects? instead of (\d+)$")
-_ABSENT = re.compile(r"there is no .+$")
-_SHAPE = re.compile(r"there is an? .+ instead of an? .+$")
-_PLACE = re.compile(rf"the .+ is not (?:{'|'.join(RELATIONS)}) the .+$")
-_COLOUR = re.compile(rf"the .+ is (?:{'|'.join(COLOURS)}), not (?:{'|'.join(COLOURS)})$")
-_SIZE = re.compile(rf"the .+ is (?:{'|'.join(SIZES)}), not (?:{'|'.join(SIZES)})$")
-_PATTERNS = (("missing", _ABSENT), ("shape", _SHAPE), ("place", _PLACE), ("colour", _COLOUR), ("size", _SIZE))
-
-
-def failure_kind(reason: str) -> str:
-    """One of :data:`KINDS`, or ``other``. ``reason`` is without its Yes or No and without the full stop."""
-    if count := _COUNT.match(reason):
-        return "surplus" if int(count[1]) > int(count[2]) else "missing"
-    return next((kind for kind, pattern in _PATTERNS if pattern.match(reason)), OTHER)

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from janus_r1.data.rows import Begun, RowMaker, Rows, Wanted
+from janus_r1.data.rows import (
+    DRAW_THRESHOLD,
+    NO_THRESHOLD,
+    YES_THRESHOLD,
+    Begun,
+    RowMaker,
+    Rows,
+    Wanted,
+)
 from janus_r1.errors import UserError, first_line, require
 from janus_r1.files import write_atomically
 from janus_r1.layout import Layout, clean
@@ -152,11 +160,6 @@ def _candidate(place: str, record: Any) -> Candidate:
 
 
 # ---------------------------------------------------------------------------------------------------------- rows
-
-
-DRAW_THRESHOLD = 0.8  # Tasks I and III: images worth drawing
-YES_THRESHOLD = 0.7  # Task II: images to say Yes to
-NO_THRESHOLD = 0.5  # Tasks II and III: below, images that are wrong
 
 
 class Pools:

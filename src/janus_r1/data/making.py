@@ -29,6 +29,7 @@ from janus_r1.data.drawers import (
 )
 from janus_r1.data.make_recipe import Cost, DrawerRecipe, MakeRecipe, WriterRecipe, check, estimate, price
 from janus_r1.data.report import Report, describe
+from janus_r1.data.rows import NO_THRESHOLD, YES_THRESHOLD
 from janus_r1.data.store import Claim, Record, claim, read_shard, shard_path, write_shard
 from janus_r1.data.task_files import read_prompts
 from janus_r1.errors import UserError, require
@@ -43,7 +44,6 @@ from janus_r1.rewards.score import Abstained, Ensemble, Item, Score
 
 STATE, WORK = "make.json", ".work"
 ATTEMPTS = 2  # at what abstained, beside the tries of every call
-ACCEPTED, REJECTED = 0.7, 0.5  # between the two a judge is undecided (the paper's thresholds)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Parts:
                 image=drawn[order],
                 score=None if isinstance(score, Abstained) else score,
                 reason=reason,
-                claims=tuple(Claim(text, p >= REJECTED) for text, p in claims),
+                claims=tuple(Claim(text, p >= NO_THRESHOLD) for text, p in claims),
                 source=name,
                 licence=self.recipe.licence,
                 sha256=fingerprint(image),
@@ -255,7 +255,7 @@ class Parts:
         if isinstance(score, Abstained):
             missing[f"not scored: {score.cause}"] += 1
             return False
-        if score is not None and not self.recipe.undecided and REJECTED <= score < ACCEPTED:
+        if score is not None and not self.recipe.undecided and NO_THRESHOLD <= score < YES_THRESHOLD:
             missing["undecided"] += 1
             return False
         return True

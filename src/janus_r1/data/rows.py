@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 
 from janus_r1.segments import Row, Segment, row_length
 
+DRAW_THRESHOLD = 0.8  # from here on images are worth drawing (these three are the paper's)
+YES_THRESHOLD = 0.7  # from here on a Yes is said to them
+NO_THRESHOLD = 0.5  # below they are wrong; between the two a judge is undecided
+
 SHARES = {
     "draw": "a prompt and an image of it, of the candidates",
     "judge": "the verdict on a candidate, after rejected ones",

@@ -21,15 +21,21 @@ import numpy as np
 
 from janus_r1.chain import Task, Verdict
 from janus_r1.data.codes import Codes, Features, fitted
-from janus_r1.data.rows import Begun, RowMaker, Rows, Told, Wanted
+from janus_r1.data.rows import (
+    DRAW_THRESHOLD,
+    NO_THRESHOLD,
+    YES_THRESHOLD,
+    Begun,
+    RowMaker,
+    Rows,
+    Told,
+    Wanted,
+)
 from janus_r1.data.store import Store
 from janus_r1.errors import UserError
 from janus_r1.model.janus import Janus
 from janus_r1.segments import Drawn, Row, Seen, Source, unseen
 
-DRAW_THRESHOLD = 0.8  # images worth drawing (the paper's); one without a score is an example and counts as right
-YES_THRESHOLD = 0.7  # images to say Yes to
-NO_THRESHOLD = 0.5  # below: images that are wrong
 SHARES = ("draw", "judge", "redraw", "edit")
 NEEDS = {
     "draw": "right images (without a score, or with one of at least 0.8)",
@@ -70,6 +76,7 @@ class Index:
     def __init__(self, store: Store) -> None:
         prompts, scores, words, edits, ids, mends = _columns(store)
         rows = np.arange(len(store))
+        # One without a score is an example, and counts as right.
         right = np.isnan(scores) | (scores >= DRAW_THRESHOLD)
         yes = _reasoned(~edits & (scores >= YES_THRESHOLD) & (words >= 0), words)
         no = _reasoned(~edits & (scores < NO_THRESHOLD) & (words <= 0), words)

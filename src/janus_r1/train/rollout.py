@@ -18,7 +18,8 @@ import numpy as np
 from accelerate.utils import gather_object
 
 from janus_r1.chain import Chain, Round, Settings, Task, Verdict
-from janus_r1.data.candidates import NO_THRESHOLD, YES_THRESHOLD, Candidate, write_part
+from janus_r1.data.candidates import Candidate, write_part
+from janus_r1.data.rows import NO_THRESHOLD, YES_THRESHOLD
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.rewards.score import Abstained, Reward, Score, claims_of

@@ -12,6 +12,7 @@ import torch
 from janus_r1.api import JanusR1
 from janus_r1.chain import Chain, Settings, Verdict
 from janus_r1.engine.decoder import Decoder
+from janus_r1.serve.models import load_all
 from janus_r1.serve.rounds import Drawing, next_rounds, prepare
 from janus_r1.serve.timeline import Story, timeline
 from serve_house import PROMPT, data_uri, picture, pixels_of, sent_events, serving, severe
@@ -121,6 +122,19 @@ def test_the_judge_lists_first(model):
     details = told["usage"]["completion_tokens_details"]
     assert details["reasoning_tokens"] == len(verdict.list_ids) > 0
     assert told["usage"]["completion_tokens"] == verdict.tokens
+
+
+def test_the_command_serves_what_mends(model, tmp_path):
+    """Loaded as ``janus-r1 serve`` loads, which once refused the format."""
+    model.save_pretrained(tmp_path / "mending")
+    models = load_all(str(tmp_path / "mending"), "float32", "cpu", "auto", [])
+    (served,) = models.values()
+    assert served.model.format == "repair"
+    with serving(served) as running:
+        told = running.post("/v1/images/generations", SHORT | {"prompt": PROMPT, "seed": 3, "trace": True}).json()
+    assert [step["listing"] for step in told["data"][0]["x_trace"]] == [
+        item.verdict.listing for item in model.generate(PROMPT, seed=3, **SHORT)[0].rounds
+    ]
 
 
 def test_what_mends_nothing_refuses_what_is_said_of_mending(tiny_folder):

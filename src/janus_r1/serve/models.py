@@ -51,8 +51,6 @@ def load_all(model: str, dtype: str, device: str, kv: str, adapters: Sequence[st
     name = served_name(model)
     require(name not in folders, f"an adapter must not be called {name}, as the model is")
     loaded = {name: JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv)}
-    layout = getattr(loaded[name].model, "format", "paper")
-    require(layout == "paper", f"{model} has chains of the format {layout}, which cannot be served yet")
     for adapter, folder in folders.items():
         loaded[adapter] = _merged(JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv), folder)
     return loaded

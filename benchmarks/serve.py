@@ -75,11 +75,11 @@ def references(model: str, seeds: int) -> dict[tuple[str, int], str]:
 
 
 class Served:
-    """The server's process."""
+    """The server's process; ``before`` is Python that it runs first."""
 
-    def __init__(self, model: str, options: str) -> None:
+    def __init__(self, model: str, options: str, before: str = "") -> None:
         code = (
-            "from janus_r1.serve.command import Options, serve; "
+            f"{before}from janus_r1.serve.command import Options, serve; "
             f"serve({model!r}, port=0, options=Options(page=False, {options}))"
         )
         self.process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)

@@ -12,7 +12,7 @@ import torch
 from janus_r1.api import JanusR1
 from janus_r1.chain import Chain, Settings, Verdict
 from janus_r1.engine.decoder import Decoder
-from janus_r1.serve.models import load_all
+from janus_r1.serve.house import load_all
 from janus_r1.serve.rounds import Drawing, next_rounds, prepare
 from janus_r1.serve.timeline import Story, timeline
 from serve_house import PROMPT, data_uri, picture, pixels_of, sent_events, serving, severe

@@ -13,7 +13,7 @@ from janus_r1.api import JanusR1
 from janus_r1.chain import Settings
 from janus_r1.engine.decoder import Decoder
 from janus_r1.errors import UserError
-from janus_r1.serve.models import load_all
+from janus_r1.serve.house import load_all
 from janus_r1.serve.rounds import Drawing, fits, next_rounds
 from janus_r1.serve.trainer import add_trainer, checksum
 from serve_house import PROMPT, data_uri, picture, pixels_of, png, serving

@@ -19,8 +19,7 @@ from starlette.exceptions import HTTPException
 
 from janus_r1 import __version__
 from janus_r1.serve import chat, drawing
-from janus_r1.serve.events import Gone, streamed, while_connected
-from janus_r1.serve.faults import Fault, bad, from_validation
+from janus_r1.serve.answers import Fault, Gone, bad, from_validation, streamed, while_connected
 from janus_r1.serve.house import House
 from janus_r1.serve.limits import Guard, Seen
 from janus_r1.serve.pictures import from_uri, read_mask, read_picture

@@ -20,9 +20,8 @@ import numpy as np
 from janus_r1.chain import Settings, Verdict
 from janus_r1.errors import UserError
 from janus_r1.layout import clean
+from janus_r1.serve.answers import DONE, bad, event
 from janus_r1.serve.drawing import failure, listed
-from janus_r1.serve.events import DONE, event
-from janus_r1.serve.faults import bad
 from janus_r1.serve.pictures import PictureLimits, from_uri, read_picture
 from janus_r1.serve.rounds import Look
 from janus_r1.serve.scheduler import Failed, Finished, Ticket

@@ -138,9 +138,8 @@ def make_app(model: str, options: Options, key: str | None, local: bool, device:
     from transformers.utils import logging as noise
 
     from janus_r1.serve.app import create_app
-    from janus_r1.serve.house import House
+    from janus_r1.serve.house import House, load_all
     from janus_r1.serve.limits import Defaults, Limits
-    from janus_r1.serve.models import load_all
     from janus_r1.serve.pictures import PictureLimits
     from janus_r1.serve.scheduler import Scheduler
 

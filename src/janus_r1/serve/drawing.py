@@ -15,8 +15,7 @@ from janus_r1.errors import UserError
 from janus_r1.images import square
 from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
-from janus_r1.serve.events import event
-from janus_r1.serve.faults import Fault, bad
+from janus_r1.serve.answers import Fault, bad, event
 from janus_r1.serve.limits import Defaults
 from janus_r1.serve.pictures import Output, fitted_mask, masked
 from janus_r1.serve.rounds import Drawing

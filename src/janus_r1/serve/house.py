@@ -1,4 +1,7 @@
-"""What all routes share: the queue, the limits, what a request that says less than it could means, and the metrics.
+"""What all routes share: the models, the queue, the limits, what a request that says less than it could means, and the
+metrics.
+
+Models are one, and copies of it with LoRA adapters merged in, each under its own name.
 
 Metrics are what /metrics tells Prometheus: requests, queue, images, tokens, rounds, verdicts, memory. Never a prompt.
 """
@@ -7,22 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from janus_r1.serve.faults import Fault
+from janus_r1.api import JanusR1
+from janus_r1.errors import UserError, require
+from janus_r1.model.adapters import CONFIG, WEIGHTS, merge_into
+from janus_r1.model.matrices import refuse
+from janus_r1.serve.answers import Fault
 from janus_r1.serve.limits import Clients, Defaults, Limits, Seen
 from janus_r1.serve.rounds import Drawing, Look
 from janus_r1.serve.scheduler import Full, Scheduler, Stopping, Ticket
 
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 MOST_ROUNDS = 8
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Metrics:
@@ -154,3 +164,54 @@ class House:
                 yield ticket
             finally:
                 ticket.cancel()
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+def served_name(model: str) -> str:
+    """What clients call a model: an embedded model's name, a Hub id, or the name of a folder."""
+    folder = Path(model)
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+    """``name=folder`` -> folders by name.
+
+    Raises:
+        UserError: for anything else, for names twice, and for folders that do not hold an adapter as safetensors.
+    """
+    folders: dict[str, Path] = {}
+    for item in given:
+        name, equals, folder = item.partition("=")
+        require(bool(equals and NAME.fullmatch(name)), f"adapter {item!r}: write it as name=folder")
+        require(name not in folders, f"two adapters are called {name}: give each a name of its own")
+        path = Path(folder)
+        if not (path / WEIGHTS).is_file() or not (path / CONFIG).is_file():
+            raise UserError(f"{folder} is not a LoRA folder: it needs {CONFIG} and {WEIGHTS}")
+        folders[name] = path
+    return folders
+
+
+def load_all(model: str, dtype: str, device: str, kv: str, adapters: Sequence[str]) -> dict[str, JanusR1]:
+    """The model under its own name first, then one for every adapter.
+
+    An adapter's model is a whole copy, which costs the model's memory once more; in return a request for it is as fast
+    as one for the base, and its rows may be cut off from no cache.
+
+    Raises:
+        UserError: for models and adapters that cannot be loaded.
+    """
+    folders = adapter_folders(adapters)
+    name = served_name(model)
+    require(name not in folders, f"an adapter must not be called {name}, as the model is")
+    loaded = {name: JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv)}
+    for adapter, folder in folders.items():
+        loaded[adapter] = _merged(JanusR1.from_pretrained(model, dtype=dtype, device=device, kv=kv), folder)
+    return loaded
+
+
+def _merged(model: JanusR1, folder: Path) -> JanusR1:
+    refuse(model.model)  # rounded weights cannot be added to
+    merge_into(model.model, folder)
+    return model

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from janus_r1.serve.faults import Fault, printable
+from janus_r1.serve.answers import Fault, printable
 from janus_r1.serve.pictures import PictureLimits
 
 log = logging.getLogger("janus_r1.serve")

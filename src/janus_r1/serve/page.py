@@ -23,7 +23,7 @@ from janus_r1.chain import Chain, Settings
 from janus_r1.errors import UserError
 from janus_r1.layout import clean
 from janus_r1.serve import runs
-from janus_r1.serve.faults import Fault, from_validation
+from janus_r1.serve.answers import Fault, from_validation
 from janus_r1.serve.house import House
 from janus_r1.serve.limits import PAGE
 from janus_r1.serve.rounds import Look

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from janus_r1.images import MIN_SIDE, PADDING, square
-from janus_r1.serve.faults import Fault, bad
+from janus_r1.serve.answers import Fault, bad
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder sees what a client sends
 LONGEST_SIDE = 20_000

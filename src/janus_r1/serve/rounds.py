@@ -64,9 +64,10 @@ class Drawing:
 
     @property
     def key(self) -> tuple:
-        """Chains of equal keys may share forwards."""
+        """Chains of equal keys may share a round."""
         s = self.settings
-        return "draw", s.guidance, self.temperature, s.top_k, s.top_p, *_saying(s)
+        mending = (s.repair_temperature,) if self.format == "repair" else ()
+        return "draw", s.guidance, s.temperature, *mending, s.top_k, s.top_p, *_saying(s)
 
     @property
     def mends(self) -> int | None:
@@ -168,32 +169,68 @@ def next_rounds(
 ) -> list[Round]:
     """The next round of every chain, all with one :attr:`Drawing.key`; of the chains only ``kept`` changes.
 
-    ``drawn(position, pixels)`` is called as soon as the drafts are there, before they are judged. ``window`` is
-    :meth:`Decoder.draw`'s width.
+    ``drawn`` hears of each chain's draft (its position and uint8 [H, W, 3]) before there is a verdict on it. ``window``
+    is :meth:`Decoder.draw`'s width.
     """
+    if chains[0].format == "repair":
+        return _mending_rounds(decoder, chains, drawn, window)
     model, settings, every = decoder.model, chains[0].settings, _filled(decoder, chains)
-    growing = chains[0].format == "paper"  # one context for all rounds of a chain
-    drawing, seeing = _streams(decoder, every) if growing else (_opened(decoder, every), None)
-    places = [chain.place for chain in every]
-    uniform = numbers(places, DRAW, model.image_tokens)
-    how = settings.guidance, chains[0].temperature, settings.top_k, settings.top_p
-    ids, logprobs = decoder.draw(drawing, uniform, *how, width=window, guess=_guess(every))
-    images = [model.decode_image(row.unsqueeze(0))[0] for row in ids[: len(chains)]]
-    for position, pixels in enumerate(images):
-        drawn(position, pixels)
-    shown = _filled(decoder, images)
-    if seeing is None:
-        openings = [model.layout.opening(chain.prompt, chain.source).seeing for chain in every]
-        verdicts = introspect.look(decoder, openings, shown, settings, places, window)
-    else:
-        decoder.feed(seeing, [_look(model, *pair) for pair in zip(every, shown, strict=True)])
-        verdicts = introspect.say_verdicts(decoder, seeing, settings, places, window)
+    drawing, seeing = _streams(decoder, every)
+    ids, logprobs = _drafts(decoder, drawing, every, window)
+    images = _shown(model, ids[: len(chains)], range(len(chains)), drawn)
+    decoder.feed(seeing, [_look(model, *pair) for pair in zip(every, _filled(decoder, images), strict=True)])
+    verdicts = introspect.say_verdicts(decoder, seeing, settings, [chain.place for chain in every], window)
     for position, (chain, verdict) in enumerate(zip(chains, verdicts, strict=False)):
         goes_on = not chain.ended_by(verdict, len(chain.rounds) + 1) and chain.settings.history == "full"
         keep = goes_on and not decoder.graph  # captured steps want caches that stay where they are
-        chain.kept = Kept(drawing, seeing, position) if keep and seeing is not None else None
-    rows = zip(chains, ids.tolist(), images, verdicts, logprobs.tolist(), strict=False)
-    return [Round(tuple(row), pixels, verdict, tuple(p), chain.mends) for chain, row, pixels, verdict, p in rows]
+        chain.kept = Kept(drawing, seeing, position) if keep else None
+    rows = zip(ids.tolist(), images, verdicts, logprobs.tolist(), strict=False)
+    return [Round(tuple(row), pixels, verdict, tuple(p)) for row, pixels, verdict, p in rows]
+
+
+def _mending_rounds(
+    decoder: Decoder, chains: Sequence[Drawing], drawn: Callable[[int, np.ndarray], None], window: int | None
+) -> list[Round]:
+    """The same in the format ``repair``. Drafts that mend others have a temperature and a guess of their own, so these
+    are drawn apart from those that do not; all are looked at together.
+    """
+    model, settings = decoder.model, chains[0].settings
+    drafts: dict[int, tuple[list[int], np.ndarray, list[float]]] = {}
+    for mending in (False, True):
+        part = [position for position, chain in enumerate(chains) if (chain.mends is not None) == mending]
+        if part:
+            some = _filled(decoder, [chains[position] for position in part])
+            ids, logprobs = _drafts(decoder, _opened(decoder, some), some, window)
+            images = _shown(model, ids[: len(part)], part, drawn)
+            drafts |= dict(zip(part, zip(ids.tolist(), images, logprobs.tolist(), strict=False), strict=True))
+    every = _filled(decoder, chains)
+    shown = _filled(decoder, [drafts[position][1] for position in range(len(chains))])
+    openings = [model.layout.opening(chain.prompt, chain.source).seeing for chain in every]
+    verdicts = introspect.look(decoder, openings, shown, settings, [chain.place for chain in every], window)
+    return [
+        Round(tuple(ids), pixels, verdicts[position], tuple(p), chains[position].mends)
+        for position, (ids, pixels, p) in sorted(drafts.items())
+    ]
+
+
+def _drafts(
+    decoder: Decoder, drawing: Stream, chains: Sequence[Drawing], window: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids [B, image_tokens] of the next drafts, and their log-probs."""
+    settings, places = chains[0].settings, [chain.place for chain in chains]
+    uniform = numbers(places, DRAW, decoder.model.image_tokens)
+    how = settings.guidance, chains[0].temperature, settings.top_k, settings.top_p
+    return decoder.draw(drawing, uniform, *how, width=window, guess=_guess(chains))
+
+
+def _shown(
+    model: Janus, ids: torch.Tensor, positions: Sequence[int], drawn: Callable[[int, np.ndarray], None]
+) -> list[np.ndarray]:
+    """The drafts' pixels, of which ``drawn`` hears."""
+    images = [model.decode_image(row.unsqueeze(0))[0] for row in ids]
+    for position, pixels in zip(positions, images, strict=True):
+        drawn(position, pixels)
+    return images
 
 
 @torch.inference_mode()

@@ -14,8 +14,8 @@ import numpy as np
 from janus_r1.chain import Chain, Settings, load_chain
 from janus_r1.errors import UserError
 from janus_r1.serve import drawing
+from janus_r1.serve.answers import Fault
 from janus_r1.serve.drawing import Order, Picture
-from janus_r1.serve.faults import Fault
 from janus_r1.serve.house import House
 from janus_r1.serve.rounds import Drawing, Look
 from janus_r1.serve.scheduler import Drawn, Failed, Finished, Judged

@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from janus_r1.errors import UserError
-from janus_r1.serve.faults import Fault
+from janus_r1.serve.answers import Fault
 
 MAX_HEADERS = 32_768  # bytes of a request's line and headers
 HEADERS_S = 15.0  # in which they must have come

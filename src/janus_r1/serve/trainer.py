@@ -24,8 +24,7 @@ from janus_r1.errors import UserError
 from janus_r1.layout import clean
 from janus_r1.model.janus import Janus
 from janus_r1.serve import drawing
-from janus_r1.serve.events import while_connected
-from janus_r1.serve.faults import Fault, bad
+from janus_r1.serve.answers import Fault, bad, while_connected
 from janus_r1.serve.house import House
 from janus_r1.serve.pictures import Output
 from janus_r1.serve.rounds import Drawing

@@ -1,18 +1,29 @@
-"""Every error in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``."""
+"""What goes back to a client: errors in OpenAI's shape, server-sent events as OpenAI's clients read them, and what ends
+a request when its client has gone.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, TypeVar
 
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+T = TypeVar("T")
+DONE = b"data: [DONE]\n\n"
 INVALID, AUTHENTICATION, NOT_FOUND = "invalid_request_error", "authentication_error", "not_found_error"
 RATE_LIMIT, OVERLOADED, SERVER = "rate_limit_error", "overloaded_error", "server_error"
 KINDS = {401: AUTHENTICATION, 403: AUTHENTICATION, 404: NOT_FOUND, 429: RATE_LIMIT, 503: OVERLOADED}
 
 
 class Fault(Exception):
-    """An answer that is not the one asked for. ``param`` is the field at fault, ``code`` a word for programs."""
+    """An answer that is not the one asked for, sent as ``{"error": {"message", "type", "param", "code"}}``.
+
+    ``param`` is the field at fault, ``code`` a word for programs.
+    """
 
     def __init__(
         self,
@@ -64,3 +75,56 @@ def from_validation(errors: Sequence[Any]) -> Fault:
 def printable(text: str) -> str:
     """Without what cannot stand in UTF-8 (lone surrogates) or in a log line (control characters)."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+# ------------------------------------------------------------------------------- events, and clients that go
+
+
+class Gone(Exception):
+    """The client has hung up: nobody waits for the answer."""
+
+
+def event(data: dict[str, Any]) -> bytes:
+    """One event, named by its ``type`` where it has one."""
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {json.dumps(data, ensure_ascii=True)}\n\n".encode()
+
+
+def streamed(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """Nothing on the way may hold events back. The iterator is closed when the client hangs up."""
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_closed(events), media_type="text/event-stream", headers=headers)
+
+
+async def _closed(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Cancelled in the middle, the inner iterator's ``finally`` runs now, not when it is collected."""
+    try:
+        async for item in events:
+            yield item
+    finally:
+        if close := getattr(events, "aclose", None):
+            await close()
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled when the client hangs up.
+
+    Raises:
+        Gone: then.
+    """
+    task: asyncio.Future[T] = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Gone
+    finally:
+        for future in (task, gone):
+            future.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -45,6 +45,7 @@ PROMPTS = (
     "two orange diamonds",
 )
 RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
+PATIENCE_S = 3600.0  # of clients, on a machine that may be busy
 MALFORMED = (b"{", b"[]", b'{"prompt": 5}', b'{"prompt": "x", "n": 99}', b'{"prompt": "x", "size": "1x2"}', b"\xff")
 
 
@@ -122,7 +123,7 @@ async def block(served: Served, clients: int, numbers: range, seeds: int) -> np.
     """
     todo = [(PROMPTS[i % len(PROMPTS)], i % seeds) for i in numbers]
     began, used = time.perf_counter(), served.cpu_s()
-    async with httpx.AsyncClient(base_url=served.address, timeout=600) as client:
+    async with httpx.AsyncClient(base_url=served.address, timeout=PATIENCE_S) as client:
 
         async def one() -> None:
             while todo:
@@ -140,7 +141,7 @@ async def load(served: Served, clients: int, requests: int, truth: dict[tuple[st
     kinds += ["plain"] * (requests - len(kinds))
     chance.shuffle(kinds)
     limits = httpx.Limits(max_connections=clients + 8)
-    async with httpx.AsyncClient(base_url=served.address, timeout=600, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=served.address, timeout=PATIENCE_S, limits=limits) as client:
 
         async def one() -> None:
             while kinds and time.monotonic() < until:
@@ -189,7 +190,7 @@ async def request(
 
 async def stopped(served: Served, requests: int, seeds: int) -> dict[str, Any]:
     """A SIGTERM while so many are on their way."""
-    async with httpx.AsyncClient(base_url=served.address, timeout=600) as client:
+    async with httpx.AsyncClient(base_url=served.address, timeout=PATIENCE_S) as client:
         asked = [asyncio.create_task(ask(client, PROMPTS[0], seed % seeds)) for seed in range(requests)]
         while (await client.get("/health")).json()["waiting"] < requests:
             await asyncio.sleep(0.01)

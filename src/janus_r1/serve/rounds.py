@@ -23,12 +23,15 @@ from janus_r1.chain import Chain, Round, Settings, Verdict, final_round
 from janus_r1.engine.cache import Stream
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.sampling import DRAW, Place, numbers
-from janus_r1.engine.window import WIDEST
+from janus_r1.engine.window import WIDEST, width_for
 from janus_r1.images import square
 from janus_r1.model.janus import Janus
 from janus_r1.segments import Drawn, Lead, Row, Seen, Source, Text, row_length
 
 T = TypeVar("T")
+
+# Ids or tokens a forward that pay in large batches, too, and for how many rows: measured on a CPU, docs/serving.md.
+MANY_ROWS_WIDTH, BLANK_ROWS, GUESSED_ROWS, SAYING_ROWS = 4, 12, 32, 64
 
 
 @dataclass(eq=False)
@@ -170,7 +173,7 @@ def next_rounds(
     """The next round of every chain, all with one :attr:`Drawing.key`; of the chains only ``kept`` changes.
 
     ``drawn`` hears of each chain's draft (its position and uint8 [H, W, 3]) before there is a verdict on it. ``window``
-    is :meth:`Decoder.draw`'s width.
+    is :meth:`Decoder.draw`'s width; None: what pays for the batch at hand.
     """
     if chains[0].format == "repair":
         return _mending_rounds(decoder, chains, drawn, window)
@@ -179,7 +182,8 @@ def next_rounds(
     ids, logprobs = _drafts(decoder, drawing, every, window)
     images = _shown(model, ids[: len(chains)], range(len(chains)), drawn)
     decoder.feed(seeing, [_look(model, *pair) for pair in zip(every, _filled(decoder, images), strict=True)])
-    verdicts = introspect.say_verdicts(decoder, seeing, settings, [chain.place for chain in every], window)
+    saying = _width(decoder, window, len(every), True, SAYING_ROWS)
+    verdicts = introspect.say_verdicts(decoder, seeing, settings, [chain.place for chain in every], saying)
     for position, (chain, verdict) in enumerate(zip(chains, verdicts, strict=False)):
         goes_on = not chain.ended_by(verdict, len(chain.rounds) + 1) and chain.settings.history == "full"
         keep = goes_on and not decoder.graph  # captured steps want caches that stay where they are
@@ -206,7 +210,8 @@ def _mending_rounds(
     every = _filled(decoder, chains)
     shown = _filled(decoder, [drafts[position][1] for position in range(len(chains))])
     openings = [model.layout.opening(chain.prompt, chain.source).seeing for chain in every]
-    verdicts = introspect.look(decoder, openings, shown, settings, [chain.place for chain in every], window)
+    saying = _width(decoder, window, len(every), True, SAYING_ROWS)
+    verdicts = introspect.look(decoder, openings, shown, settings, [chain.place for chain in every], saying)
     return [
         Round(tuple(ids), pixels, verdicts[position], tuple(p), chains[position].mends)
         for position, (ids, pixels, p) in sorted(drafts.items())
@@ -219,8 +224,21 @@ def _drafts(
     """Ids [B, image_tokens] of the next drafts, and their log-probs."""
     settings, places = chains[0].settings, [chain.place for chain in chains]
     uniform = numbers(places, DRAW, decoder.model.image_tokens)
-    how = settings.guidance, chains[0].temperature, settings.top_k, settings.top_p
-    return decoder.draw(drawing, uniform, *how, width=window, guess=_guess(chains))
+    how, guess = (settings.guidance, chains[0].temperature, settings.top_k, settings.top_p), _guess(chains)
+    most = BLANK_ROWS if guess is None else GUESSED_ROWS
+    width = _width(decoder, window, len(chains), guess is not None, most)
+    return decoder.draw(drawing, uniform, *how, width=width, guess=guess)
+
+
+def _width(decoder: Decoder, window: int | None, rows: int, guessed: bool, most: int) -> int:
+    """``window``, or what the engine takes for so many rows: at least :data:`MANY_ROWS_WIDTH` for up to ``most`` of
+    them, where it takes several at all.
+    """
+    if window is not None:
+        return window
+    like = decoder.network.norm
+    own = width_for(rows, guessed, like)
+    return max(own, MANY_ROWS_WIDTH) if rows <= most and width_for(1, guessed, like) > 1 else own
 
 
 def _shown(
@@ -234,16 +252,17 @@ def _shown(
 
 
 @torch.inference_mode()
-def look(decoder: Decoder, looks: Sequence[Look]) -> list[Verdict]:
-    """Verdicts on given pictures, all with one :attr:`Look.key`."""
+def look(decoder: Decoder, looks: Sequence[Look], window: int | None = 1) -> list[Verdict]:
+    """Verdicts on given pictures, all with one :attr:`Look.key`; ``window`` is as in :func:`next_rounds`."""
     model, settings, every = decoder.model, looks[0].settings, _filled(decoder, looks)
+    width = _width(decoder, window, len(every), True, SAYING_ROWS)
     openings = [model.layout.opening(item.prompt, item.source).seeing for item in every]
     images, places = [item.shown for item in every], [item.place for item in every]
     if looks[0].format == "repair":
-        return introspect.look(decoder, openings, images, settings, places)[: len(looks)]
+        return introspect.look(decoder, openings, images, settings, places, width)[: len(looks)]
     seen = [(Seen(image, model.image_tokens), model.layout.self_check) for image in images]
     stream = decoder.open([(*opening, *rest) for opening, rest in zip(openings, seen, strict=True)])
-    return introspect.say_verdicts(decoder, stream, settings, places)[: len(looks)]
+    return introspect.say_verdicts(decoder, stream, settings, places, width)[: len(looks)]
 
 
 def _filled(decoder: Decoder, parts: Sequence[T]) -> list[T]:

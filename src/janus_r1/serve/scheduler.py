@@ -329,7 +329,7 @@ class Scheduler:
         self.counts.rows += len(jobs)
         if isinstance(jobs[0].work, Look):
             looks = [job.work for job in jobs if isinstance(job.work, Look)]
-            for job, verdict in zip(jobs, engine.look(decoder, looks), strict=True):
+            for job, verdict in zip(jobs, engine.look(decoder, looks, self.window), strict=True):
                 self.counts.looks += 1
                 self.counts.text_tokens += verdict.tokens
                 self._end(job, Finished(job.index, verdict, job.work.input_tokens, "judged", job.work.cut))

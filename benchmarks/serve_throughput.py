@@ -199,7 +199,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             await block(served, 4, 8)  # warm
         for turn in range(options.turns):
             for clients in every:
-                pictures = max(options.pictures, 2 * clients)
+                pictures = max(options.pictures, 3 * clients)
                 arms = found[str(clients)]
                 for window, served in servers.items():
                     arms.setdefault(f"window {window}", []).append(await block(served, clients, pictures))
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-repair")
     parser.add_argument("--clients", default="1,4,16,64")
     parser.add_argument("--max-batch", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=16, help="of a block; two for each client at least")
+    parser.add_argument("--pictures", type=int, default=16, help="of a block; three for each client at least")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")
     options = parser.parse_args()

@@ -61,7 +61,7 @@ def by_rounds(model: JanusR1, works: list[Drawing], window: int | None = 1) -> N
 
 
 @pytest.mark.parametrize(
-    ("knobs", "window"), [({}, 1), ({"redraw": "repair", "repair_from": "best"}, 4), ({"redraw": "again"}, 1)]
+    ("knobs", "window"), [({}, 1), ({"redraw": "repair", "repair_from": "best"}, None), ({"redraw": "again"}, 4)]
 )
 def test_chains_are_those_of_the_python_api(model, knobs, window):
     works = [

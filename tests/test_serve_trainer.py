@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
@@ -130,6 +131,22 @@ def test_open_webuis_and_litellms_payloads(model):
             {"role": "user", "content": [part, {"type": "text", "text": "a"}]},
         ]
         assert running.post("/v1/chat/completions", {"model": "tiny", "messages": messages}).status_code == 200
+
+
+def test_litellm_itself_where_it_is_installed(model, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or it asks the internet for prices
+    litellm = pytest.importorskip("litellm")
+    source = io.BytesIO(png(picture(seed=1)))
+    source.name = "x.png"
+    with serving(model) as running:
+        common = {"model": "openai/tiny", "api_base": f"{running.address}/v1", "api_key": "x"}
+        drawn = litellm.image_generation(prompt=PROMPT, extra_body={"seed": 5}, **common).data[0]
+        edited = litellm.image_edit(image=source, prompt="make it red", extra_body={"seed": 4}, **common).data[0]
+        with pytest.raises(litellm.NotFoundError):
+            litellm.image_generation(prompt=PROMPT, **common | {"model": "openai/none"})
+    assert (pixels_of(drawn.b64_json) == model.generate(PROMPT, seed=5, rounds=2)[0].pixels).all()
+    alone = model.edit(picture(seed=1), "make it red", seed=4, rounds=1)[0]
+    assert (pixels_of(edited.b64_json) == alone.pixels).all()
 
 
 @pytest.mark.parametrize("history", ["full", "last"])

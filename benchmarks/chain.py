@@ -272,7 +272,7 @@ def own_chains(model: Janus, prompts: int, settings: Settings, window: int | Non
 def bench_repairs(model: Janus, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """One by one and in windows: forwards of first drafts and of repairs, and of chains that had all rounds."""
     settings = Settings(rounds=options.rounds, guidance=options.guidance)
-    for window in (1, None):
+    for window in (1, options.window):
         found = repair_forwards(model, options.repairs, settings, window)
         firsts, later = [counts[0] for counts in found], [n for counts in found for n in counts[1:]]
         whole = [sum(counts) / counts[0] for counts in found if len(counts) == settings.rounds]
@@ -291,6 +291,11 @@ def bench_repairs(model: Janus, options: argparse.Namespace, rows: list[dict[str
         print(rows[-1], flush=True)
 
 
+def width(text: str) -> int | None:
+    """``auto`` -> None, as many as pay."""
+    return None if text == "auto" else int(text)
+
+
 def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft", help="a model with trained weights")
@@ -304,6 +309,7 @@ def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reason-tokens", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--repairs", type=int, default=0, help="chains of mended drafts, in forwards, instead")
+    parser.add_argument("--window", type=width, metavar="N", help="with --repairs: ids a forward, beside one by one")
     parser.add_argument("--no-save", action="store_true", help="do not append to the results")
     return parser.parse_args(argv)
 

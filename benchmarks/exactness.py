@@ -146,7 +146,7 @@ def compare(model: Janus, images: int, batches: list[int], rows: list[dict[str, 
             print(rows[-1], flush=True)
 
 
-def main() -> None:
+def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft")
     parser.add_argument("--device", default="cpu")
@@ -155,7 +155,11 @@ def main() -> None:
     parser.add_argument("--batches", default="1,2,4,8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-save", action="store_true", help="do not append to the results")
-    options = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    options = options_from()
     model = load(options.model, options.dtype, options.device)
     kept = {key: value for key, value in vars(options).items() if key != "no_save"}
     record = {"date": str(date.today()), **kept, "machine": machine.name(options.device), "environment": environment()}

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 26 minutes in all
+# benchmarks/gpu.sh [PART...]      what a GPU with 80 GB has to measure, one part after another; about 30 minutes in all
 #   kernels  every kernel against torch, and its time          (1 minute)
 #   alone    7B: one image, after which little has changed     (1)
 #   batches  7B: 4, 16 and 64 images at once; 8-bit caches     (3)
-#   rival    7B: whole images by an official-style loop        (6)
+#   rival    7B: one whole image by an official-style loop     (1)
+#   rival64  7B: the same of 64 images at once                 (5)
 #   small    1B: 1, 16 and 64 images                           (1)
 #   chain    7B: three rounds beside the official structure    (3)
-#   rl       7B, LoRA: one step of reinforcement learning      (5)
+#   rl       7B, LoRA: a step of RL with 8 prompts              (5)
 #   window   7B: a forward of 1, 4, 8 and 16 ids, short        (2)
 #   exact    tiny-sft: images in windows, are they the same?   (3)
 #   repairs  tiny-r1-edit: forwards of chains that mend drafts (1)
-# No GPU was to be had when the last three were written: they have run on a CPU alone.
-# Weights are random. Results are appended to benchmarks/results/*.jsonl; a part that fails is named at the end and stops
-# no other. SMALL=1 runs the same commands on a CPU with the tiny preset and saves nothing.
+#   texts    tiny-repair: lists and verdicts in windows, too   (3)
+# No GPU was to be had when the last four and rival64 were written: they have run on a CPU alone.
+# Weights are random. Results are appended to benchmarks/results/*.jsonl, also of a part that is stopped; one that fails is
+# named at the end and stops no other. SMALL=1 runs the same commands on a CPU with the tiny preset and saves nothing;
+# DRY=1 prints them, one a line, and runs nothing.
 set -u
 cd "$(dirname "$0")/.."
 export PYTHONPATH="src:benchmarks${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1
@@ -28,25 +31,32 @@ if [ "${SMALL:-0}" = 1 ]; then
 fi
 batches=$(IFS=,; echo "${four[*]}")
 
-decode() { "$PYTHON" benchmarks/decode.py "${place[@]}" --repeats 1 "$@"; }
-kernels() { "$PYTHON" benchmarks/gpu_kernels.py "${kernels[@]}"; }
-alone() { decode "${large[@]}" --batch 1 --arms ours; }
-batches() {
-  decode "${large[@]}" --batch "$batches" --arms ours &&
-    decode "${large[@]}" --batch "$many" --arms ours --kv fp8
+DRY="${DRY:-0}"
+python() {
+  if [ "$DRY" = 1 ]; then
+    echo "$PYTHON $*"
+  else
+    "$PYTHON" "$@"
+  fi
 }
-rival() { decode "${large[@]}" --batch "1,$many" --arms ours,official; }
-small() { decode "${middle[@]}" --batch "1,$some,$many" --arms ours; }
-chain() { "$PYTHON" benchmarks/chain.py "${large[@]}" "${place[@]}" --batch "$some" --repeats 1; }
-rl() { "$PYTHON" benchmarks/rl_step.py "${large[@]}" "${rl[@]}" --arms ours --repeats 1; }
-window() { decode "${large[@]}" --batch 1,4 --tokens 64 --arms ours --window 4,8,16; }
-exact() {
-  "$PYTHON" benchmarks/exactness.py "${exact[@]}" --dtype float32 --images "$images" &&
-    "$PYTHON" benchmarks/exactness.py "${exact[@]}" --dtype bfloat16 --images "$images"
-}
-repairs() { "$PYTHON" benchmarks/chain.py --model tiny-r1-edit "${exact[@]}" --guidance 1.5 --rounds 4 --repairs "$some"; }
+decode() { python benchmarks/decode.py "${place[@]}" --repeats 1 "$@"; }
+own_chains() { python benchmarks/chain.py "${exact[@]}" --guidance 1.5 --rounds 4 --repairs "$some" --window 8 "$@"; }
+exactness() { python benchmarks/exactness.py "${exact[@]}" --images "$images" "$@"; }
 
-parts=(kernels alone batches rival small chain rl window exact repairs)
+kernels() { python benchmarks/gpu_kernels.py "${kernels[@]}"; }
+alone() { decode "${large[@]}" --batch 1 --arms ours; }
+batches() { decode "${large[@]}" --batch "$batches" --arms ours && decode "${large[@]}" --batch "$many" --arms ours --kv fp8; }
+rival() { decode "${large[@]}" --batch 1 --arms ours,official; }
+rival64() { decode "${large[@]}" --batch "$many" --arms ours,official; }
+small() { decode "${middle[@]}" --batch "1,$some,$many" --arms ours; }
+chain() { python benchmarks/chain.py "${large[@]}" "${place[@]}" --rounds 3 --batch "$some" --repeats 1; }
+rl() { python benchmarks/rl_step.py "${large[@]}" "${rl[@]}" --arms ours --repeats 1; }
+window() { decode "${large[@]}" --batch 1,4 --tokens 64 --arms ours --window 4,8,16; }
+exact() { exactness --dtype float32 && exactness --dtype bfloat16; }
+repairs() { own_chains --model tiny-r1-edit; }
+texts() { own_chains --model tiny-repair; }
+
+parts=(kernels alone batches rival rival64 small chain rl window exact repairs texts)
 for name in "$@"; do
   if [[ " ${parts[*]} " != *" $name "* ]]; then
     echo "$0: no part $name: choose from ${parts[*]}" >&2
@@ -58,7 +68,7 @@ for name in "${@:-${parts[@]}}"; do
   began=$SECONDS
   echo "== $name"
   "$name" || failed+=("$name")
-  echo "== $name: $((SECONDS - began)) s"
+  [ "$DRY" = 1 ] || echo "== $name: $((SECONDS - began)) s"
 done
 if [ "${#failed[@]}" != 0 ]; then
   echo "failed: ${failed[*]}" >&2

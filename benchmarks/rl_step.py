@@ -204,7 +204,7 @@ def stage_of(options: argparse.Namespace) -> Parts:
     )
 
 
-def parse() -> argparse.Namespace:
+def options_from(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-sft")
     parser.add_argument("--preset", choices=("tiny", *PRESETS), help="random weights of this size instead")
@@ -222,11 +222,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--no-save", action="store_true", help="do not append to the results")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def main() -> None:
-    options = parse()
+    options = options_from()
     if options.threads:
         torch.set_num_threads(options.threads)
     began = time.perf_counter()

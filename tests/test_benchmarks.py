@@ -17,6 +17,7 @@ import chain
 import decode
 import exactness
 import machine
+import rl_step
 from janus_r1.chain import Settings
 
 
@@ -76,6 +77,27 @@ def test_the_gpus_list_runs_small_and_refuses_what_it_does_not_hold():
     assert "tiny float32" in ran.stdout and "1 ours" in ran.stdout
     refused = subprocess.run([script, "alone", "most"], env=own, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "no part most" in refused.stderr
+
+
+def test_the_gpus_list_tells_what_it_would_run():
+    """Without running it: every line is a command that its script takes, and all that was never measured is among them."""
+    script = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    own = {**os.environ, "DRY": "1", "PYTHON": "/no/python"}
+    ran = subprocess.run([script], env=own, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in ran.stdout.splitlines() if not line.startswith("== ")]
+    scripts = {"decode": decode, "chain": chain, "exactness": exactness, "rl_step": rl_step}
+    asked = {name: [] for name in (*scripts, "gpu_kernels")}
+    for python, path, *argv in lines:
+        assert python == "/no/python" and (script.parent.parent / path).exists()
+        name = Path(path).stem
+        asked[name].append(scripts[name].options_from(argv) if name in scripts else argv)
+    assert any(o.preset == "7b" and o.batch == "64" and "official" in o.arms for o in asked["decode"])
+    assert any(o.preset == "7b" and o.window == [4, 8, 16] for o in asked["decode"])
+    assert any(o.preset == "7b" and o.rounds == 3 for o in asked["chain"])
+    assert any(o.model == "tiny-repair" and o.repairs and o.window == 8 for o in asked["chain"])
+    assert any(o.preset == "7b" and o.prompts == 8 for o in asked["rl_step"])
+    assert {o.dtype for o in asked["exactness"]} == {"float32", "bfloat16"}
 
 
 def test_results_are_appended_and_drawn(tmp_path):

@@ -80,7 +80,7 @@ def test_the_gpus_list_runs_small_and_refuses_what_it_does_not_hold():
 
 
 def test_the_gpus_list_tells_what_it_would_run():
-    """Without running it: every line is a command that its script takes, and all that was never measured is among them."""
+    """Every line is a command that its script takes, and all that was never measured is among them."""
     script = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
     subprocess.run(["bash", "-n", script], check=True)
     own = {**os.environ, "DRY": "1", "PYTHON": "/no/python"}

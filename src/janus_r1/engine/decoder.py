@@ -165,7 +165,7 @@ class Decoder:
             first = self.model.text_logits(stream.last)
             chosen, logprob = sampling.sample(sampling.restrict(first, temperature, top_k, 1.0), uniform[:, 0])
         if width is None:
-            width = window.width_for(stream.rows, not stream.guided, self.network.norm)
+            width = window.width_for(stream.rows, not stream.guided, self.network.norm, window.WIDEST)
         width, most = min(width, window.WIDEST), max(stream.cache.lengths) + uniform.shape[1] + window.WIDEST
         if width > 1 and not stream.guided and most <= self.network.limit:
             begun = list(zip(chosen.tolist(), logprob.tolist(), strict=True))

@@ -2,15 +2,19 @@
 
 As with images (:mod:`janus_r1.engine.window`) a token is a function of its logits and of the one random number of its
 place, so one that follows from a right guess is right. What a guess is differs: a model that lists what it sees says
-again what it said of the draft before, with a word changed here and there, and what stands behind that word moves. So
-a guess is how the last few tokens went on when they were said before, whoever said them (:class:`Phrases`); behind
-what nobody has said, what the last forward sampled for the place.
+again what it said of the draft before, with a word changed here and there, and all its lists are built alike.
+
+So a guess is how the text went on when some of the tokens before it were said before, whoever said them
+(:class:`Phrases`): the last five, the last one, or the third from last alone, whatever stood between. What the last
+forward sampled for the place is a guess, too. They often disagree, and then the kind is taken that was right most often
+so far.
 
 Shapes: B rows of an unguided stream, W width, D hidden width, V words.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,29 +23,75 @@ from janus_r1.engine import sampling
 from janus_r1.engine.cache import FEWEST, Placement, Stream
 from janus_r1.engine.network import Network
 
-ORDERS = (4, 3, 2)  # tokens that a guess follows from: as many of them as have been said in this order
-MOST = 2**18  # beginnings that are remembered, before all are forgotten
-BEFORE = -1  # no token: stands before a text's first
+FARTHEST = 5  # tokens before a place that a guess follows from
+MOST = 2**19  # beginnings that are remembered, before all are forgotten
+NOTHING = -1  # no token: stands before a text's first
+OFTEN = 3  # how often a beginning went on alike, counted so far
+SAMPLED, FAR = -1, 2  # the guess that the last forward sampled, told apart so many places behind what stands
+MOVED = 0.05  # how far one guess moves the share of its kind that is right
+Kind = tuple[int, int]  # which of the keys, and how often it went on so; or SAMPLED, and how far from what stands
 
 
 @dataclass
 class Phrases:
-    """How texts went on that were said so far."""
+    """How texts went on that were said so far, and how often each kind of guess was right."""
 
-    known: dict[tuple[int, ...], int] = field(default_factory=dict)
+    known: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
+    """What was said last behind tokens (:func:`_keys`), and how often in a row."""
+    right: dict[Kind, float] = field(default_factory=dict)
+    """The share of guesses that were, of late."""
 
-    def hear(self, text: tuple[int, ...]) -> None:
+    def hear(self, text: Sequence[int]) -> None:
+        for end in range(len(text)):
+            self.learn(text[:end], text[end])
+
+    def learn(self, ids: Sequence[int], token: int) -> None:
+        """``token`` was said behind ``ids``."""
         if len(self.known) > MOST:
             self.known.clear()
-        ids = (BEFORE,) * max(ORDERS) + text
-        for order in ORDERS:
-            for end in range(max(ORDERS), len(ids)):
-                self.known[ids[end - order : end]] = ids[end]
+        for key in _keys(ids):
+            said, often = self.known.get(key, (None, 0))
+            if said is not None:
+                self.score((key[0], often), said == token)
+            self.known[key] = (token, min(often + 1, OFTEN) if said == token else 0)
 
-    def follow(self, ids: list[int], orders: tuple[int, ...]) -> int | None:
-        """What came behind the last of ``ids`` when they were said last: behind the last 4, or 3, as ``orders`` say."""
-        ids = [BEFORE] * (max(ORDERS) - len(ids)) + ids[-max(ORDERS) :]
-        return next((self.known[key] for order in orders if (key := tuple(ids[-order:])) in self.known), None)
+    def score(self, kind: Kind, right: bool) -> None:
+        share = self.share(kind)
+        self.right[kind] = share + MOVED * (right - share)
+
+    def share(self, kind: Kind) -> float:
+        """Of guesses of this kind that are right; until there were any, the more tokens they follow from the more."""
+        return self.right.get(kind, 0.5 if kind[0] == SAMPLED else 0.9 - 0.08 * kind[0])
+
+    def guess(self, ids: Sequence[int], sampled: int | None = None, ahead: int = 0) -> int | None:
+        """What comes behind ``ids``, the last ``ahead`` of which are guesses; ``sampled`` is the last forward's."""
+        token, best = sampled, 0.0 if sampled is None else self.share((SAMPLED, min(ahead, FAR)))
+        for key in _keys(ids):
+            if (entry := self.known.get(key)) is not None:
+                share = self.share((key[0], entry[1]))
+                if share > best:
+                    token, best = entry[0], share
+        return token
+
+
+def _keys(ids: Sequence[int]) -> list[tuple[int, ...]]:
+    """What is remembered of the end of ``ids``, each behind a number of its own.
+
+    Those with gaps see how a list is built, whatever its words.
+    """
+    fifth, fourth, third, second, first = (NOTHING,) * (FARTHEST - len(ids)) + tuple(ids[-FARTHEST:])
+    return [
+        (0, fifth, fourth, third, second, first),
+        (1, fourth, third, second, first),
+        (2, third, second, first),
+        (3, fourth, third, first),
+        (4, fifth, fourth, first),
+        (5, third, first),
+        (6, second, first),
+        (7, fourth, third),
+        (8, third),
+        (9, first),
+    ]
 
 
 @dataclass
@@ -61,34 +111,27 @@ class Speaker:
         return self.ids[-1] != self.stop and len(self.ids) < self.limit
 
     def guesses(self, phrases: Phrases, count: int) -> list[int]:
-        """At most so many, of the places behind ``ids``.
-
-        How as many tokens as can be went on before comes first. What the last forward sampled follows from a wrong
-        guess, which shows most in the place right behind it.
-        """
-        ids = list(self.ids)
-        while self.speaking and len(ids) < min(len(self.ids) + count, self.limit - 1) and ids[-1] != self.stop:
-            sampled = self.sampled.get(len(ids))
-            token = phrases.follow(ids, ORDERS[:1])
-            if token is None and len(ids) > len(self.ids):
-                token = sampled
-            if token is None:
-                token = phrases.follow(ids, ORDERS[1:])
-            token = sampled if token is None else token
+        """At most so many, of the places behind ``ids``."""
+        ids, stands = list(self.ids), len(self.ids)
+        while self.speaking and len(ids) < min(stands + count, self.limit - 1) and ids[-1] != self.stop:
+            token = phrases.guess(ids, self.sampled.get(len(ids)), len(ids) - stands)
             if token is None:
                 break
             ids.append(token)
-        return ids[len(self.ids) :]
+        return ids[stands:]
 
-    def take(self, guesses: list[int], tokens: list[int], logprobs: list[float]) -> None:
+    def take(self, phrases: Phrases, guesses: list[int], tokens: list[int], logprobs: list[float]) -> None:
         """What was sampled behind the last of ``ids`` and behind each guess; what follows from right ones stands."""
         first = len(self.ids)
-        self.sampled = {first + place: token for place, token in enumerate(tokens)}
-        for token, logprob, guess in zip(tokens, logprobs, [*guesses, None], strict=False):
+        for ahead, (token, logprob, guess) in enumerate(zip(tokens, logprobs, [*guesses, None], strict=False)):
+            if first + ahead in self.sampled:
+                phrases.score((SAMPLED, min(ahead, FAR)), self.sampled[first + ahead] == token)
+            phrases.learn(self.ids, token)
             self.ids.append(token)
             self.logprobs.append(logprob)
             if token != guess or not self.speaking:
                 break
+        self.sampled = {first + place: token for place, token in enumerate(tokens)}
 
 
 @dataclass(frozen=True)
@@ -113,6 +156,8 @@ def say(
     cache, limit, forwards = stream.cache, uniform.shape[1], 0
     starts = list(cache.lengths)
     rows = [Speaker([token], [logprob], limit, how.stop) for token, logprob in begun]
+    for row in rows:
+        phrases.learn((), row.ids[0])
     least = -(-FEWEST // len(rows))
     while any(row.speaking for row in rows):
         guessed = [row.guesses(phrases, width - 1) for row in rows]
@@ -131,9 +176,7 @@ def say(
         tokens, logprobs = (part.view(len(rows), count).tolist() for part in drawn)
         for row, guess, *found in zip(rows, guessed, tokens, logprobs, strict=True):
             if row.speaking:
-                row.take(guess, *found)
+                row.take(phrases, guess, *found)
         forwards += 1
     cache.lengths = [start + len(row.ids) - 1 for start, row in zip(starts, rows, strict=True)]
-    for row in rows:
-        phrases.hear(tuple(row.ids))
     return rows, forwards

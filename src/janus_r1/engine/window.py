@@ -33,7 +33,7 @@ FEW = 4  # of no more rows each leaves as soon as it is done
 POSITIONS = 16  # in all rows together: more cost a CPU more than they save; twice as many where there is a guess
 
 
-def width_for(rows: int, guessed: bool, like: torch.Tensor) -> int:
+def width_for(rows: int, guessed: bool, like: torch.Tensor, most: int = USUAL) -> int:
     """The width that pays for so many rows of a model whose weights are ``like`` this; 1: one id at a time.
 
     Measured on a CPU; on a GPU 1 until it is measured there. 1 also in 8 and 16 bits, where another number of rows
@@ -41,7 +41,7 @@ def width_for(rows: int, guessed: bool, like: torch.Tensor) -> int:
     """
     if like.device.type != "cpu" or like.dtype != torch.float32:
         return 1
-    width = min(USUAL, POSITIONS * (2 if guessed else 1) // rows)
+    width = min(most, POSITIONS * (2 if guessed else 1) // rows)
     return width if width >= NARROWEST else 1
 
 

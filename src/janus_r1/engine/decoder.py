@@ -115,7 +115,8 @@ class Decoder:
         tokens, cache = self.model.image_tokens, stream.cache
         how, uniform = Sampling(guidance, temperature, top_k, top_p), uniform.to(self.model.device)
         if width is None:
-            width = window.width_for(stream.rows, guess is not None, self.network.norm)
+            most = window.USUAL if guess is None else window.MENDING
+            width = window.width_for(stream.rows, guess is not None, self.network.norm, most)
         width = min(width, window.WIDEST)
         if width > 1 and max(cache.lengths) + tokens + window.WIDEST <= self.network.limit:
             self.network.make_room(cache, tokens + window.WIDEST)

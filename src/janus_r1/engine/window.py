@@ -29,12 +29,15 @@ from janus_r1.engine.sampling import Sampling
 
 WIDEST = 16  # places that a forward may draw at once; a cache has room for so many behind an image
 USUAL, NARROWEST = 8, 3  # a row alone gets so many, and with fewer nothing is gained
+MENDING = 12  # a row alone gets so many where there is a guess of the whole image
 FEW = 4  # of no more rows each leaves as soon as it is done
 POSITIONS = 16  # in all rows together: more cost a CPU more than they save; twice as many where there is a guess
 
 
 def width_for(rows: int, guessed: bool, like: torch.Tensor, most: int = USUAL) -> int:
-    """The width that pays for so many rows of a model whose weights are ``like`` this; 1: one id at a time.
+    """The width that pays for so many rows of a model whose weights are ``like`` this; 1: one at a time.
+
+    A row alone gets ``most``.
 
     Measured on a CPU; on a GPU 1 until it is measured there. 1 also in 8 and 16 bits, where another number of rows
     rounds otherwise often enough to draw another image.

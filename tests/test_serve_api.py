@@ -222,3 +222,26 @@ def test_many_clients_at_once_get_what_is_theirs(running, model):
         alone = model.generate(prompt, seed=seed, rounds=2)[0]
         assert (pixels_of(answer.data[0].b64_json) == alone.pixels).all()
     assert running.house.scheduler.counts.rows > running.house.scheduler.counts.batches  # forwards were shared
+
+
+def test_the_async_client_streams_edits_and_judges(running, model):
+    source, ask = picture(seed=1), {"seed": 4, "rounds": 2, "early_stop": False}
+
+    async def together():
+        async with openai.AsyncOpenAI(base_url=f"{running.address}/v1", api_key="x", max_retries=0) as client:
+
+            async def drawn():
+                stream = await client.images.generate(prompt=PROMPT, stream=True, partial_images=3, extra_body=ask)
+                return [event async for event in stream]
+
+            editing = client.images.edit(image=png(source), prompt="make it red", extra_body={"seed": 4})
+            return await asyncio.gather(drawn(), editing, judge(client, PROMPT, source))
+
+    events, edited, said = asyncio.run(together())
+    alone = model.generate(PROMPT, **ask)[0]
+    kinds = [event.type.split(".")[1] for event in events]
+    assert kinds == ["partial_image", "verdict"] * 2 + ["completed"]
+    assert (pixels_of(events[-1].b64_json) == alone.pixels).all()
+    own = model.edit(source, "make it red", seed=4, rounds=1)[0]
+    assert (pixels_of(edited.data[0].b64_json) == own.pixels).all()
+    assert said.choices[0].message.content == model.judge([source], PROMPT)[0].text

@@ -230,15 +230,15 @@ def _drafts(
     return decoder.draw(drawing, uniform, *how, width=width, guess=guess)
 
 
-def _width(decoder: Decoder, window: int | None, rows: int, guessed: bool, most: int) -> int:
-    """``window``, or what the engine takes for so many rows: at least :data:`MANY_ROWS_WIDTH` for up to ``most`` of
-    them, where it takes several at all.
+def _width(decoder: Decoder, window: int | None, rows: int, guessed: bool, most: int) -> int | None:
+    """``window``; None, what the engine takes for so many rows, is at least :data:`MANY_ROWS_WIDTH` for up to ``most``
+    of them, where the engine takes several at all.
     """
-    if window is not None:
-        return window
     like = decoder.network.norm
-    own = width_for(rows, guessed, like)
-    return max(own, MANY_ROWS_WIDTH) if rows <= most and width_for(1, guessed, like) > 1 else own
+    several = width_for(1, guessed, like) > 1
+    if window is None and several and rows <= most and width_for(rows, guessed, like) < MANY_ROWS_WIDTH:
+        return MANY_ROWS_WIDTH
+    return window
 
 
 def _shown(

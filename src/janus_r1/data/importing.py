@@ -149,8 +149,8 @@ def import_data(
     asked = {"source": str(Path(source).resolve()), "columns": columns, **asdict(options)}
     asked["images"] = str(options.images or "")
     del asked["processes"]  # which may differ when the import goes on
-    claim(Path(out), STATE, asked, resume)
     with exclusive(Path(out)):
+        claim(Path(out), STATE, asked, resume)
         total = _write(container, Path(out), columns, options)
         return _finish(Path(out), container, total, prompts)
 

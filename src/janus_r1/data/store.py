@@ -148,7 +148,7 @@ def claim(folder: Path, state: str, asked: dict[str, Any], resume: bool) -> None
         write_json(path, asked)
         return
     if not resume:
-        what = "already holds data" if is_store(folder) else "was begun and interrupted"
+        what = "already holds data" if is_store(folder) else "was begun already"
         raise UserError(f"{folder} {what}: pass --resume to go on, or choose another folder")
     before = read_json(path)
     if changed := [key for key in asked if not isinstance(before, dict) or before.get(key) != asked[key]]:

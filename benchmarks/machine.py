@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from janus_r1.environment import environment
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -101,6 +104,14 @@ def append(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def report(path: Path, measured: Mapping[str, Any], save: bool) -> None:
+    """Print what was measured today in this environment, and append it to ``path`` where it is to be kept."""
+    record = {"date": str(date.today()), **measured, "environment": environment()}
+    print(json.dumps(record, indent=1))
+    if save:
+        append(path, record)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import asyncio
 import base64
 import hashlib
 import io
-import json
 import os
 import random
 import signal
@@ -25,7 +24,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,6 @@ from PIL import Image
 
 import machine
 from janus_r1 import JanusR1
-from janus_r1.environment import environment
 
 PROMPTS = (
     "a red circle left of a blue square",
@@ -258,10 +255,7 @@ def main() -> None:
     parser.add_argument("--serve", default="max_batch=32", help="arguments of the server")
     parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")
     options = parser.parse_args()
-    found = {"date": str(date.today()), **asyncio.run(measure(options)), "environment": environment()}
-    print(json.dumps(found, indent=1))
-    if options.save:
-        machine.append(RESULTS, found)
+    machine.report(RESULTS, asyncio.run(measure(options)), options.save)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,9 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from janus_r1 import JanusR1
 from janus_r1.chain import Settings, Task
 from janus_r1.engine.decoder import Decoder
 from janus_r1.engine.network import linear
-from janus_r1.environment import environment
 from janus_r1.introspect import introspect
 from janus_r1.model.janus import Janus
 from janus_r1.serve.scheduler import Scheduler
@@ -229,11 +226,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")
     options = parser.parse_args()
-    found = {"date": str(date.today()), **asyncio.run(measure(options)), "environment": environment()}
-    print(json.dumps(found, indent=1))
-    if options.save:
-        machine.append(RESULTS, found)
+    machine.report(RESULTS, asyncio.run(measure(options)), options.save)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -41,10 +41,6 @@ class Phrases:
     right: dict[Kind, float] = field(default_factory=dict)
     """The share of guesses that were, of late."""
 
-    def hear(self, text: Sequence[int]) -> None:
-        for end in range(len(text)):
-            self.learn(text[:end], text[end])
-
     def learn(self, ids: Sequence[int], token: int) -> None:
         """``token`` was said behind ``ids``."""
         if len(self.known) > MOST:

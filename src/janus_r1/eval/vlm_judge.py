@@ -101,8 +101,8 @@ class EndpointJudge:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         require(concurrency >= 1, "concurrency must be at least 1")
-        self.chat, self.extra = Chat(url, model, api_key(api_key_env)), dict(extra or {})
-        chat = self.chat
+        chat = Chat(url, model, api_key(api_key_env))
+        self.chat, self.extra = chat, dict(extra or {})
         where = {"judge": chat.model, "revision": None, "device": chat.url}
         self.record: Mapping[str, Any] = {**where, "extra": self.extra}
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="judge")
